@@ -1,0 +1,1 @@
+"""Alembic migrations of the workspace database; installed as `store.migrations`."""

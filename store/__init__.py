@@ -1,0 +1,1 @@
+"""Persistence of curator workspaces: SQL, blobs and vector files behind one `Store`."""

@@ -1,0 +1,286 @@
+"""Images with their memberships, duplicates and leaks.
+
+In: `NewImage`s from importers. Out: `ImageRecord`s and `Membership`s. Images are known by the hash of their
+bytes, wherever their files lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlalchemy import ColumnElement, Connection, exists, select, update
+
+from store.access import check_pixels, check_role
+from store.duplicates import Hashes, pairs_within, parse_hashes
+from store.labels import put_annotations, put_tags
+from store.models import Category, Dataset, Image, Member
+from store.records import (
+    AddedImage,
+    ImageRecord,
+    Membership,
+    NewImage,
+    Reader,
+    Role,
+)
+from store.session import Database, chunks, put_by_key, table, upsert
+
+NEAR = 4
+"""Hamming distance of perceptual hashes up to which two images count as nearly equal."""
+
+Pair = tuple[int, Role]
+
+
+def add_images(database: Database, run_id: int, images: Sequence[NewImage]) -> list[AddedImage]:
+    """Upsert images, memberships, annotations and tags; one result per input, in order."""
+    if not images:
+        return []
+    with database.writing() as connection:
+        known = _known(connection, [image.sha256 for image in images])
+        ids = put_by_key(
+            connection,
+            Image,
+            [
+                {
+                    "uri": image.uri,
+                    "sha256": image.sha256,
+                    "phash": image.phash,
+                    "width": image.width,
+                    "height": image.height,
+                    "run_id": run_id,
+                }
+                for image in images
+            ],
+            key="sha256",
+        )
+        _follow_moved_files(connection, images, known)
+        same_as = _same_as(connection, images, ids, known)
+        _put_members(connection, run_id, images, ids)
+        changed = put_annotations(connection, run_id, images, ids)
+        put_tags(connection, run_id, images, ids)
+    created = []
+    for image in images:  # a second file with the same bytes in this batch is not new
+        created.append(image.sha256 not in known)
+        known.setdefault(image.sha256, image.uri)
+    return [
+        AddedImage(image_id=image_id, created=new, same_as=same, annotation_changed=change)
+        for image_id, new, same, change in zip(ids, created, same_as, changed, strict=True)
+    ]
+
+
+def _known(connection: Connection, hashes: Sequence[str]) -> dict[str, str]:
+    """sha256 -> URI of the images that are stored already."""
+    found: dict[str, str] = {}
+    for part in chunks(hashes):
+        found.update(
+            (row[0], row[1])
+            for row in connection.execute(select(Image.sha256, Image.uri).where(Image.sha256.in_(part)))
+        )
+    return found
+
+
+def _follow_moved_files(connection: Connection, images: Sequence[NewImage], known: dict[str, str]) -> None:
+    """Point to the new place of a file that is gone from its old one."""
+    for image in images:
+        old = known.get(image.sha256)
+        if old is not None and old != image.uri and "://" not in old and not Path(old).exists():
+            connection.execute(update(Image).where(Image.sha256 == image.sha256).values(uri=image.uri))
+
+
+def _same_as(
+    connection: Connection, images: Sequence[NewImage], ids: Sequence[int], known: dict[str, str]
+) -> list[tuple[Pair, ...]]:
+    """Memberships of equal or nearly equal images, those earlier in the batch included."""
+    rows = connection.execute(
+        select(Image.id, Image.phash, Member.role, Dataset.name)
+        .join(Member, Member.image_id == Image.id)
+        .join(Dataset, Dataset.id == Member.dataset_id)
+        .order_by(Image.id)
+    ).all()
+    stored = [(row[0], row[2], row[3]) for row in rows]
+    batch = [(image_id, image.role, image.dataset) for image, image_id in zip(images, ids, strict=True)]
+    everyone = stored + batch
+    hashes: Hashes = np.concatenate(
+        [parse_hashes([row[1] for row in rows]), parse_hashes([image.phash for image in images])]
+    )
+    found: list[dict[Pair, None]] = [{} for _ in images]
+    first_uri: dict[str, str] = dict(known)
+    for index, image in enumerate(images):
+        # the same bytes under another name in the same data set: a duplicate file, not a second visit
+        if first_uri.setdefault(image.sha256, image.uri) != image.uri and image.sha256 not in known:
+            found[index][(ids[index], image.role)] = None
+    for left, right in pairs_within(hashes[len(stored) :], hashes, NEAR):
+        for index, other in zip(left.tolist(), right.tolist(), strict=True):
+            # a later one of the batch reports the pair; a membership is no duplicate of itself
+            if other < len(stored) + index and everyone[other] != batch[index]:
+                found[index][(everyone[other][0], everyone[other][1])] = None
+    return [tuple(pairs) for pairs in found]
+
+
+def _put_members(connection: Connection, run_id: int, images: Sequence[NewImage], ids: Sequence[int]) -> None:
+    names = list(dict.fromkeys(image.dataset for image in images))
+    datasets = dict(
+        zip(
+            names,
+            put_by_key(connection, Dataset, [{"name": name} for name in names], key="name"),
+            strict=True,
+        )
+    )
+    upsert(
+        connection,
+        Member,
+        [
+            {
+                "image_id": image_id,
+                "dataset_id": datasets[image.dataset],
+                "role": image.role,
+                "split": image.split,
+                "group_key": image.group_key,
+                "captured_at": image.captured_at,
+                "source": image.source,
+                "run_id": run_id,
+            }
+            for image, image_id in zip(images, ids, strict=True)
+        ],
+        unique=("image_id", "dataset_id", "role"),
+        update=("split", "group_key", "captured_at", "source"),
+    )
+
+
+def put_categories(database: Database, names: Sequence[str]) -> None:
+    """Create the categories that are missing, in this order."""
+    if names:
+        with database.writing() as connection:
+            put_by_key(connection, Category, [{"name": name} for name in names], key="name")
+
+
+# ---------------------------------------------------------------- reading
+
+
+def ids_by_sha256(database: Database, hashes: Sequence[str]) -> dict[str, int]:
+    """sha256 -> id of those that are stored."""
+    with database.reading() as connection:
+        return {
+            row[0]: row[1]
+            for part in chunks(list(dict.fromkeys(hashes)))
+            for row in connection.execute(select(Image.sha256, Image.id).where(Image.sha256.in_(part)))
+        }
+
+
+def has_role(role: Role, dataset: str | None = None) -> ColumnElement[bool]:
+    """SQL: the image of the enclosing query has the role (in the data set)."""
+    member = select(Member.id).where(Member.image_id == Image.id, Member.role == role)
+    if dataset is not None:
+        member = member.join(Dataset, Dataset.id == Member.dataset_id).where(Dataset.name == dataset)
+    return exists(member)
+
+
+def images(
+    database: Database, *, reader: Reader, role: Role | None, ids: Sequence[int] | None, dataset: str | None
+) -> list[ImageRecord]:
+    """Image records by id order, after the access check."""
+    check_role(role, reader)
+    query = select(table(Image)).order_by(Image.id)
+    if role is not None:
+        query = query.where(has_role(role, dataset))
+    elif dataset is not None:
+        query = query.where(
+            exists(
+                select(Member.id)
+                .join(Dataset, Dataset.id == Member.dataset_id)
+                .where(Member.image_id == Image.id, Dataset.name == dataset)
+            )
+        )
+    if role is None and ids is None and reader != "verify":  # everything that the reader may see
+        query = query.where(
+            exists(select(Member.id).where(Member.image_id == Image.id, Member.role != "holdout"))
+        )
+    with database.reading() as connection:
+        if ids is None:
+            rows = connection.execute(query).all()
+        else:
+            check_pixels(connection, ids, reader)
+            wanted = sorted(set(ids))
+            rows = [
+                row for part in chunks(wanted) for row in connection.execute(query.where(Image.id.in_(part)))
+            ]
+    return [
+        ImageRecord(
+            id=row.id, uri=row.uri, sha256=row.sha256, phash=row.phash, width=row.width, height=row.height
+        )
+        for row in rows
+    ]
+
+
+def image_ids(database: Database, role: Role, dataset: str | None) -> list[int]:
+    """Ids of the images of a role."""
+    with database.reading() as connection:
+        return list(connection.scalars(select(Image.id).where(has_role(role, dataset)).order_by(Image.id)))
+
+
+def memberships(database: Database, ids: Sequence[int] | None) -> list[Membership]:
+    """Memberships by image, in the order they were stored."""
+    query = (
+        select(table(Member), Dataset.name.label("dataset"))
+        .join(Dataset, Dataset.id == Member.dataset_id)
+        .order_by(Member.image_id, Member.id)
+    )
+    with database.reading() as connection:
+        parts: list[Any] = (
+            [query]
+            if ids is None
+            else [query.where(Member.image_id.in_(part)) for part in chunks(sorted(set(ids)))]
+        )
+        return [
+            Membership(
+                image_id=row.image_id,
+                dataset=row.dataset,
+                role=row.role,
+                split=row.split,
+                group_key=row.group_key,
+                captured_at=row.captured_at,
+                source=row.source,
+            )
+            for part in parts
+            for row in connection.execute(part)
+        ]
+
+
+def leaks(database: Database, ids: Sequence[int], distance: int) -> list[int]:
+    """Those of `ids` equal or nearly equal to a mined or holdout image."""
+    protected = select(Image.phash).where(
+        exists(select(Member.id).where(Member.image_id == Image.id, Member.role.in_(("mine", "holdout"))))
+    )
+    with database.reading() as connection:
+        right = parse_hashes(connection.scalars(protected).all())
+        own, left = _hashes(connection, ids)
+    bad = {own[i] for rows, _ in pairs_within(left, right, distance) for i in rows.tolist()}
+    return [image_id for image_id in dict.fromkeys(ids) if image_id in bad]
+
+
+def near_duplicates(
+    database: Database, ids: Sequence[int], among: Sequence[int], distance: int
+) -> dict[int, int]:
+    """image id -> the first other image of `among` within `distance`."""
+    with database.reading() as connection:
+        own, left = _hashes(connection, ids)
+        others, right = _hashes(connection, among)
+    found: dict[int, int] = {}
+    for rows, columns in pairs_within(left, right, distance):
+        for i, j in zip(rows.tolist(), columns.tolist(), strict=True):
+            if own[i] != others[j]:
+                found.setdefault(own[i], others[j])
+    return found
+
+
+def _hashes(connection: Connection, ids: Sequence[int]) -> tuple[list[int], Hashes]:
+    rows = [
+        row
+        for part in chunks(list(dict.fromkeys(ids)))
+        for row in connection.execute(
+            select(Image.id, Image.phash).where(Image.id.in_(part)).order_by(Image.id)
+        )
+    ]
+    return [row[0] for row in rows], parse_hashes([row[1] for row in rows])

@@ -1,0 +1,246 @@
+"""Models, detections and outcomes (failures and successes).
+
+In: records keyed by content. Out: the same records with ids. Readers see the newest detections and the
+outcomes of the current diagnosis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Select, and_, exists, func, insert, select
+
+from store.errors import CorruptionError, NotFoundError
+from store.models import CurrentItem, DetectionRow, Model, OutcomeItem, OutcomeRow
+from store.records import (
+    Detections,
+    DetectionSet,
+    ModelRecord,
+    Outcome,
+    OutcomeKind,
+    Pin,
+    TargetRecord,
+)
+from store.session import Database, chunks, put_by_key, table, upsert
+
+
+def put_model(database: Database, spec: str, fingerprint: str, classes: Sequence[str]) -> int:
+    """Store a model by (spec, fingerprint)."""
+    with database.writing() as connection:
+        found = connection.scalar(
+            select(Model.id).where(Model.spec == spec, Model.fingerprint == fingerprint)
+        )
+        if found is not None:
+            return int(found)
+        row = {"spec": spec, "fingerprint": fingerprint, "classes": list(classes)}
+        return int(connection.execute(insert(table(Model)).returning(table(Model).c.id), row).scalar_one())
+
+
+def models(database: Database, model_id: int | None = None) -> list[ModelRecord]:
+    """Models, newest first.
+
+    Raises:
+        NotFoundError: for a `model_id` that is not stored.
+    """
+    query = select(table(Model)).order_by(Model.id.desc())
+    if model_id is not None:
+        query = query.where(Model.id == model_id)
+    with database.reading() as connection:
+        found = [
+            ModelRecord(id=row.id, spec=row.spec, fingerprint=row.fingerprint, classes=tuple(row.classes))
+            for row in connection.execute(query)
+        ]
+    if model_id is not None and not found:
+        raise NotFoundError(f"no model {model_id} in this workspace; run `curator detect` first")
+    return found
+
+
+# ---------------------------------------------------------------- detections
+
+
+def put_detections(database: Database, run_id: int, sets: Sequence[DetectionSet]) -> list[int]:
+    """Store detection sets by key."""
+    rows = [
+        {
+            "image_id": item.image_id,
+            "model_id": item.model_id,
+            "boxes": item.detections.boxes.astype("<f4").tobytes(),
+            "scores": item.detections.scores.astype("<f4").tobytes(),
+            "labels": item.detections.labels.astype("<i8").tobytes(),
+            "candidates": item.detections.candidates.astype("<i8").tobytes(),
+            "pin": item.pin.to_json(),
+            "key": item.key,
+            "run_id": run_id,
+        }
+        for item in sets
+    ]
+    with database.writing() as connection:
+        return put_by_key(connection, DetectionRow, rows)
+
+
+def detections(database: Database, model_id: int, image_ids: Sequence[int]) -> dict[int, DetectionSet]:
+    """The detection set of each image: the current execution's where there is one, else the newest."""
+    current = exists(
+        select(CurrentItem.key).where(CurrentItem.stage == "detect", CurrentItem.key == DetectionRow.key)
+    )
+    found: dict[int, DetectionSet] = {}
+    with database.reading() as connection:
+        for part in chunks(sorted(set(image_ids))):
+            newest = (
+                select(
+                    DetectionRow.id,
+                    func.row_number()
+                    .over(
+                        partition_by=DetectionRow.image_id, order_by=(current.desc(), DetectionRow.id.desc())
+                    )
+                    .label("place"),
+                )
+                .where(DetectionRow.model_id == model_id, DetectionRow.image_id.in_(part))
+                .subquery()
+            )
+            query = select(table(DetectionRow)).join(
+                newest, and_(newest.c.id == DetectionRow.id, newest.c.place == 1)
+            )
+            found.update((row.image_id, _detection_set(row)) for row in connection.execute(query))
+    return {image_id: found[image_id] for image_id in image_ids if image_id in found}
+
+
+def _detection_set(row: Any) -> DetectionSet:
+    try:
+        values = Detections(
+            boxes=_array(row.boxes, "<f4").reshape(-1, 4),
+            scores=_array(row.scores, "<f4"),
+            labels=_array(row.labels, "<i8"),
+            candidates=_array(row.candidates, "<i8"),
+        )
+    except ValueError as error:
+        raise CorruptionError(
+            f"detections {row.id} are damaged ({error}); run `curator detect` again"
+        ) from error
+    return DetectionSet(
+        image_id=row.image_id,
+        model_id=row.model_id,
+        detections=values,
+        pin=Pin.from_json(row.pin),
+        key=row.key,
+        id=row.id,
+    )
+
+
+def _array(data: bytes, dtype: str) -> NDArray[Any]:
+    return np.frombuffer(data, dtype=dtype).copy()
+
+
+# ---------------------------------------------------------------- outcomes
+
+
+def put_outcomes(
+    database: Database, run_id: int, image_id: int, outcomes: Sequence[Outcome], *, item_key: str
+) -> list[int]:
+    """Store an image's outcomes by key and tie them to the item that made them.
+
+    Raises:
+        ValueError: an outcome of another image, or without a key.
+    """
+    if not item_key:
+        raise ValueError("outcomes: expected the item's key, got an empty one")
+    rows = []
+    for outcome in outcomes:
+        if outcome.image_id != image_id:
+            raise ValueError(f"outcomes: expected image {image_id}, got image {outcome.image_id}")
+        x1, y1, x2, y2 = outcome.box
+        rows.append(
+            {
+                "image_id": image_id,
+                "model_id": outcome.model_id,
+                "kind": outcome.kind,
+                "cause": outcome.cause,
+                "category": outcome.category,
+                "x1": float(x1),
+                "y1": float(y1),
+                "x2": float(x2),
+                "y2": float(y2),
+                "score": float(outcome.score),
+                "iou": float(outcome.iou),
+                "target_candidate": int(outcome.target.candidate),
+                "target_label": int(outcome.target.label),
+                "target_rule": outcome.target.rule,
+                "target_score": float(outcome.target.score),
+                "target_iou": float(outcome.target.iou),
+                "annotation_id": outcome.annotation_id,
+                "detection_index": None if outcome.detection_index is None else int(outcome.detection_index),
+                "key": outcome.key,
+                "run_id": run_id,
+            }
+        )
+    with database.writing() as connection:
+        ids = put_by_key(connection, OutcomeRow, rows)
+        links = [{"item_key": item_key, "outcome_id": outcome_id, "run_id": run_id} for outcome_id in ids]
+        upsert(connection, OutcomeItem, links, unique=("item_key", "outcome_id"), update=())
+    return ids
+
+
+def current_outcome_ids() -> Select[int]:
+    """SQL: ids of the outcomes of the current diagnosis."""
+    return select(OutcomeItem.outcome_id).join(
+        CurrentItem, and_(CurrentItem.stage == "diagnose", CurrentItem.key == OutcomeItem.item_key)
+    )
+
+
+def outcomes(
+    database: Database,
+    *,
+    run_id: int | None,
+    model_id: int | None,
+    kind: OutcomeKind | None,
+    cause: str | None,
+    category: str | None,
+    ids: Sequence[int] | None,
+) -> list[Outcome]:
+    """Outcomes by id; without `run_id` and `ids` those of the current diagnosis."""
+    query = select(table(OutcomeRow)).order_by(OutcomeRow.id)
+    for column, value in (
+        (OutcomeRow.run_id, run_id),
+        (OutcomeRow.model_id, model_id),
+        (OutcomeRow.kind, kind),
+        (OutcomeRow.cause, cause),
+        (OutcomeRow.category, category),
+    ):
+        if value is not None:
+            query = query.where(column == value)
+    if run_id is None and ids is None:
+        query = query.where(OutcomeRow.id.in_(current_outcome_ids()))
+    with database.reading() as connection:
+        parts = (
+            [query]
+            if ids is None
+            else [query.where(OutcomeRow.id.in_(part)) for part in chunks(sorted(set(ids)))]
+        )
+        return [_outcome(row) for part in parts for row in connection.execute(part)]
+
+
+def _outcome(row: Any) -> Outcome:
+    return Outcome(
+        image_id=row.image_id,
+        model_id=row.model_id,
+        kind=row.kind,
+        cause=row.cause,
+        category=row.category,
+        box=(row.x1, row.y1, row.x2, row.y2),
+        score=row.score,
+        iou=row.iou,
+        target=TargetRecord(
+            candidate=row.target_candidate,
+            label=row.target_label,
+            rule=row.target_rule,
+            score=row.target_score,
+            iou=row.target_iou,
+        ),
+        annotation_id=row.annotation_id,
+        detection_index=row.detection_index,
+        key=row.key,
+        id=row.id,
+    )

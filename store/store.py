@@ -1,0 +1,430 @@
+"""The Store: the one facade over SQL, blobs and vector files.
+
+In: records (`store.records`). Out: records. Only the driver process writes (DESIGN.md, rule 5).
+
+The contract, for every backend:
+  ownership    returned records are immutable and detached from the database.
+  transactions `with store.transaction():` is the only place that commits or rolls back; a write outside
+               of one opens its own. They nest: the outermost commits.
+  idempotence  every `put_*` is keyed by content: putting an equal key again changes nothing and returns
+               the stored id.
+  access       pixels and annotations are asked for with the `reader`'s name; a stage that must not see
+               them gets `AccessError` (holdout: "verify" alone; annotations of an unselected pool image:
+               "oracle" alone; see `annotations`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from store import catalogue, evidence, findings, labels, outputs, runs, schema
+from store.access import check_pixels
+from store.blobs import BlobStore
+from store.images import read_pixels
+from store.records import (
+    AddedImage,
+    AnnotationSet,
+    Attribution,
+    Category,
+    DatasetVersion,
+    DetectionSet,
+    Group,
+    ImageRecord,
+    Ints,
+    ItemStatus,
+    Membership,
+    ModelRecord,
+    NewImage,
+    Outcome,
+    OutcomeKind,
+    Reader,
+    Region,
+    Role,
+    RunRecord,
+    Sample,
+    Segmentation,
+    Selection,
+    Trial,
+    VectorBlock,
+    VectorOwner,
+    Verdict,
+)
+from store.session import Database
+from store.summary import counts
+from store.vector_spaces import VectorSpaces
+from store.workspace import (
+    create_folder,
+    open_database,
+    remove_folder,
+    require_empty,
+    with_database_errors,
+    write_facts,
+)
+
+
+class Store:
+    """A workspace: a folder with `curator.db` (or a PostgreSQL URL), `blobs/` and `vectors/`."""
+
+    path: Path
+
+    def __init__(self, path: Path, database: Database) -> None:
+        """Use `Store.create` or `Store.open`."""
+        self.path = path
+        self._database = database
+        self._blobs = BlobStore(str(path / "blobs"))
+        self._spaces = VectorSpaces(database, path / "vectors")
+        self._run_id: int | None = None
+
+    # ------------------------------------------------------------ life cycle
+
+    @classmethod
+    def create(cls, path: Path | str, *, url: str | None = None) -> Store:
+        """Make a new workspace and migrate its database to the newest schema.
+
+        Args:
+            url: SQLAlchemy URL of a PostgreSQL database; None puts SQLite at `path/curator.db`. The URL is
+                remembered in `path/workspace.json` (a password should come from PGPASSWORD).
+        Raises:
+            WorkspaceError: when `path` is a workspace already, or a non-empty folder that is none.
+        """
+        path = Path(path).absolute()
+        location = create_folder(path, url)
+        database = Database(location)
+        try:
+            with_database_errors(lambda: require_empty(database, path), location)
+            schema.upgrade(database, path)
+        except BaseException:
+            database.close()
+            remove_folder(path)
+            raise
+        write_facts(path, url)
+        return cls(path, database)
+
+    @classmethod
+    def open(cls, path: Path | str) -> Store:
+        """Open a workspace. Truncates uncommitted tails of vector files.
+
+        Raises:
+            WorkspaceError: no workspace there (names `curator -w PATH init`).
+            SchemaError: older (names `curator -w PATH db upgrade`) or newer schema (names the upgrade of
+                curator).
+        """
+        path = Path(path).absolute()
+        database = open_database(path)
+        try:
+            with_database_errors(lambda: schema.require_head(database, path), database.url)
+            store = cls(path, database)
+            store._spaces.cut_tails()
+        except BaseException:
+            database.close()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit when the block ends, roll back when it raises; an inner one is a savepoint of the outer."""
+        with self._database.writing():
+            yield
+
+    # ------------------------------------------------------------ runs and resuming
+
+    def begin_run(
+        self,
+        stage: str,
+        *,
+        config: Mapping[str, Any],
+        seed: int | None = None,
+        models: Sequence[str] = (),
+        parents: Sequence[int] = (),
+    ) -> int:
+        """Record the start of a stage; returns the run id. Code version and host are filled in here."""
+        self._run_id = runs.begin_run(
+            self._database, stage, config=config, seed=seed, models=models, parents=parents
+        )
+        return self._run_id
+
+    def finish_run(
+        self, run_id: int, *, status: Literal["done", "partial", "failed"], counts: Mapping[str, int]
+    ) -> None:
+        runs.finish_run(self._database, run_id, status=status, counts=counts)
+
+    def runs(self, *, stage: str | None = None) -> list[RunRecord]:
+        """Newest first."""
+        return runs.runs(self._database, stage)
+
+    def done_keys(self, stage: str, keys: Sequence[str]) -> set[str]:
+        """Those of `keys` whose item is recorded as done for the stage (failed ones are tried again)."""
+        return runs.done_keys(self._database, stage, keys)
+
+    def record_items(self, run_id: int, items: Sequence[ItemStatus]) -> None:
+        """Upsert item states by (stage of the run, key)."""
+        runs.record_items(self._database, run_id, items)
+
+    def failed_items(self, run_id: int) -> list[ItemStatus]:
+        return runs.failed_items(self._database, run_id)
+
+    # ------------------------------------------------------------ images, annotations, access
+
+    def add_images(self, run_id: int, images: Sequence[NewImage]) -> list[AddedImage]:
+        """Upsert images by sha256, memberships by (image, dataset, role), annotations as a new version when
+        their content changed. New categories are created. One result per input, in order."""
+        return catalogue.add_images(self._database, run_id, images)
+
+    def ids_by_sha256(self, hashes: Sequence[str]) -> dict[str, int]:
+        """sha256 -> image id of the files that the workspace knows."""
+        return catalogue.ids_by_sha256(self._database, hashes)
+
+    def put_categories(self, names: Sequence[str]) -> None:
+        """Create the categories that are missing, in this order: exports number classes by it."""
+        catalogue.put_categories(self._database, names)
+
+    def categories(self) -> list[Category]:
+        return labels.categories(self._database)
+
+    def images(
+        self,
+        *,
+        reader: Reader,
+        role: Role | None = None,
+        ids: Sequence[int] | None = None,
+        dataset: str | None = None,
+    ) -> list[ImageRecord]:
+        """Images by id order. `role="holdout"` (or ids of holdout-only images) needs reader "verify"."""
+        return catalogue.images(self._database, reader=reader, role=role, ids=ids, dataset=dataset)
+
+    def image_ids(self, *, role: Role, dataset: str | None = None) -> list[int]:
+        """Ids are no secret: any stage may list them."""
+        return catalogue.image_ids(self._database, role, dataset)
+
+    def memberships(self, image_ids: Sequence[int] | None = None) -> list[Membership]:
+        return catalogue.memberships(self._database, image_ids)
+
+    def counts(self) -> Mapping[str, int]:
+        """Rows by noun, for `curator status`: images per role, annotations, detections, failures, ..."""
+        return counts(self._database)
+
+    def pixels(self, image: ImageRecord, *, reader: Reader) -> NDArray[np.uint8]:
+        """Decode (H, W, 3) uint8 RGB with EXIF orientation applied; access is checked.
+
+        Raises:
+            AccessError: holdout pixels for another reader than "verify".
+            CorruptionError: the file's sha256 is no longer the recorded one.
+            ImageError: missing file or undecodable bytes.
+        """
+        with self._database.reading() as connection:
+            check_pixels(connection, [image.id], reader)
+        return read_pixels(image.uri, image.sha256)
+
+    def annotations(self, image_ids: Sequence[int], *, reader: Reader) -> dict[int, AnnotationSet]:
+        """Newest annotation version per image (absent for unlabelled images).
+
+        Raises:
+            AccessError: an image whose roles are only "pool" and that is in no stored selection (reader
+                "oracle" excepted), or "holdout" for another reader than "verify".
+        """
+        return labels.annotation_sets(self._database, image_ids, reader)
+
+    def tags(self, image_ids: Sequence[int], *, reader: Reader) -> dict[int, dict[str, str]]:
+        """Tags under the same access rule as annotations."""
+        return labels.tags(self._database, image_ids, reader)
+
+    def leaks(self, image_ids: Sequence[int], *, distance: int = 4) -> list[int]:
+        """Those of `image_ids` equal (sha256) or nearly equal (phash Hamming distance <= `distance`) to an
+        image whose role is mine or holdout. The only window other stages have on the holdout."""
+        return catalogue.leaks(self._database, image_ids, distance)
+
+    def near_duplicates(
+        self, image_ids: Sequence[int], among: Sequence[int], *, distance: int = 4
+    ) -> dict[int, int]:
+        """image id -> an equal or nearly equal image id of `among` (never itself), by phash."""
+        return catalogue.near_duplicates(self._database, image_ids, among, distance)
+
+    # ------------------------------------------------------------ detections and outcomes
+
+    def put_model(self, spec: str, fingerprint: str, classes: Sequence[str]) -> int:
+        return findings.put_model(self._database, spec, fingerprint, classes)
+
+    def model(self, model_id: int) -> ModelRecord:
+        return findings.models(self._database, model_id)[0]
+
+    def models(self) -> list[ModelRecord]:
+        """Newest first."""
+        return findings.models(self._database)
+
+    def put_detections(self, run_id: int, sets: Sequence[DetectionSet]) -> list[int]:
+        return findings.put_detections(self._database, run_id, sets)
+
+    def detections(
+        self, model_id: int, image_ids: Sequence[int], *, key_prefix: None = None
+    ) -> dict[int, DetectionSet]:
+        """The newest detection set of each image by this model."""
+        return findings.detections(self._database, model_id, image_ids)
+
+    def put_outcomes(
+        self, run_id: int, image_id: int, outcomes: Sequence[Outcome], *, item_key: str
+    ) -> list[int]:
+        """`item_key` is the key of the "diagnose" item that made them (see `set_current`)."""
+        return findings.put_outcomes(self._database, run_id, image_id, outcomes, item_key=item_key)
+
+    def outcomes(
+        self,
+        *,
+        run_id: int | None = None,
+        model_id: int | None = None,
+        kind: OutcomeKind | None = None,
+        cause: str | None = None,
+        category: str | None = None,
+        ids: Sequence[int] | None = None,
+    ) -> list[Outcome]:
+        """Outcomes by id. Without `run_id` or `ids`: those of the current diagnosis (`current_diagnosis`)."""
+        return findings.outcomes(
+            self._database,
+            run_id=run_id,
+            model_id=model_id,
+            kind=kind,
+            cause=cause,
+            category=category,
+            ids=ids,
+        )
+
+    def set_current(self, stage: str, keys: Sequence[str], *, run_id: int) -> None:
+        """Remember which item keys the newest complete execution of a stage covers, so that readers without
+        an explicit run see exactly its rows, whichever run first computed them (a re-run that skips all its
+        items still becomes current)."""
+        runs.set_current(self._database, stage, keys, run_id=run_id)
+
+    # ------------------------------------------------------------ explanations
+
+    def put_segmentation(self, segmentation: Segmentation) -> int:
+        return evidence.put_segmentation(self._database, segmentation, self._run_id)
+
+    def segmentation(self, segmentation_id: int) -> Segmentation:
+        return evidence.segmentation(self._database, segmentation_id)
+
+    def put_attributions(self, run_id: int, attributions: Sequence[Attribution]) -> list[int]:
+        return evidence.put_attributions(self._database, run_id, attributions)
+
+    def attributions(
+        self, *, outcome_ids: Sequence[int] | None = None, method: str | None = None
+    ) -> list[Attribution]:
+        """Newest per (outcome, method) first."""
+        return evidence.attributions(self._database, outcome_ids=outcome_ids, method=method)
+
+    def put_regions(self, run_id: int, regions: Sequence[Region]) -> list[int]:
+        return evidence.put_regions(self._database, run_id, regions)
+
+    def regions(self, *, outcome_ids: Sequence[int] | None = None) -> list[Region]:
+        return evidence.regions(self._database, outcome_ids)
+
+    def put_groups(self, run_id: int, groups: Sequence[Group]) -> None:
+        evidence.put_groups(self._database, run_id, groups)
+
+    def groups(self) -> list[Group]:
+        """Groups of the newest grouping run."""
+        return evidence.groups(self._database)
+
+    # ------------------------------------------------------------ vectors
+
+    def put_vectors(
+        self,
+        run_id: int,
+        embedder: str,
+        view: str,
+        owners: Sequence[VectorOwner],
+        vectors: NDArray[np.float32],
+        *,
+        item_keys: Sequence[str],
+    ) -> Ints:
+        """Append (N, D) vectors; returns their (N,) ids. File first (fsync), then SQL, in this transaction.
+        `item_keys[i]` ties vector i to the stage item that made it, so that a repeated item adds nothing."""
+        return self._spaces.put(run_id, embedder, view, owners, vectors, item_keys)
+
+    def vectors(
+        self,
+        embedder: str,
+        view: str,
+        *,
+        role: Role | None = None,
+        source: Sequence[str] | None = None,
+        outcome_ids: Sequence[int] | None = None,
+        image_ids: Sequence[int] | None = None,
+    ) -> VectorBlock:
+        return self._spaces.read(
+            embedder, view, role=role, source=source, outcome_ids=outcome_ids, image_ids=image_ids
+        )
+
+    def views(self, embedder: str) -> list[str]:
+        return self._spaces.views(embedder)
+
+    def search(
+        self,
+        embedder: str,
+        view: str,
+        query: NDArray[np.float32],
+        *,
+        k: int,
+        role: Role = "pool",
+        metric: Literal["ip", "l2"] = "ip",
+    ) -> tuple[NDArray[np.float32], Ints]:
+        """FAISS search: queries (Q, D) -> scores (Q, k) and vector ids (Q, k), -1 where fewer exist.
+        The FAISS file is a cache: built from the vector file when absent or stale."""
+        return self._spaces.search(embedder, view, query, k=k, role=role, metric=metric)
+
+    # ------------------------------------------------------------ selections, samples, versions, trials
+
+    def put_selection(self, run_id: int, selection: Selection) -> int:
+        """Store or replace by name (a changed selection under the same name replaces it, atomically)."""
+        return outputs.put_selection(self._database, run_id, selection)
+
+    def selection(self, name: str) -> Selection:
+        return outputs.selections(self._database, name)[0]
+
+    def selections(self) -> list[Selection]:
+        return outputs.selections(self._database)
+
+    def put_blob(self, data: bytes) -> str:
+        return self._blobs.put(data)
+
+    def blob(self, sha256: str) -> bytes:
+        return self._blobs.get(sha256)
+
+    def put_sample(self, run_id: int, sample: Sample) -> int:
+        return outputs.put_sample(self._database, run_id, sample)
+
+    def put_verdicts(self, run_id: int, sample_key: str, verdicts: Sequence[Verdict]) -> None:
+        outputs.put_verdicts(self._database, run_id, sample_key, verdicts)
+
+    def samples(self, *, name: str | None = None, accepted: bool | None = None) -> list[Sample]:
+        """Samples of a named batch (`Sample.name`), all without a name; by id."""
+        return outputs.samples(self._database, name=name, accepted=accepted)
+
+    def put_version(self, run_id: int, version: DatasetVersion) -> int:
+        return outputs.put_version(self._database, run_id, version)
+
+    def version(self, name: str) -> DatasetVersion:
+        return outputs.versions(self._database, name)[-1]
+
+    def versions(self) -> list[DatasetVersion]:
+        return outputs.versions(self._database)
+
+    def put_trial(self, run_id: int, trial: Trial) -> int:
+        return outputs.put_trial(self._database, run_id, trial)
+
+    def trials(self, verification: str | None = None) -> list[Trial]:
+        return outputs.trials(self._database, verification)

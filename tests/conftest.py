@@ -1,0 +1,20 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("CURATOR_QUIET", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data; tests that need it are skipped where it is absent."""
+    path = Path(os.environ.get("CURATOR_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data"
+    if not path.is_dir():
+        pytest.skip(f"no real data at {path} (set CURATOR_SHARED)")
+    return path

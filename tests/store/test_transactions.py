@@ -1,0 +1,88 @@
+"""Transactions: one place commits, inner ones are savepoints, readers go on while somebody writes."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from store.records import ItemStatus
+from store.store import Store
+
+
+def test_a_failed_transaction_leaves_nothing(store: Store, run: int, build: Any) -> None:
+    def batch() -> None:
+        with store.transaction():
+            (added,) = store.add_images(run, [build.image(1)])
+            store.put_vectors(
+                run, "e", "v", [build.owner(added.image_id)], np.ones((1, 4), np.float32), item_keys=["a"]
+            )
+            store.record_items(run, [ItemStatus(key="a", status="done", image_id=added.image_id)])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        batch()
+    assert store.counts()["images"] == store.counts()["vectors"] == 0
+    assert store.done_keys("add", ["a"]) == set()
+    assert list((store.path / "vectors").iterdir()) == []
+    store.add_images(run, [build.image(1)])
+    assert store.counts()["images"] == 1
+
+
+def test_an_inner_failure_undoes_the_inner_part_alone(store: Store, run: int, build: Any) -> None:
+    with store.transaction():
+        (first,) = store.add_images(run, [build.image(1)])
+        owner, vectors = [build.owner(first.image_id)], np.ones((1, 4), np.float32)
+        store.put_vectors(run, "e", "v", owner, vectors, item_keys=["a"])
+
+        def inner() -> None:
+            with store.transaction():
+                store.add_images(run, [build.image(2)])
+                store.put_vectors(run, "e", "v", owner, 2 * vectors, item_keys=["b"])
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            inner()
+        store.put_vectors(run, "e", "v", owner, 3 * vectors, item_keys=["c"])
+    assert store.counts()["images"] == 1
+    np.testing.assert_array_equal(store.vectors("e", "v").vectors[:, 0], [1, 3])
+
+
+def test_references_are_enforced(store: Store, run: int, build: Any) -> None:
+    with pytest.raises(IntegrityError):
+        store.put_detections(run, [build.detections(99, 99, "k")])
+    with pytest.raises(IntegrityError):
+        store.set_current("detect", ["k"], run_id=99)
+
+
+def test_others_read_the_committed_state_while_one_writes(store: Store, run: int, build: Any) -> None:
+    seen: list[int] = []
+
+    def read() -> None:
+        with Store.open(store.path) as other:
+            seen.append(other.counts()["images"])
+
+    def in_thread() -> None:
+        thread = threading.Thread(target=read)
+        thread.start()
+        thread.join(timeout=20)
+        assert not thread.is_alive()
+
+    with store.transaction():
+        store.add_images(run, [build.image(1)])
+        in_thread()
+    in_thread()
+    assert seen == [0, 1]
+
+
+def test_threads_have_transactions_of_their_own(store: Store, run: int) -> None:
+    seen: list[set[str]] = []
+    with store.transaction():
+        store.record_items(run, [ItemStatus(key="a", status="done")])
+        thread = threading.Thread(target=lambda: seen.append(store.done_keys("add", ["a"])))
+        thread.start()
+        thread.join(timeout=20)
+    assert seen == [set()]
