@@ -1,0 +1,66 @@
+"""What a decoder of an exported detector does: pixels in the way that the network saw them in training,
+and boxes and scores out of its raw outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from curator.detect.onnx_graph import OnnxGraph
+from store.records import Pin
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Candidates in the input frame: scores and log_odds (B, q, K), boxes (B, q, 4) xyxy."""
+
+    scores: Tensor
+    log_odds: Tensor
+    boxes: Tensor
+
+
+class Decoder(Protocol):
+    """One family of exported detectors.
+
+    Attributes:
+        strides: of the levels, fine to coarse; candidates are ordered by level, row, column.
+        mean_color: default baseline, RGB in [0, 1]. padding: RGB in [0, 1] around a letterboxed image.
+        nms_iou: NMS threshold. single_label: a candidate can only be a detection of its best class.
+    """
+
+    strides: tuple[int, ...]
+    mean_color: tuple[float, float, float]
+    padding: float
+    nms_iou: float
+    single_label: bool
+
+    def pin(self, image_size: tuple[int, int], input_size: tuple[int, int]) -> Pin:
+        """How an image of (H, W) lies in the input."""
+
+    def normalise(self, u: Tensor) -> Tensor:
+        """RGB [0, 1] (B, 3, h, w) -> what the network takes."""
+
+    def level_values(self, graph: OnnxGraph) -> list[str]:
+        """Names of the feature maps that the heads read, fine to coarse."""
+
+    def classes(self, graph: OnnxGraph, outputs: Sequence[Tensor]) -> int:
+        """Number of classes of the model's outputs; raises InputError where the outputs do not fit."""
+
+    def decode(self, outputs: Sequence[Tensor], index: Tensor | None, input_size: tuple[int, int]) -> Decoded:
+        """Decode the candidates `index` (q,), all for None."""
+
+
+def cells(input_size: tuple[int, int], strides: Sequence[int], *, device: torch.device
+          ) -> tuple[Tensor, Tensor]:
+    """Columns and rows (A, 2) and strides (A, 1) of all cells, by level, row, column."""
+    corners, steps = [], []
+    for stride in strides:
+        rows, columns = input_size[0] // stride, input_size[1] // stride
+        grid = torch.cartesian_prod(torch.arange(rows, device=device), torch.arange(columns, device=device))
+        corners.append(grid.flip(-1))  # (row, column) -> (x, y)
+        steps.append(torch.full((rows * columns, 1), float(stride), device=device))
+    return torch.cat(corners).float(), torch.cat(steps)

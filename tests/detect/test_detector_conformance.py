@@ -1,0 +1,186 @@
+"""One suite over every detector: what `curator.detect.base.Detector` promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from curator.detect.base import Detector, TrainableDetector
+from curator.detect.python import conformance
+from curator.errors import InputError
+from curator.pipeline.detections import load_detector
+from store.records import Pin
+
+SPECS = {
+    "small": "curator:ssd?classes=a,b,c&seed=3",
+    "small-resnet": "curator:ssd?classes=a,b&backbone=resnet18&size=128&anchors=16,40,80,120",
+    "ssd300": "torchvision:ssd300_vgg16?weights=random&classes=a,b",
+    "ssdlite320": "torchvision:ssdlite320_mobilenet_v3_large?weights=random&classes=a,b",
+    "yolox": "onnx:{weights}/yolox_nano/yolox_nano.onnx?decode=yolox",
+    "nanodet": "onnx:{weights}/nanodet_m/nanodet_m_416.onnx?decode=nanodet",
+    "python": "python:own_detector:build?names=x,y",
+}
+FLOOR = {"yolox": 0.001, "nanodet": 0.05}
+
+
+@pytest.fixture(scope="module", params=SPECS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def detector(name: str, request: pytest.FixtureRequest) -> Detector:
+    spec = SPECS[name]
+    if "{weights}" in spec:
+        spec = spec.format(weights=request.getfixturevalue("shared") / "weights")
+    return load_detector(spec, "cpu")
+
+
+@pytest.fixture(scope="module")
+def images() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(3, 3, 6, 9, generator=generator)
+    sizes = [(120, 200), (210, 96), (160, 160)]
+    return [
+        torch.nn.functional.interpolate(coarse[i : i + 1], size, mode="bilinear")[0].clamp(0, 1)
+        for i, size in enumerate(sizes)
+    ]
+
+
+def test_describes_itself(detector: Detector) -> None:
+    assert conformance(detector) == []
+    assert len(set(detector.classes)) == len(detector.classes)
+    network = detector.modules()
+    assert network is not None
+    assert not network.training
+    assert not any(p.requires_grad for p in network.parameters())
+
+
+def test_detections_are_their_candidates(name: str, detector: Detector, images: list[Tensor]) -> None:
+    """Boxes and scores of `predict` come back from `candidates` at the kept index."""
+    for image in images[:2]:
+        found, pin = detector.predict([image], score_threshold=FLOOR.get(name, 0.3))[0]
+        assert len(found) > 0
+        assert (found.scores[:-1] >= found.scores[1:]).all()
+        assert found.labels.max() < len(detector.classes)
+        assert Pin.from_json(pin.to_json()) == pin
+        u = detector.prepare(image, pin)
+        assert tuple(u.shape[-2:]) == pin.input_size
+        got = detector.candidates(u[None], pin, index=torch.from_numpy(found.candidates))
+        rows = torch.arange(len(found))
+        labels = torch.from_numpy(found.labels)
+        torch.testing.assert_close(got.boxes[0], torch.from_numpy(found.boxes), atol=2e-3, rtol=1e-4)
+        torch.testing.assert_close(
+            got.scores[0, rows, labels], torch.from_numpy(found.scores), atol=1e-5, rtol=1e-4
+        )
+        assert got.log_odds is not None
+        torch.testing.assert_close(got.log_odds[0].sigmoid(), got.scores[0], atol=1e-5, rtol=1e-4)
+
+
+def test_boxes_lie_in_the_stored_image(name: str, detector: Detector, images: list[Tensor]) -> None:
+    for (found, pin), image in zip(
+        detector.predict(images, score_threshold=FLOOR.get(name, 0.1)), images, strict=True
+    ):
+        height, width = image.shape[-2:]
+        assert pin.image_size == (height, width)
+        assert (found.boxes >= -1e-3).all()
+        assert (found.boxes[:, 0::2] <= width + 1e-2).all()
+        assert (found.boxes[:, 1::2] <= height + 1e-2).all()
+
+
+def test_batch_mates_change_nothing(name: str, detector: Detector, images: list[Tensor]) -> None:
+    floor = FLOOR.get(name, 0.3)
+    together = detector.predict(images, score_threshold=floor)
+    for image, (found, pin) in zip(images, together, strict=True):
+        alone, own_pin = detector.predict([image], score_threshold=floor)[0]
+        assert own_pin == pin
+        assert abs(len(alone) - len(found)) <= 1  # a score within rounding of the threshold
+        n = min(len(alone), len(found), 5)
+        torch.testing.assert_close(
+            torch.from_numpy(alone.scores[:n]), torch.from_numpy(found.scores[:n]), atol=1e-4, rtol=1e-3
+        )
+
+
+def test_index_order_batches_and_gradients(detector: Detector, images: list[Tensor]) -> None:
+    pin = detector.predict(images[:1], score_threshold=0.5)[0][1]
+    u = torch.stack([detector.prepare(images[0], pin), detector.prepare(images[0], pin) * 0.7])
+    every = detector.candidates(u[:1], pin)
+    index = torch.tensor([11, 3, 700])
+    picked = detector.candidates(u.requires_grad_(), pin, index=index, levels=detector.levels)
+    assert picked.scores.shape == (2, 3, len(detector.classes))
+    torch.testing.assert_close(picked.scores[0].detach(), every.scores[0, index], atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(picked.boxes[0].detach(), every.boxes[0, index], atol=1e-2, rtol=1e-3)
+    (gradient,) = torch.autograd.grad(picked.log_odds[0, 2, 0], u, retain_graph=True)  # type: ignore[index]
+    assert torch.isfinite(gradient).all()
+    assert gradient[0].abs().max() > 0
+    assert gradient[1].abs().max() == 0  # the other image of the batch has no part in it
+    if detector.levels:
+        feature = picked.features[detector.levels[0]].values
+        (through,) = torch.autograd.grad(picked.log_odds[0, 1, 0], feature)  # type: ignore[index]
+        assert through.shape == feature.shape
+
+
+def test_empty_index_gives_features_alone(detector: Detector, images: list[Tensor]) -> None:
+    pin = detector.predict(images[:1], score_threshold=0.5)[0][1]
+    u = detector.prepare(images[0], pin)[None].expand(2, -1, -1, -1)
+    got = detector.candidates(u, pin, index=torch.zeros(0, dtype=torch.int64), levels=detector.levels)
+    assert got.scores.shape == (2, 0, len(detector.classes))
+    assert got.boxes.shape == (2, 0, 4)
+    for level in detector.levels:
+        feature = got.features[level]
+        rows, columns = feature.values.shape[-2:]
+        assert feature.values.shape[0] == 2
+        last = (
+            feature.scale[0] * (columns - 1) + feature.offset[0],
+            feature.scale[1] * (rows - 1) + feature.offset[1],
+        )
+        assert 0 < feature.offset[0] <= pin.input_size[1]
+        assert last[0] <= pin.input_size[1] * 1.7  # a coarse map's last cell may look past the border
+        assert last[1] <= pin.input_size[0] * 1.7
+
+
+def test_wrong_requests_are_refused(detector: Detector, images: list[Tensor]) -> None:
+    pin = detector.predict(images[:1], score_threshold=0.5)[0][1]
+    u = detector.prepare(images[0], pin)[None].expand(2, -1, -1, -1)
+    with pytest.raises(InputError, match="2 inputs"):
+        detector.candidates(u, pin)
+    if detector.levels:
+        with pytest.raises(InputError, match="nowhere"):
+            detector.candidates(u, pin, index=torch.tensor([0]), levels=["nowhere"])
+    assert detector.predict([], score_threshold=0.5) == []
+
+
+def test_training_clone_save_and_load(
+    name: str, detector: Detector, images: list[Tensor], tmp_path: Path
+) -> None:
+    if not isinstance(detector, TrainableDetector):
+        pytest.skip("not trainable")
+    before = detector.fingerprint
+    twin = detector.clone()
+    assert twin.fingerprint == before
+    boxes = torch.tensor([[20.0, 20.0, 70.0, 80.0]])
+    targets = [(boxes, torch.tensor([1])), (torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))]
+    network = twin.modules()
+    assert network is not None
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-4)
+    losses = []
+    for _ in range(2 if name == "ssd300" else 4):  # ssd300 is slow
+        loss = torch.stack(list(twin.loss(images[:2], targets).values())).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+        assert not network.training
+    assert losses[-1] < losses[0]
+    assert detector.fingerprint == before != twin.fingerprint
+    twin.save(tmp_path / "trained.safetensors")
+    again = load_detector(f"curator:{tmp_path / 'trained.safetensors'}", "cpu")
+    assert again.classes == detector.classes
+    assert again.fingerprint == twin.fingerprint
+    expected, _ = twin.predict(images[:1], score_threshold=0.05)[0]
+    found, _ = again.predict(images[:1], score_threshold=0.05)[0]
+    assert (found.boxes == expected.boxes).all()
+    assert (found.candidates == expected.candidates).all()

@@ -1,0 +1,177 @@
+"""The explain stage on a real workspace: rows, resuming, one image's trouble, refusals, the command."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from curator.cli import main
+from curator.config import DiagnoseConfig, ExplainConfig
+from curator.errors import ConfigError, InputError
+from curator.pipeline.detections import load_detector
+from curator.pipeline.explanations import ExplainWork, choose_successes, explain
+from curator.pipeline.explanations import diagnosed as explained_model
+from curator.tensors import image_tensor
+from store.images import encode_png, probe
+from store.records import DetectionSet, NewImage, Outcome, SegmentMap, TargetRecord
+from store.store import Store
+
+SPEC = "curator:ssd?classes=a,b&size=96&channels=8,8,16,16,16&seed=5"
+QUICK = ExplainConfig(samples=4, segments=30, batch_size=4, successes=2, precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def diagnosed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with three images, detections of an untrained SSD, and outcomes made from them."""
+    root = tmp_path_factory.mktemp("explain")
+    detector = load_detector(SPEC, "cpu")
+    with Store.create(root / "ws") as store:
+        run = store.begin_run("test", config={})
+        numbers = np.random.default_rng(0)
+        new = []
+        for i in range(3):
+            coarse = numbers.integers(0, 255, (6, 8, 3), dtype=np.uint8)
+            path = root / f"{i}.png"
+            path.write_bytes(encode_png(np.kron(coarse, np.ones((20, 20, 1), np.uint8))))
+            seen = probe(path)
+            new.append(NewImage(uri=str(path), sha256=seen.sha256, phash=seen.phash, width=160, height=120,
+                                dataset="d", role="mine"))
+        ids = [added.image_id for added in store.add_images(run, new)]
+        model = store.put_model(SPEC, detector.fingerprint, detector.classes)
+        diagnose = store.begin_run("diagnose", config=DiagnoseConfig().everything())
+        for image in store.images(reader="detect", ids=ids):
+            pixels = image_tensor(store.pixels(image, reader="detect"))
+            found, pin = detector.predict([pixels], score_threshold=0.01)[0]
+            store.put_detections(run, [DetectionSet(image_id=image.id, model_id=model, detections=found,
+                                                    pin=pin, key=f"detections-{image.id}")])
+            kinds = [("TP", None), ("FN", "miss"), ("FP", "background"), ("TP", None)]
+            outcomes = []
+            for j, (kind, cause) in enumerate(kinds):
+                label = int(found.labels[j])
+                target = TargetRecord(candidate=int(found.candidates[j]), label=label, rule="detection",
+                                      score=float(found.scores[j]), iou=1.0)
+                x1, y1, x2, y2 = found.boxes[j].tolist()
+                outcomes.append(Outcome(
+                    image_id=image.id, model_id=model, kind=kind, cause=cause, category="a",
+                    box=(x1, y1, x2, y2), score=target.score, iou=1.0, target=target,
+                    detection_index=None if kind == "FN" else j, key=f"outcome-{image.sha256}-{j}"))
+            store.put_outcomes(diagnose, image.id, outcomes, item_key=f"diagnosed-{image.id}")
+        store.set_current("diagnose", [f"diagnosed-{i}" for i in ids], run_id=diagnose)
+        store.finish_run(diagnose, status="done", counts={})
+    return root / "ws"
+
+
+def test_failures_and_some_successes_are_explained_stored_and_grouped(diagnosed: Path) -> None:
+    with Store.open(diagnosed) as store:
+        result = explain(store, QUICK)
+        assert (result.done, result.failed, result.exit_code) == (3, 0, 0), result.failures
+        assert result.summary["explained"] == {"FN": 3, "FP": 3, "TP": 2}
+        outcomes = {o.id: o for o in store.outcomes()}
+        attributions = store.attributions(method="e2x")
+        assert len(attributions) == 8
+        for attribution in attributions:
+            found = attribution.map
+            assert isinstance(found, SegmentMap)
+            assert attribution.segmentation_id is not None
+            segmentation = store.segmentation(attribution.segmentation_id)
+            assert segmentation.labels.shape == (96, 96)
+            assert len(found.phi) == segmentation.count
+            assert found.full == pytest.approx(outcomes[attribution.outcome_id].target.score, abs=1e-4)
+            assert found.gap == pytest.approx(found.full - found.empty - float(found.phi.sum()), abs=1e-5)
+        regions = store.regions()
+        for outcome_id in {a.outcome_id for a in attributions}:
+            assert [r.box for r in regions if r.outcome_id == outcome_id and r.kind == "object"] == [
+                pytest.approx(outcomes[outcome_id].box)]
+        assert {r.kind for r in regions} >= {"object", "support"}
+        assert all(0 <= r.box[0] < r.box[2] <= 160 and 0 <= r.box[1] < r.box[3] <= 120 for r in regions
+                   if r.kind != "object")
+        groups = store.groups()
+        assert [g.name for g in groups] == ["FN:miss:a", "FP:background:a"]
+        assert all(len(g.outcome_ids) == 3 and len(g.success_ids) == 6 for g in groups)
+
+
+def test_a_second_run_adds_nothing_and_another_batch_size_neither(diagnosed: Path) -> None:
+    with Store.open(diagnosed) as store:
+        explain(store, QUICK)
+        before = (store.attributions(), store.regions(), store.groups())
+        again = explain(store, replace(QUICK, batch_size=2))
+        assert (again.done, again.skipped) == (0, 3)
+        assert again.summary["explained"] == {"FN": 3, "FP": 3, "TP": 2}
+        assert len(store.attributions()) == len(before[0])
+        assert (store.regions(), store.groups()) == before[1:]
+
+
+def test_a_selector_narrows_what_is_explained(diagnosed: Path) -> None:
+    with Store.open(diagnosed) as store:
+        result = explain(store, replace(QUICK, failures="FN:miss", successes=0, method="ig_s"))
+        assert result.summary["explained"] == {"FN": 3}
+        assert result.summary["gap_median"] < 0.01
+        assert {a.method for a in store.attributions(method="ig_s")} == {"ig_s"}
+        log_odds = explain(store, replace(QUICK, failures="FN:miss", successes=0, target="log_odds"))
+        assert log_odds.done == 3
+
+
+def test_a_changed_image_fails_alone(diagnosed: Path) -> None:
+    broken = diagnosed.parent / "1.png"
+    original = broken.read_bytes()
+    broken.write_bytes(original + b"x")
+    try:
+        with Store.open(diagnosed) as store:
+            result = explain(store, replace(QUICK, seed=9))
+            assert (result.done, result.failed, result.exit_code) == (2, 1, 3)
+            assert result.failures[0][0] == str(broken)
+            assert "changed since it was added" in result.failures[0][1]
+            broken.write_bytes(original)
+            mended = explain(store, replace(QUICK, seed=9))
+            assert (mended.done, mended.skipped, mended.failed) == (1, 2, 0)
+    finally:
+        broken.write_bytes(original)
+
+
+def test_wrong_requests_are_refused(diagnosed: Path, tmp_path: Path) -> None:
+    with Store.open(diagnosed) as store:
+        with pytest.raises(InputError, match="run curator diagnose first"):
+            explain(store, replace(QUICK, detector="curator:other.safetensors"))
+        with pytest.raises(ConfigError, match="takes one of: mean"):
+            explain(store, replace(QUICK, fill="blur"))
+        with pytest.raises(InputError, match="choose one of: e2x"):
+            explain(store, replace(QUICK, method="magic"))
+    with Store.create(tmp_path / "empty") as store, pytest.raises(InputError, match="run curator diagnose"):
+        explain(store, QUICK)
+
+
+def test_weights_that_changed_since_the_diagnosis_are_refused(diagnosed: Path) -> None:
+    with Store.open(diagnosed) as store:
+        model, _ = explained_model(store, None)
+        work = ExplainWork(spec=SPEC.replace("seed=5", "seed=6"), fingerprint=model.fingerprint, config=QUICK)
+        with pytest.raises(InputError, match="run curator detect and curator diagnose again"):
+            work.setup("cpu")
+
+
+def test_successes_come_from_as_many_images_as_possible(diagnosed: Path) -> None:
+    with Store.open(diagnosed) as store:
+        outcomes = store.outcomes()
+    three = choose_successes(outcomes, replace(QUICK, successes=3))
+    assert len({o.image_id for o in three}) == 3
+    backwards = choose_successes(outcomes[::-1], replace(QUICK, successes=3))
+    assert [o.id for o in three] == [o.id for o in backwards]
+    assert len(choose_successes(outcomes, replace(QUICK, successes=50))) == 6
+
+
+def test_the_command_prints_json(diagnosed: Path, capsys: pytest.CaptureFixture[str],
+                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["curator", "-w", str(diagnosed), "explain", "--samples", "4", "--segments", "30",
+                 "--successes", "2", "--precision", "fp32", "--device", "cpu"]
+    monkeypatch.setattr("sys.argv", [*arguments, "--json"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code in (0, None)
+    assert json.loads(capsys.readouterr().out)["explained"] == {"FN": 3, "FP": 3, "TP": 2}
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(SystemExit):
+        main()
+    assert "3 FN, 3 FP, 2 TP explained in 2 groups" in capsys.readouterr().out
