@@ -1,0 +1,256 @@
+"""The arms of a verification: which images each one adds to the training set.
+
+In: a `VerifyConfig` and a training seed. Out: `Added` images, the same number for every arm where there are
+enough. The labels of pool images are asked for as "oracle": adding an image means paying its annotator.
+
+    nothing    no image                     random     a sample of the labelled pool, per seed
+    query      the named selection's best   synthesis  the accepted samples of the named batch
+    both       half of each                 oracle     pool images that hold the conditions which fail
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from curator.config import VerifyConfig, require
+from curator.errors import InputError
+from store.keys import content_key
+from store.records import (
+    Annotation,
+    AnnotationSet,
+    Hit,
+    ImageRecord,
+    NewAnnotation,
+    Outcome,
+    Sample,
+    Selection,
+)
+
+if TYPE_CHECKING:
+    from store.store import Store
+
+ARMS = ("nothing", "random", "query", "synthesis", "both", "oracle")
+FEWEST_OF_A_GAP = 3  # mined failures that make a planted condition one that fails
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Added:
+    """One added image: a labelled pool image, or a sample (its PNG is a blob)."""
+
+    sha256: str
+    annotations: tuple[Annotation | NewAnnotation, ...]
+    image: ImageRecord | None = None
+    sample: Sample | None = None
+    gap: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The labelled pool without leaks, and what the annotator would say. Read as "oracle".
+
+    Attributes:
+        gaps: image id -> planted conditions that it holds, where the data set names them.
+    """
+
+    images: Mapping[int, ImageRecord]
+    labels: Mapping[int, AnnotationSet]
+    gaps: Mapping[int, frozenset[str]]
+
+
+def read_pool(store: Store) -> Pool:
+    """Read the pool; images that equal or nearly equal a mined or holdout image are left out.
+
+    Raises:
+        InputError: no labelled pool image.
+    """
+    ids = store.image_ids(role="pool")
+    leaks = set(store.leaks(ids)) if ids else set()
+    training = set(store.image_ids(role="train"))
+    ids = [i for i in ids if i not in leaks and i not in training]
+    labels = (
+        {i: s for i, s in store.annotations(ids, reader="oracle").items() if s.status == "human"}
+        if ids
+        else {}
+    )
+    if not labels:
+        raise InputError(
+            "expected labelled pool images (their annotations stand for the annotator), got none; "
+            "label the selection (`curator export`, then `curator add`) or choose other --arms"
+        )
+    tags = store.tags(list(labels), reader="oracle")
+    images = {image.id: image for image in store.images(reader="oracle", ids=list(labels))}
+    gaps = {i: image_gaps(labels[i].annotations, tags.get(i, {})) for i in labels}
+    return Pool(images, labels, gaps)
+
+
+def gap_of(annotation: Annotation | NewAnnotation) -> str:
+    """The planted condition of an object, "" for none or where the data set names none."""
+    return _gap(annotation.attributes.get("gap"))
+
+
+def tagged_gap(tags: Mapping[str, str]) -> str:
+    """The planted condition of an image, "" for none."""
+    return _gap(tags.get("gap"))
+
+
+def _gap(value: Any) -> str:
+    return "" if value in (None, "", "none") else str(value)
+
+
+def image_gaps(annotations: Iterable[Annotation | NewAnnotation], tags: Mapping[str, str]) -> frozenset[str]:
+    """All planted conditions of an image."""
+    return frozenset({tagged_gap(tags), *(gap_of(a) for a in annotations)} - {""})
+
+
+def added_images(
+    store: Store,
+    config: VerifyConfig,
+    arm: str,
+    seed: int,
+    run_id: int,
+    *,
+    pool: Pool | None,
+    fails: Mapping[int, Sequence[str]] | None,
+) -> tuple[Added, ...]:
+    """The images of one arm, at most `config.budget`; the selections of random and oracle are stored.
+
+    Args:
+        pool: needed by random and oracle.
+        fails: pool image id -> failing groups that it holds, best first; needed by oracle.
+    Raises:
+        InputError: a selected image without annotations, or no accepted sample.
+    """
+    if arm == "nothing":
+        return ()
+    if arm == "query":
+        return _selected(store, config.selection, config.budget)
+    if arm == "synthesis":
+        return _samples(store, config.samples, config.budget)
+    if arm == "both":
+        half = config.budget - config.budget // 2
+        return (
+            *_selected(store, config.selection, half),
+            *_samples(store, config.samples, config.budget - half),
+        )
+    assert pool is not None
+    rng = np.random.default_rng([config.seed, seed, ARMS.index(arm)])
+    if arm == "random":
+        chosen = [(i, "random") for i in _shuffled(pool, pool.images, rng)[: config.budget]]
+    else:
+        assert fails is not None
+        chosen = _balanced(pool, fails, config.budget, rng)
+    name = f"{config.name}-{arm}-{seed}"
+    hits = tuple(
+        Hit(
+            rank=rank,
+            image_id=i,
+            outcome_id=None,
+            vector_id=None,
+            group=group,
+            score=0.0,
+            box=(0.0, 0.0, float(pool.images[i].width), float(pool.images[i].height)),
+        )
+        for rank, (i, group) in enumerate(chosen, start=1)
+    )
+    key = content_key("verify-selection", arm, [(pool.images[i].sha256, group) for i, group in chosen])
+    store.put_selection(
+        run_id,
+        Selection(
+            name=name,
+            arm=arm,
+            hits=hits,
+            key=key,
+            config={"budget": config.budget, "seed": seed, "verification": config.name},
+        ),
+    )
+    return tuple(_added(pool.images[i], pool.labels[i], pool.gaps[i]) for i, _ in chosen)
+
+
+def _shuffled(pool: Pool, ids: Iterable[int], rng: np.random.Generator) -> list[int]:
+    """Ids in random order that depends on the images alone, not on their database ids."""
+    ordered = sorted(ids, key=lambda i: pool.images[i].sha256)
+    return [ordered[k] for k in rng.permutation(len(ordered))]
+
+
+def _balanced(
+    pool: Pool, fails: Mapping[int, Sequence[str]], budget: int, rng: np.random.Generator
+) -> list[tuple[int, str]]:
+    """Turn by turn one image of every failing group; what is wanting is filled at random."""
+    queues: dict[str, list[int]] = defaultdict(list)
+    for i in _shuffled(pool, fails, rng):
+        for group in fails[i]:
+            queues[group].append(i)
+    chosen: dict[int, str] = {}
+    while len(chosen) < budget and queues:
+        for group in sorted(queues):
+            while queues[group] and queues[group][0] in chosen:
+                queues[group].pop(0)
+            if not queues[group]:
+                del queues[group]
+            elif len(chosen) < budget:
+                chosen[queues[group].pop(0)] = group
+    for i in _shuffled(pool, set(pool.images) - set(chosen), rng)[: budget - len(chosen)]:
+        chosen[i] = "random"
+    return list(chosen.items())
+
+
+def failing_gaps(
+    outcomes: Sequence[Outcome], gap_by_annotation: Mapping[int, str], tag_by_image: Mapping[int, str]
+) -> frozenset[str]:
+    """Planted conditions that make the base fail on the mined images."""
+    count = Counter(
+        gap_by_annotation.get(o.annotation_id or 0, "")
+        if o.kind == "FN"
+        else tag_by_image.get(o.image_id, "")
+        for o in outcomes
+        if o.kind != "TP"
+    )
+    del count[""]
+    return frozenset(g for g, n in count.items() if n >= FEWEST_OF_A_GAP) or frozenset(count)
+
+
+def _selected(store: Store, name: str, budget: int) -> tuple[Added, ...]:
+    ids = list(store.selection(name).image_ids)
+    labels = {i: s for i, s in store.annotations(ids, reader="verify").items() if s.status == "human"}
+    unlabelled = [i for i in ids[:budget] if i not in labels]
+    if unlabelled:
+        raise InputError(
+            f"selection {name!r}: {len(unlabelled)} of its {min(budget, len(ids))} best images have no "
+            "annotations; export them (`curator export`), label them and `curator add` the result"
+        )
+    images = {image.id: image for image in store.images(reader="verify", ids=ids[:budget])}
+    tags = store.tags(ids[:budget], reader="verify")
+    return tuple(
+        _added(images[i], labels[i], image_gaps(labels[i].annotations, tags.get(i, {}))) for i in ids[:budget]
+    )
+
+
+def _samples(store: Store, name: str, budget: int) -> tuple[Added, ...]:
+    accepted = store.samples(name=name, accepted=True)
+    if not accepted:
+        raise InputError(
+            f"samples {name!r}: no accepted sample; run `curator synthesize` first or choose other --arms"
+        )
+    return tuple(Added(sha256=s.blob, annotations=s.annotations, sample=s) for s in accepted[:budget])
+
+
+def _added(image: ImageRecord, labels: AnnotationSet, gaps: frozenset[str]) -> Added:
+    return Added(sha256=image.sha256, annotations=labels.annotations, image=image, gap=",".join(sorted(gaps)))
+
+
+def check_arms(arms: Sequence[str]) -> None:
+    """Refuse unknown arms.
+
+    Raises:
+        ConfigError: names the choices.
+    """
+    unknown = [arm for arm in arms if arm not in ARMS]
+    require(
+        bool(arms) and not unknown,
+        f"arms: expected some of {', '.join(ARMS)}, got {', '.join(unknown) or 'none'}",
+    )

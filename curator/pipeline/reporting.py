@@ -1,0 +1,201 @@
+"""`report`: gather what the workspace holds into one self-contained HTML file.
+
+In: the current diagnosis, explanations, selections, samples and trials. Out: the file, written beside and
+renamed. Holdout pixels are never shown; of holdout images only the figures of `verify` appear.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curator.config import ReportConfig
+from curator.errors import InputError
+from curator.explain.heatmap import overlay
+from curator.pipeline.stage import StageResult, recorded_run
+from curator.report import Bars, FailureCard, Picture, ReportData, Table, render
+from store.errors import StoreError
+from store.images import read_bytes_as_pixels
+from store.records import Attribution, Hit, ImageRecord, Outcome, Sample, SegmentMap, Trial
+
+if TYPE_CHECKING:
+    from store.store import Store
+
+TRUTH, FOUND, PAINTED = "#2ca02c", "#d62728", "#ff7f0e"
+
+
+def report(store: Store, config: ReportConfig) -> StageResult:
+    """Write the report.
+
+    Raises:
+        InputError: nothing was diagnosed yet, or the file cannot be written there.
+    """
+    outcomes = store.outcomes()
+    if not outcomes:
+        raise InputError("nothing to report: expected a diagnosis in the workspace; run `curator diagnose` first")
+    with recorded_run(store, "report", config) as (run_id, counts):
+        data = ReportData(
+            title="What the detector misses, why, and what mends it",
+            facts=_facts(store, outcomes),
+            tables=(_causes(outcomes), *_verifications(store.trials())),
+            plots=_plots(store.trials()),
+            failures=_failures(store, config, outcomes),
+            samples=_samples(store, accepted=True),
+            rejected=_samples(store, accepted=False),
+        )
+        text = render(data)
+        temporary = config.out.with_name(config.out.name + ".part")
+        try:
+            config.out.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, config.out)
+        except OSError as error:
+            raise InputError(f"--out {config.out}: expected a writable file ({error.strerror})") from error
+        counts.update(done=1, skipped=0, failed=0)
+    return StageResult(stage="report", run_id=run_id, done=1,
+                       summary={"path": str(config.out), "bytes": len(text.encode())})
+
+
+def _facts(store: Store, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    model = store.model(outcomes[0].model_id)
+    counts = store.counts()
+    kinds = Counter(outcome.kind for outcome in outcomes)
+    return (
+        f"detector {model.spec} (fingerprint {model.fingerprint[:12]}), {len(model.classes)} classes",
+        "images: " + ", ".join(f"{name.removeprefix('images_')} {number}" for name, number in counts.items()
+                               if name.startswith("images_")),
+        f"on the mined images: {kinds['TP']} found, {kinds['FN']} missed, {kinds['FP']} false alarms",
+    )
+
+
+def _causes(outcomes: Sequence[Outcome]) -> Table:
+    table: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    categories = sorted({outcome.category for outcome in outcomes})
+    for outcome in outcomes:
+        if outcome.kind != "TP":
+            table[outcome.kind, outcome.cause or ""][outcome.category] += 1
+    rows = [
+        (f"{kind} {cause}", *(str(count[category]) for category in categories), str(count.total()))
+        for (kind, cause), count in sorted(table.items())
+    ]
+    found = Counter(outcome.category for outcome in outcomes if outcome.kind == "TP")
+    rows.append(("found (TP)", *(str(found[category]) for category in categories), str(found.total())))
+    return Table(title="Failures by cause", columns=("cause", *categories, "all"), rows=tuple(rows))
+
+
+def _failures(store: Store, config: ReportConfig, outcomes: Sequence[Outcome]
+              ) -> tuple[tuple[str, tuple[FailureCard, ...]], ...]:
+    groups: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        if outcome.kind != "TP":
+            groups[outcome.kind, outcome.cause or ""].append(outcome)
+    asked: dict[int, list[tuple[str, Hit]]] = defaultdict(list)
+    for selection in store.selections():
+        if selection.arm not in ("random", "oracle"):
+            for hit in selection.hits:
+                if hit.outcome_id is not None:
+                    asked[hit.outcome_id].append((selection.name, hit))
+    sections = []
+    for (kind, cause), members in sorted(groups.items()):
+        # Failures that asked for hits tell most; among them the surest targets come first.
+        members.sort(key=lambda o: (not asked[o.id or 0], -o.target.score, o.id or 0))
+        shown = members[: config.failures_per_cause]
+        cards = tuple(_failure(store, config, outcome, asked[outcome.id or 0]) for outcome in shown)
+        sections.append((f"{kind} {cause}: {len(shown)} of {len(members)}", cards))
+    return tuple(sections)
+
+
+def _failure(store: Store, config: ReportConfig, outcome: Outcome, asked: Sequence[tuple[str, Hit]]) -> FailureCard:
+    assert outcome.id is not None
+    image = store.images(reader="report", ids=[outcome.image_id])[0]
+    facts = [
+        f"image {os.path.basename(image.uri)}; candidate {outcome.target.candidate} chosen by rule "
+        f"{outcome.target.rule}, score {outcome.target.score:.3f}, best IoU {outcome.iou:.2f}"
+    ]
+    boxes = ((outcome.box, TRUTH if outcome.kind == "FN" else FOUND),)
+    pixels = _pixels(store, image)
+    if pixels is None:
+        return FailureCard(title=_title(outcome), facts=(*facts, "the image can no longer be read"), pictures=())
+    pictures = [Picture(pixels=pixels, caption=_title(outcome), boxes=boxes)]
+    attributions = store.attributions(outcome_ids=[outcome.id])
+    if attributions:
+        picture, fact = _heat_map(store, pixels, outcome, attributions[0], boxes)
+        facts.append(fact)
+        if picture is not None:
+            pictures.append(picture)
+    hits = []
+    for name, hit in asked[: config.hits_per_failure]:
+        hit_image = store.images(reader="report", ids=[hit.image_id])[0]
+        hit_pixels = _pixels(store, hit_image)
+        if hit_pixels is not None:
+            hits.append(Picture(pixels=hit_pixels, boxes=((hit.box, PAINTED),),
+                                caption=f"{name} no. {hit.rank}, score {hit.score:.2f}: {os.path.basename(hit_image.uri)}"))
+    return FailureCard(title=_title(outcome), facts=tuple(facts), pictures=tuple(pictures), hits=tuple(hits))
+
+
+def _heat_map(store: Store, pixels: NDArray[np.uint8], outcome: Outcome, attribution: Attribution,
+              boxes: tuple[Any, ...]) -> tuple[Picture | None, str]:
+    explained = attribution.map
+    fact = (f"{attribution.method}: F(1) = {explained.full:.3f}, F(0) = {explained.empty:.3f}, "
+            f"gap = {explained.gap:.3f}, {explained.passes} passes")
+    if not explained.evidence:
+        return None, fact + "; no evidence: nothing in the image moves this score"
+    if not isinstance(explained, SegmentMap) or attribution.segmentation_id is None:
+        return None, fact
+    labels = store.segmentation(attribution.segmentation_id).labels
+    pin = store.detections(outcome.model_id, [outcome.image_id])[outcome.image_id].pin
+    caption = f"{attribution.method}: red raises the score of {outcome.category}, blue lowers it"
+    return Picture(pixels=overlay(pixels, labels, explained.phi, pin), caption=caption, boxes=boxes), fact
+
+
+def _title(outcome: Outcome) -> str:
+    what = "missed" if outcome.kind == "FN" else "false alarm"
+    return f"{what}: {outcome.category} ({outcome.cause})"
+
+
+def _pixels(store: Store, image: ImageRecord) -> NDArray[np.uint8] | None:
+    try:
+        return store.pixels(image, reader="report")
+    except StoreError:
+        return None
+
+
+def _samples(store: Store, *, accepted: bool, most: int = 24) -> tuple[Picture, ...]:
+    return tuple(_sample(store, sample) for sample in store.samples(accepted=accepted)[:most])
+
+
+def _sample(store: Store, sample: Sample) -> Picture:
+    reasons = "; ".join(verdict.reason for verdict in sample.verdicts if not verdict.accepted)
+    boxes = ((sample.painted, PAINTED), *((annotation.box, TRUTH) for annotation in sample.annotations))
+    caption = f"{sample.recipe} for {sample.group}" + (f": {reasons}" if reasons else "")
+    return Picture(pixels=read_bytes_as_pixels(store.blob(sample.blob)), boxes=tuple(boxes), caption=caption)
+
+
+def _verifications(trials: Sequence[Trial]) -> tuple[Table, ...]:
+    from curator.pipeline.verification import trial_table
+
+    names = dict.fromkeys(trial.verification for trial in trials)
+    tables = []
+    for name in names:
+        columns, rows = trial_table([trial for trial in trials if trial.verification == name])
+        tables.append(Table(title=f"Verification on the holdout: {name}", columns=tuple(columns),
+                            rows=tuple(tuple(row) for row in rows),
+                            note="Each arm is read at the base's threshold and at the threshold that gives the "
+                                 "base's false positives per image; the worse reading stands."))
+    return tuple(tables)
+
+
+def _plots(trials: Sequence[Trial]) -> tuple[Bars, ...]:
+    from curator.pipeline.verification import fix_rates
+
+    plots = []
+    for name in dict.fromkeys(trial.verification for trial in trials):
+        rates: Mapping[str, Sequence[float]] = fix_rates([t for t in trials if t.verification == name])
+        plots.append(Bars(title=f"Failures fixed on the holdout, a dot per seed: {name}",
+                          values=tuple((arm, tuple(values)) for arm, values in rates.items())))
+    return tuple(plots)

@@ -1,0 +1,66 @@
+"""Selectors: how people name failures on the command line, e.g. `FN:miss,class=Car`.
+
+Grammar: alternatives joined by ";", each `KIND[:CAUSE][,class=NAME]`; "" selects all failures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from curator.errors import InputError
+from store.records import FN_CAUSES, FP_CAUSES, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """One alternative of a selector; None matches anything."""
+
+    kind: str | None
+    cause: str | None
+    category: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FailureSelector:
+    """A parsed selector."""
+
+    alternatives: tuple[Alternative, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> FailureSelector:
+        """Parse `text`.
+
+        Raises:
+            InputError: unknown kind, cause or key, with the choices.
+        """
+        return cls(tuple(_alternative(part.strip()) for part in text.split(";") if part.strip()))
+
+    def matches(self, outcome: Outcome) -> bool:
+        """True for failures that the selector names; never for a success."""
+        if outcome.kind == "TP":
+            return False
+        return not self.alternatives or any(
+            (a.kind is None or a.kind == outcome.kind)
+            and (a.cause is None or a.cause == outcome.cause)
+            and (a.category is None or a.category == outcome.category)
+            for a in self.alternatives
+        )
+
+
+def _alternative(text: str) -> Alternative:
+    kind = cause = category = None
+    for number, part in enumerate(text.split(",")):
+        key, equals, value = part.strip().partition("=")
+        if equals and key == "class":
+            category = value
+        elif not equals and number == 0:
+            kind, _, name = key.partition(":")
+            cause = name or None
+        else:
+            raise InputError(f"failures: expected KIND[:CAUSE][,class=NAME], got {text!r}")
+    if kind is not None and kind not in ("FP", "FN"):
+        raise InputError(f"failures: expected FP or FN, got {kind!r} in {text!r}")
+    known = {"FP": FP_CAUSES, "FN": FN_CAUSES}.get(kind or "", FP_CAUSES + FN_CAUSES)
+    if cause is not None and cause not in known:
+        raise InputError(f"failures: {kind} has the causes {', '.join(known)}; got {cause!r} in {text!r}")
+    return Alternative(kind, cause, category)

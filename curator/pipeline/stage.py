@@ -1,0 +1,95 @@
+"""The driver that every stage runs through: skip what is stored, work in batches, commit per batch.
+
+In: items and a `Work`. Out: a `StageResult`; rows in the Store. A killed run loses at most one batch; the
+same command again continues there (DESIGN.md, rules 4 and 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from curator.config import StageConfig
+from curator.jobs.base import Done, Executor, Work
+from curator.jobs.local import LocalExecutor
+from curator.progress import progress
+from store.records import ItemStatus
+
+if TYPE_CHECKING:
+    from store.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageResult:
+    """What a stage did.
+
+    Attributes:
+        done, skipped, failed: numbers of items; skipped ones were stored by an earlier run.
+        failures: (item, reason) of the failed ones.
+        summary: the stage's own figures, plain JSON.
+    """
+
+    stage: str
+    run_id: int
+    done: int = 0
+    skipped: int = 0
+    failed: int = 0
+    failures: tuple[tuple[str, str], ...] = ()
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        """0 when all went well, 3 when some items failed."""
+        return 3 if self.failed else 0
+
+
+@contextmanager
+def recorded_run(store: Store, stage: str, config: StageConfig, *, models: Sequence[str] = (),
+                 parents: Sequence[int] = ()) -> Iterator[tuple[int, dict[str, int]]]:
+    """Record a run around a block; yields (run id, counts to fill in). An exception marks it failed."""
+    run_id = store.begin_run(stage, config=config.everything(), seed=config.seed, models=models, parents=parents)
+    counts: dict[str, int] = {}
+    try:
+        yield run_id, counts
+    except BaseException:
+        store.finish_run(run_id, status="failed", counts=counts)
+        raise
+    store.finish_run(run_id, status="partial" if counts.get("failed") else "done", counts=counts)
+
+
+def run_items(store: Store, run_id: int, counts: dict[str, int], *, stage: str, work: Work, items: Sequence[Any],
+              save: Callable[[Done], None], image_id: Callable[[Any], int | None] = lambda item: None,
+              describe: Callable[[Any], str] = str, device: str = "auto", executor: Executor | None = None,
+              failed_before: Sequence[tuple[str, str]] = ()) -> StageResult:
+    """Process `items` that are not stored yet.
+
+    Args:
+        save: writes one result through the Store; called inside the batch's transaction.
+        image_id: the image that an item belongs to, for the item's status row.
+        describe: names an item for people.
+    """
+    keys = [work.key(item) for item in items]
+    stored = store.done_keys(stage, keys)
+    todo = [item for item, key in zip(items, keys, strict=True) if key not in stored]
+    counts.update(done=0, skipped=len(items) - len(todo), failed=len(failed_before))
+    failures = list(failed_before)
+    with progress(stage, len(todo)) as advance:
+        for batch in (executor or LocalExecutor(device)).run(work, todo):
+            statuses = []
+            with store.transaction():
+                for result in batch:
+                    if isinstance(result, Done):
+                        save(result)
+                        statuses.append(ItemStatus(key=result.key, status="done", image_id=image_id(result.item)))
+                        counts["done"] += 1
+                    else:
+                        statuses.append(ItemStatus(key=result.key, status="failed", image_id=image_id(result.item),
+                                                   message=result.reason))
+                        failures.append((describe(result.item), result.reason))
+                        counts["failed"] += 1
+                store.record_items(run_id, statuses)
+            advance(len(batch))
+    store.set_current(stage, keys, run_id=run_id)
+    return StageResult(stage=stage, run_id=run_id, failures=tuple(failures), **counts)

@@ -1,0 +1,122 @@
+"""Plug-ins by name: detectors, attributions, inpainters, embedders, formats, recipes.
+
+In: a spec such as `torchvision:ssd300_vgg16?weights=PATH`. Out: the object that the named factory builds.
+Factories are named as "module:attribute" and imported on first use, so that the command line starts
+without torch. Other packages add theirs through the entry-point group `curator.<kind>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+from urllib.parse import parse_qsl
+
+from curator.errors import RegistryError
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A parsed spec `scheme:name?option=value&...`; `name` may hold further colons and slashes."""
+
+    scheme: str
+    name: str
+    options: dict[str, str] = field(default_factory=dict)
+    text: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Spec:
+        """Parse `text`.
+
+        Raises:
+            RegistryError: when there is no scheme.
+        """
+        scheme, colon, rest = text.partition(":")
+        if not colon or not scheme:
+            raise RegistryError(f"expected SCHEME:NAME, such as torchvision:ssd300_vgg16, got {text!r}")
+        name, _, query = rest.partition("?")
+        return cls(scheme, name, dict(parse_qsl(query, keep_blank_values=True)), text)
+
+    def only(self, allowed: Iterable[str]) -> Spec:
+        """Return self, or refuse options that the plug-in does not know."""
+        unknown = sorted(set(self.options) - set(allowed))
+        if unknown:
+            raise RegistryError(
+                f"{self.scheme}: knows the options {', '.join(sorted(allowed)) or '(none)'}, "
+                f"got {', '.join(unknown)} in {self.text!r}"
+            )
+        return self
+
+
+class Registry:
+    """Lazy factories of one kind, by scheme or method name."""
+
+    def __init__(self, kind: str, builtin: dict[str, str]) -> None:
+        self.kind = kind
+        self._builtin = dict(builtin)
+
+    def names(self) -> list[str]:
+        """All names, built-in and installed."""
+        return sorted({*self._builtin, *(point.name for point in self._entry_points())})
+
+    def load(self, name: str) -> Callable[..., Any]:
+        """Import and return the factory called `name`.
+
+        Raises:
+            RegistryError: unknown name (lists the choices), or an optional package is missing.
+        """
+        target = self._builtin.get(name)
+        if target is None:
+            for point in self._entry_points():
+                if point.name == name:
+                    target = point.value
+        if target is None:
+            raise RegistryError(f"no {self.kind} called {name!r}; choose one of: {', '.join(self.names())}")
+        module, _, attribute = target.partition(":")
+        try:
+            factory: Callable[..., Any] = getattr(import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            if error.name and not error.name.startswith("curator"):
+                raise RegistryError(
+                    f"{self.kind} {name!r} needs the package {error.name!r}, which is not installed"
+                ) from error
+            raise
+        return factory
+
+    def _entry_points(self) -> Iterable[Any]:
+        return entry_points(group=f"curator.{self.kind}")
+
+
+DETECTORS = Registry("detectors", {
+    "torchvision": "curator.detect.torchvision:build",
+    "onnx": "curator.detect.onnx:build",
+    "python": "curator.detect.python:build",
+    "curator": "curator.detect.small_ssd:build",  # curator:ssd?backbone=... or curator:PATH.safetensors
+    "builtin": "curator.detect.small_ssd:build_builtin",  # the built-in example's shipped detector
+})
+ATTRIBUTIONS = Registry("attributions", {
+    "e2x": "curator.explain.e2x:E2X",
+    "ig_s": "curator.explain.e2x:SegmentIntegratedGradients",
+    "shapley": "curator.explain.shapley:ExactShapley",
+    "permutation": "curator.explain.shapley:PermutationShapley",
+})
+INPAINTERS = Registry("inpainters", {
+    "builtin": "curator.synthesize.backends:build_builtin",
+    "curator": "curator.synthesize.backends:build_curator",
+    "auto": "curator.synthesize.backends:build_auto",
+    "diffusers": "curator.synthesize.backends:build_diffusers",
+})
+EMBEDDERS = Registry("embedders", {"detector": "curator.embed:DetectorEmbedder"})
+FORMATS = Registry("formats", {
+    "coco": "curator.formats.coco:CocoFormat",
+    "yolo": "curator.formats.yolo:YoloFormat",
+    "voc": "curator.formats.voc:VocFormat",
+    "images": "curator.formats.images:ImagesFormat",
+})
+RECIPES = Registry("recipes", {
+    "culprit": "curator.synthesize.recipes:CulpritRecipe",
+    "lookalike": "curator.synthesize.recipes:LookalikeRecipe",
+    "appearance": "curator.synthesize.appearance:AppearanceRecipe",
+})

@@ -1,0 +1,278 @@
+"""Fix and break: what a retrained detector mends and what it loses, object by object, on the holdout.
+
+In: per holdout image the ground truth with the base's and an arm's detections. Out: plain figures. FN fixed:
+the object becomes a true positive. FP fixed: no false positive of that class at IoU >= 0.5 there any more.
+Broken: a true positive of the base is lost. New: a false positive of the arm where the base had none of that
+class.
+
+Matching goes by descending score, so a detection's part (true, false, excused) does not depend on where the
+threshold lies below it: each arm is matched once, over all its detections, and read at any threshold. It is
+read twice, at the base's fixed threshold and at the threshold that gives the base's number of false
+positives; a claim uses the worse (DESIGN.md, "Fix and break").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curator.boxes import iou
+from curator.matching import GroundTruth, ImageResult, match
+
+SAME_PLACE = 0.5  # IoU of two false positives that are the same mistake
+FEWEST = 30  # a group with fewer holdout failures is not scored
+NO_GAP = ""
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """Counted objects of all images, in one order for every arm.
+
+    Attributes:
+        image: (G,) image number. classes: (G,). gap: (G,) planted condition or "". cause: (G,) why the base
+            misses it, "" where it does not. counted: (G,) False for crowd, difficult and unproducible ones.
+    """
+
+    image: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    gap: NDArray[np.str_]
+    cause: NDArray[np.str_]
+    counted: Bools
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """A detector's detections over all images, matched once.
+
+    Attributes:
+        found_at: (G,) score of the detection that finds each object, -1 where none does.
+        image, classes, scores, boxes: of its false positives at any threshold, (F,) and (F, 4).
+    """
+
+    found_at: Floats
+    image: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    scores: Floats
+    boxes: Floats
+
+    def false_positives(self, threshold: float) -> Bools:
+        """(F,) those that count at `threshold`."""
+        return np.asarray(self.scores >= threshold)
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The base detector on the holdout, at its fixed threshold.
+
+    Attributes:
+        false_cause, false_gap: (F,) of `matched`'s false positives; "" where the score is below the
+            threshold.
+    """
+
+    objects: Objects
+    matched: Matched
+    threshold: float
+    images: int
+    false_cause: NDArray[np.str_]
+    false_gap: NDArray[np.str_]
+    categories: tuple[str, ...]
+
+    @property
+    def false_count(self) -> int:
+        """False positives at the threshold."""
+        return int(self.matched.false_positives(self.threshold).sum())
+
+
+def match_all(results: Sequence[ImageResult], *, iou_threshold: float = 0.5) -> Matched:
+    """Match every image's detections, however low they score."""
+    found_at, image, classes, scores, boxes = [], [], [], [], []
+    for number, result in enumerate(results):
+        matching = match(
+            result.boxes, result.scores, result.classes, result.truth, iou_threshold=iou_threshold
+        )
+        at = np.full(len(result.truth.classes), -1.0)
+        found = matching.found_by >= 0
+        at[found] = np.asarray(result.scores, np.float64)[matching.found_by[found]]
+        false = np.flatnonzero(matching.false_positive)
+        found_at.append(at)
+        image.append(np.full(len(false), number, np.int64))
+        classes.append(result.classes[false])
+        scores.append(np.asarray(result.scores, np.float64)[false])
+        boxes.append(np.asarray(result.boxes, np.float64)[false].reshape(-1, 4))
+    if not results:
+        return Matched(
+            np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 4))
+        )
+    return Matched(*(np.concatenate(parts) for parts in (found_at, image, classes, scores, boxes)))
+
+
+def gather_objects(
+    truths: Sequence[GroundTruth], gaps: Sequence[Sequence[str]], causes: Mapping[int, str], producible: Bools
+) -> Objects:
+    """Put the objects of all images in one order.
+
+    Args:
+        gaps: per image and object its planted condition, "" for none.
+        causes: annotation id -> cause, of the objects that the base misses.
+        producible: (K,) classes that the detector can produce.
+    """
+    classes = [truth.classes for truth in truths]
+    every = np.concatenate(classes) if classes else np.zeros(0, np.int64)
+    ignored = np.concatenate([truth.ignored for truth in truths]) if truths else np.zeros(0, bool)
+    return Objects(
+        image=np.repeat(np.arange(len(truths)), [len(c) for c in classes]),
+        classes=every,
+        gap=np.array([gap for row in gaps for gap in row], dtype=np.str_),
+        cause=np.array([causes.get(int(i), "") for truth in truths for i in truth.ids], dtype=np.str_),
+        counted=~ignored & producible[every] if len(every) else np.zeros(0, bool),
+    )
+
+
+def matched_threshold(arm: Matched, false_count: int, *, floor: float) -> float:
+    """The lowest threshold, at least `floor`, at which the arm has at most `false_count` false positives."""
+    scores = np.sort(arm.scores[arm.scores >= floor])[::-1]
+    return floor if len(scores) <= false_count else float(np.nextafter(scores[false_count], 2.0))
+
+
+def _repeated(
+    boxes: Floats,
+    image: NDArray[np.int64],
+    classes: NDArray[np.int64],
+    others: Floats,
+    other_image: NDArray[np.int64],
+    other_classes: NDArray[np.int64],
+) -> Bools:
+    """(F,) boxes with one of `others` of the same image and class at IoU >= 0.5."""
+    result = np.zeros(len(boxes), dtype=bool)
+    for number in np.intersect1d(image, other_image):
+        here, there = np.flatnonzero(image == number), np.flatnonzero(other_image == number)
+        same = classes[here][:, None] == other_classes[there][None, :]
+        result[here] = (same & (iou(boxes[here], others[there]) >= SAME_PLACE)).any(1)
+    return result
+
+
+def read(base: Base, arm: Matched, threshold: float) -> dict[str, Any]:
+    """One reading of an arm, plain JSON.
+
+    Returns:
+        "threshold"; "fn" and "fp": {"n", "fixed", "rate"}; "broken": {"n", "lost", "rate"};
+        "false_per_image", "new_false_per_image"; "groups": {"gap" | "cause" | "class": {name: {"fn", "fp",
+        "broken"}}}.
+    """
+    objects, at_base = base.objects, base.matched
+    base_found = at_base.found_at >= base.threshold
+    found = arm.found_at >= threshold
+    missed, kept = objects.counted & ~base_found, objects.counted & base_found
+    was_false, is_false = at_base.false_positives(base.threshold), arm.false_positives(threshold)
+    before = (at_base.boxes[was_false], at_base.image[was_false], at_base.classes[was_false])
+    after = (arm.boxes[is_false], arm.image[is_false], arm.classes[is_false])
+    mended = ~_repeated(*before, *after)
+    new = ~_repeated(*after, *before)
+    images = max(base.images, 1)
+
+    def rates(of_objects: Bools, of_false: Bools) -> dict[str, Any]:
+        return {
+            "fn": _rate("fixed", found[missed & of_objects]),
+            "fp": _rate("fixed", mended[of_false]),
+            "broken": _rate("lost", ~found[kept & of_objects]),
+        }
+
+    everything = rates(np.ones(len(found), bool), np.ones(len(mended), bool))
+    names = np.array([*base.categories, ""], dtype=np.str_)
+    keys = {
+        "gap": (objects.gap, base.false_gap[was_false]),
+        "cause": (
+            np.where(missed, np.char.add("FN:", objects.cause), ""),
+            np.char.add("FP:", base.false_cause[was_false]),
+        ),
+        "class": (names[objects.classes], names[before[2]]),
+    }
+    groups = {}
+    for kind, (of_objects, of_false) in keys.items():
+        members = set(of_objects[objects.counted].tolist()) | set(of_false.tolist())
+        groups[kind] = {
+            name: rates(of_objects == name, of_false == name) for name in sorted(members - {"", NO_GAP})
+        }
+    return {
+        "threshold": threshold,
+        **everything,
+        "false_per_image": int(is_false.sum()) / images,
+        "new_false_per_image": int(new.sum()) / images,
+        "groups": groups,
+    }
+
+
+def _rate(name: str, values: Bools) -> dict[str, Any]:
+    n, count = len(values), int(values.sum())
+    return {"n": n, name: count, "rate": count / n if n else None}
+
+
+def compare(base: Base, arm: Matched, *, floor: float) -> dict[str, Any]:
+    """Both readings of an arm and the worse of each figure.
+
+    Args:
+        floor: the lowest score that the arm's detections were computed for.
+    """
+    fixed = read(base, arm, base.threshold)
+    matched = read(base, arm, matched_threshold(arm, base.false_count, floor=floor))
+    return {"fixed_threshold": fixed, "matched_threshold": matched, "worse": worse(fixed, matched)}
+
+
+def worse(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    """The worse of two readings, figure by figure: the lower fix rate, the higher break rate and new FP.
+
+    Groups with fewer than 30 holdout failures of a kind keep their number but get no rate.
+    """
+    groups = {
+        kind: {
+            name: _worse_rates(a["groups"][kind][name], b["groups"][kind][name], fewest=FEWEST)
+            for name in a["groups"][kind]
+        }
+        for kind in a["groups"]
+    }
+    return {
+        **_worse_rates(a, b, fewest=1),
+        "new_false_per_image": max(a["new_false_per_image"], b["new_false_per_image"]),
+        "false_per_image": max(a["false_per_image"], b["false_per_image"]),
+        "groups": groups,
+    }
+
+
+def _worse_rates(a: Mapping[str, Any], b: Mapping[str, Any], *, fewest: int) -> dict[str, Any]:
+    result = {}
+    for kind, pick in (("fn", min), ("fp", min), ("broken", max)):
+        n, rates = a[kind]["n"], (a[kind]["rate"], b[kind]["rate"])
+        result[kind] = {"n": n, "rate": pick(rates) if n >= fewest and None not in rates else None}
+    return result
+
+
+def unscored(comparison: Mapping[str, Any], kind: str = "gap") -> list[str]:
+    """Groups with failures of a kind, but fewer than 30: named, not scored."""
+    return [
+        f"{name} ({what.upper()}: {figures[what]['n']})"
+        for name, figures in comparison["worse"]["groups"][kind].items()
+        for what in ("fn", "fp")
+        if 0 < figures[what]["n"] < FEWEST
+    ]
+
+
+def spread(
+    values: Sequence[float | None], *, seed: int = 0, resamples: int = 2000
+) -> tuple[float, float, float] | None:
+    """Mean over seeds with a 95% bootstrap interval of the mean; None without any value.
+
+    With one seed the interval is the value itself: it says nothing about other seeds.
+    """
+    known = np.array([value for value in values if value is not None], dtype=np.float64)
+    if not len(known):
+        return None
+    picks = np.random.default_rng(seed).integers(0, len(known), (resamples, len(known)))
+    low, high = np.quantile(known[picks].mean(1), [0.025, 0.975])
+    return float(known.mean()), float(low), float(high)
