@@ -21,7 +21,7 @@ def intersection(a: ArrayLike, b: ArrayLike) -> Array:
     low = np.maximum(a[..., :2], b[..., :2])
     high = np.minimum(a[..., 2:], b[..., 2:])
     side = np.clip(high - low, 0, None)
-    return side[..., 0] * side[..., 1]
+    return np.asarray(side[..., 0] * side[..., 1])
 
 
 def iou(a: ArrayLike, b: ArrayLike) -> Array:

@@ -39,7 +39,9 @@ class StageConfig:
 
     def results(self) -> dict[str, Any]:
         """The fields that change results, seed included."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata.get("result", True)}
+        return {
+            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata.get("result", True)
+        }
 
     def everything(self) -> dict[str, Any]:
         """All fields as plain values."""
@@ -65,7 +67,9 @@ class StageConfig:
 def _coerce(value: Any, hint: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
-        require(value in arguments, f"{where}: expected one of {', '.join(map(str, arguments))}, got {value!r}")
+        require(
+            value in arguments, f"{where}: expected one of {', '.join(map(str, arguments))}, got {value!r}"
+        )
         return value
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in arguments:
@@ -109,11 +113,11 @@ class AddConfig(StageConfig):
         images: folder of the image files, where the format does not find it itself.
         classes: class names (YOLO: by id). split: the part of the data set to read; None reads all.
         dataset: name in the workspace; None takes the folder's.
-        group_pattern: regular expression found in an image's name; its first group (or the whole match) is the
-            group key, such as a video, whose images should stay together.
+        group_pattern: regular expression found in an image's name; its first group (or the whole match) is
+            the group key, such as a video, whose images should stay together.
         reviewed: boxes still marked as pre-annotations count as corrected by a human.
-        part: "FROM-TO" in percent: only the images whose names hash into it, such as "0-35"; parts that do not
-            overlap share no image, whatever the order of reading.
+        part: "FROM-TO" in percent: only the images whose names hash into it, such as "0-35"; parts that do
+            not overlap share no image, whatever the order of reading.
     """
 
     format: str
@@ -130,15 +134,19 @@ class AddConfig(StageConfig):
     workers: int = speed_only(4)
 
     def __post_init__(self) -> None:
-        require(self.role in ("train", "mine", "pool", "holdout"),
-                f"role: expected train, mine, pool or holdout, got {self.role!r}")
+        require(
+            self.role in ("train", "mine", "pool", "holdout"),
+            f"role: expected train, mine, pool or holdout, got {self.role!r}",
+        )
         require(self.batch_size >= 1, f"batch_size: expected at least 1, got {self.batch_size}")
         require(self.workers >= 1, f"workers: expected at least 1, got {self.workers}")
         _ = self.part_bounds
         try:
             re.compile(self.group_pattern or "")
         except re.error as error:
-            raise ConfigError(f"group_pattern: not a regular expression ({error}): {self.group_pattern!r}") from error
+            raise ConfigError(
+                f"group_pattern: not a regular expression ({error}): {self.group_pattern!r}"
+            ) from error
 
     @property
     def part_bounds(self) -> tuple[float, float]:
@@ -150,8 +158,10 @@ class AddConfig(StageConfig):
             bounds = float(low) / 100, float(high) / 100
         except ValueError:
             bounds = 1.0, 0.0
-        require(bool(dash) and 0 <= bounds[0] < bounds[1] <= 1,
-                f"part: expected FROM-TO in percent, such as 0-35, got {self.part!r}")
+        require(
+            bool(dash) and 0 <= bounds[0] < bounds[1] <= 1,
+            f"part: expected FROM-TO in percent, such as 0-35, got {self.part!r}",
+        )
         return bounds
 
 
@@ -195,7 +205,9 @@ class DiagnoseConfig(StageConfig):
     class_map: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        require(0 < self.score_threshold < 1, f"score_threshold: expected 0 < t < 1, got {self.score_threshold}")
+        require(
+            0 < self.score_threshold < 1, f"score_threshold: expected 0 < t < 1, got {self.score_threshold}"
+        )
         require(0 < self.iou_threshold <= 1, f"iou_threshold: expected 0 < t <= 1, got {self.iou_threshold}")
 
 
@@ -312,7 +324,9 @@ class ExportConfig(StageConfig):
     def __post_init__(self) -> None:
         require(self.encoding in ("jpeg", "png"), f"encoding: expected jpeg or png, got {self.encoding!r}")
         require(1 <= self.quality <= 100, f"quality: expected 1 to 100, got {self.quality}")
-        require(0 <= self.score_threshold < 1, f"score_threshold: expected 0 <= t < 1, got {self.score_threshold}")
+        require(
+            0 <= self.score_threshold < 1, f"score_threshold: expected 0 <= t < 1, got {self.score_threshold}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,10 +40,23 @@ def progress(description: str, total: int | None) -> Iterator[Advance]:
         yield from _lines(description, total)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
         task = bar.add_task(description, total=total, note="")
 
@@ -65,7 +78,11 @@ def _lines(description: str, total: int | None) -> Iterator[Advance]:
             last = now
             rate = done / (now - start)
             left = f", {(total - done) / rate:.0f} s left" if total and rate else ""
-            print(f"{description}: {done}/{total or '?'} ({rate:.1f}/s{left}) {note}".rstrip(), file=sys.stderr, flush=True)
+            print(
+                f"{description}: {done}/{total or '?'} ({rate:.1f}/s{left}) {note}".rstrip(),
+                file=sys.stderr,
+                flush=True,
+            )
 
     yield advance
     if done:

@@ -89,34 +89,49 @@ class Registry:
         return entry_points(group=f"curator.{self.kind}")
 
 
-DETECTORS = Registry("detectors", {
-    "torchvision": "curator.detect.torchvision:build",
-    "onnx": "curator.detect.onnx:build",
-    "python": "curator.detect.python:build",
-    "curator": "curator.detect.small_ssd:build",  # curator:ssd?backbone=... or curator:PATH.safetensors
-    "builtin": "curator.detect.small_ssd:build_builtin",  # the built-in example's shipped detector
-})
-ATTRIBUTIONS = Registry("attributions", {
-    "e2x": "curator.explain.e2x:E2X",
-    "ig_s": "curator.explain.e2x:SegmentIntegratedGradients",
-    "shapley": "curator.explain.shapley:ExactShapley",
-    "permutation": "curator.explain.shapley:PermutationShapley",
-})
-INPAINTERS = Registry("inpainters", {
-    "builtin": "curator.synthesize.backends:build_builtin",
-    "curator": "curator.synthesize.backends:build_curator",
-    "auto": "curator.synthesize.backends:build_auto",
-    "diffusers": "curator.synthesize.backends:build_diffusers",
-})
+DETECTORS = Registry(
+    "detectors",
+    {
+        "torchvision": "curator.detect.torchvision:build",
+        "onnx": "curator.detect.onnx:build",
+        "python": "curator.detect.python:build",
+        "curator": "curator.detect.small_ssd:build",  # curator:ssd?backbone=... or curator:PATH.safetensors
+        "builtin": "curator.detect.small_ssd:build_builtin",  # the built-in example's shipped detector
+    },
+)
+ATTRIBUTIONS = Registry(
+    "attributions",
+    {
+        "e2x": "curator.explain.e2x:E2X",
+        "ig_s": "curator.explain.e2x:SegmentIntegratedGradients",
+        "shapley": "curator.explain.shapley:ExactShapley",
+        "permutation": "curator.explain.shapley:PermutationShapley",
+    },
+)
+INPAINTERS = Registry(
+    "inpainters",
+    {
+        "builtin": "curator.synthesize.backends:build_builtin",
+        "curator": "curator.synthesize.backends:build_curator",
+        "auto": "curator.synthesize.backends:build_auto",
+        "diffusers": "curator.synthesize.backends:build_diffusers",
+    },
+)
 EMBEDDERS = Registry("embedders", {"detector": "curator.embed:DetectorEmbedder"})
-FORMATS = Registry("formats", {
-    "coco": "curator.formats.coco:CocoFormat",
-    "yolo": "curator.formats.yolo:YoloFormat",
-    "voc": "curator.formats.voc:VocFormat",
-    "images": "curator.formats.images:ImagesFormat",
-})
-RECIPES = Registry("recipes", {
-    "culprit": "curator.synthesize.recipes:CulpritRecipe",
-    "lookalike": "curator.synthesize.recipes:LookalikeRecipe",
-    "appearance": "curator.synthesize.appearance:AppearanceRecipe",
-})
+FORMATS = Registry(
+    "formats",
+    {
+        "coco": "curator.formats.coco:CocoFormat",
+        "yolo": "curator.formats.yolo:YoloFormat",
+        "voc": "curator.formats.voc:VocFormat",
+        "images": "curator.formats.images:ImagesFormat",
+    },
+)
+RECIPES = Registry(
+    "recipes",
+    {
+        "culprit": "curator.synthesize.recipes:CulpritRecipe",
+        "lookalike": "curator.synthesize.recipes:LookalikeRecipe",
+        "appearance": "curator.synthesize.appearance:AppearanceRecipe",
+    },
+)

@@ -20,9 +20,14 @@ if TYPE_CHECKING:
     from curator.pipeline.stage import StageResult
     from store.store import Store
 
-app = typer.Typer(name="curator", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
-                  help="Mend object detectors through their data: find the failures, explain them, query or "
-                  "synthesise the missing samples, and prove that retraining fixes them.")
+app = typer.Typer(
+    name="curator",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Mend object detectors through their data: find the failures, explain them, query or "
+    "synthesise the missing samples, and prove that retraining fixes them.",
+)
 
 
 class _Settings:
@@ -72,14 +77,28 @@ def open_store() -> Store:
     return Store.open(settings.workspace)
 
 
-def finish(result: StageResult, *, as_json: bool, lines: Callable[[Mapping[str, Any]], list[str]] | None = None) -> None:
-    """Print a stage's result (JSON, or counts and the lines that `lines(summary)` makes) and exit with its code."""
+def finish(
+    result: StageResult, *, as_json: bool, lines: Callable[[Mapping[str, Any]], list[str]] | None = None
+) -> None:
+    """Print a stage's result (JSON, or counts and what `lines(summary)` makes), exit with its code."""
     if as_json:
-        typer.echo(json.dumps({"stage": result.stage, "run": result.run_id, "done": result.done,
-                               "skipped": result.skipped, "failed": result.failed,
-                               "failures": [list(f) for f in result.failures], **result.summary}))
+        typer.echo(
+            json.dumps(
+                {
+                    "stage": result.stage,
+                    "run": result.run_id,
+                    "done": result.done,
+                    "skipped": result.skipped,
+                    "failed": result.failed,
+                    "failures": [list(f) for f in result.failures],
+                    **result.summary,
+                }
+            )
+        )
     else:
-        typer.echo(f"{result.stage}: {result.done} done, {result.skipped} already stored, {result.failed} failed")
+        typer.echo(
+            f"{result.stage}: {result.done} done, {result.skipped} already stored, {result.failed} failed"
+        )
         for line in lines(result.summary) if lines else ():
             typer.echo(line)
         for item, reason in result.failures[:20]:
@@ -104,7 +123,10 @@ def main() -> None:
             raise
         code = getattr(error, "exit_code", None)
         if code is None:
-            typer.echo(f"error: {type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)", err=True)
+            typer.echo(
+                f"error: {type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)",
+                err=True,
+            )
             sys.exit(1)
         typer.echo(f"error: {error}", err=True)
         sys.exit(code)

@@ -75,7 +75,7 @@ def train_detector(
 def train_inpainter(
     out: Annotated[Path, typer.Option(help="Folder of the pipeline.")] = Path("inpainter"),
     scenes: Annotated[int, typer.Option(help="Rendered scenes, used without their labels.")] = 400,
-    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 900,
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 2000,
     minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.")] = None,
     device: Device = "auto",
     seed: Seed = 0,

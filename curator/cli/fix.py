@@ -46,7 +46,7 @@ def query(
     name: Annotated[str, typer.Option(help="Name of the selection; an older one of this name is replaced."
                                       )] = "query",
     method: Annotated[str, typer.Option(help="contrastive, or the baselines similarity and random.")] = "contrastive",
-    view: Annotated[str, typer.Option(help="auto, object, context, wide or image.")] = "auto",
+    view: Annotated[str, typer.Option(help="auto, object, context, sides or image.")] = "auto",
     embedder: Annotated[str, typer.Option(help="Embedder spec that the index was made with.")] = "detector:",
     seed: Seed = 0,
     as_json: Json = False,

@@ -26,17 +26,29 @@ def run(
     steps: list[dict[str, object]] = []
 
     def announce(step: Step, result: StageResult, seconds: float) -> None:
-        steps.append({"stage": step.stage, "run": result.run_id, "done": result.done, "skipped": result.skipped,
-                      "failed": result.failed, "failures": [list(f) for f in result.failures],
-                      "seconds": round(seconds, 2), **result.summary})
+        steps.append(
+            {
+                "stage": step.stage,
+                "run": result.run_id,
+                "done": result.done,
+                "skipped": result.skipped,
+                "failed": result.failed,
+                "failures": [list(f) for f in result.failures],
+                "seconds": round(seconds, 2),
+                **result.summary,
+            }
+        )
         if not as_json:
-            typer.echo(f"{step.stage:10s} {seconds:7.1f} s  {result.done} done, {result.skipped} already stored, "
-                       f"{result.failed} failed{_remark(result)}")
+            typer.echo(
+                f"{step.stage:10s} {seconds:7.1f} s  {result.done} done, {result.skipped} already stored, "
+                f"{result.failed} failed{_remark(result)}"
+            )
             for item, reason in result.failures[:5]:
                 typer.echo(f"  failed: {item}: {reason}", err=True)
 
-    results = run_config(config, workspace=settings.workspace if settings.workspace_given else None,
-                         announce=announce)
+    results = run_config(
+        config, workspace=settings.workspace if settings.workspace_given else None, announce=announce
+    )
     if as_json:
         typer.echo(json.dumps({"steps": steps}))
     if any(result.failed for result in results):
@@ -80,4 +92,8 @@ def report(
     config = ReportConfig(out=out, failures_per_cause=failures_per_cause, hits_per_failure=hits_per_failure)
     with open_store() as store:
         result = pipeline.report(store, config)
-    finish(result, as_json=as_json, lines=lambda summary: [f"report: {summary['path']} ({summary['bytes']} bytes)"])
+    finish(
+        result,
+        as_json=as_json,
+        lines=lambda summary: [f"report: {summary['path']} ({summary['bytes']} bytes)"],
+    )

@@ -42,7 +42,9 @@ def _process(work: Work, state: Any, batch: list[Any]) -> list[Done | Failed]:
             return [Failed(work.key(batch[0]), batch[0], one_line(error))]
         return [result for item in batch for result in _process(work, state, [item])]
     return [
-        Failed(work.key(item), item, one_line(value)) if isinstance(value, Exception) else Done(work.key(item), item, value)
+        Failed(work.key(item), item, one_line(value))
+        if isinstance(value, Exception)
+        else Done(work.key(item), item, value)
         for item, value in zip(batch, results, strict=True)
     ]
 

@@ -14,10 +14,22 @@ from importlib import import_module
 from typing import Any
 
 _FUNCTIONS = {
-    "init_workspace": "workspace", "open_workspace": "workspace", "status": "workspace",
-    "add": "imports", "detect": "detections", "diagnose": "diagnosis", "explain": "explanations", "index": "vectors",
-    "query": "queries", "synthesize": "synthesis", "export": "exports", "train": "training", "verify": "verification",
-    "report": "reporting", "run_config": "loop", "demo": "demonstration",
+    "init_workspace": "workspace",
+    "open_workspace": "workspace",
+    "status": "workspace",
+    "add": "imports",
+    "detect": "detections",
+    "diagnose": "diagnosis",
+    "explain": "explanations",
+    "index": "vectors",
+    "query": "queries",
+    "synthesize": "synthesis",
+    "export": "exports",
+    "train": "training",
+    "verify": "verification",
+    "report": "reporting",
+    "run_config": "loop",
+    "demo": "demonstration",
 }
 
 __all__ = sorted(_FUNCTIONS)

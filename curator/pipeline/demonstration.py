@@ -7,26 +7,36 @@ training seed: an illustration, not the claim (that is benchmarks/loop_gaps.py).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from curator.config import (
-    AddConfig, DetectConfig, DiagnoseConfig, ExplainConfig, ExportConfig, IndexConfig, QueryConfig, ReportConfig,
-    StageConfig, SynthesizeConfig, VerifyConfig,
+    AddConfig,
+    DetectConfig,
+    DiagnoseConfig,
+    ExplainConfig,
+    ExportConfig,
+    IndexConfig,
+    QueryConfig,
+    ReportConfig,
+    StageConfig,
+    SynthesizeConfig,
+    VerifyConfig,
 )
 from curator.example.dataset import write_dataset
 from curator.pipeline.loop import Step, run_steps
 from curator.pipeline.stage import StageResult
-from store.records import ROLES
+from store.records import ROLES, Role
 from store.store import Store
 
-SIZES = {"train": 300, "mine": 240, "pool": 1200, "holdout": 300}
+SIZES: dict[Role, int] = {"train": 300, "mine": 240, "pool": 1200, "holdout": 300}
 BUDGET = 60
 
 
-def demo(out: Path, *, seed: int = 0, device: str = "auto",
-         announce: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def demo(
+    out: Path, *, seed: int = 0, device: str = "auto", announce: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
     """Run the demonstration; a second call with the same folder continues or only reports.
 
     Args:
@@ -45,20 +55,38 @@ def demo(out: Path, *, seed: int = 0, device: str = "auto",
     timings: list[dict[str, Any]] = []
 
     def record(step: Step, result: StageResult, seconds: float) -> None:
-        timings.append({"stage": step.stage, "seconds": round(seconds, 1), "done": result.done,
-                        "skipped": result.skipped, "failed": result.failed})
-        announce(f"{step.stage:10s} {seconds:6.1f} s  {result.done} done, {result.skipped} already stored"
-                 f"   [{time.monotonic() - start:.0f} s so far]")
+        timings.append(
+            {
+                "stage": step.stage,
+                "seconds": round(seconds, 1),
+                "done": result.done,
+                "skipped": result.skipped,
+                "failed": result.failed,
+            }
+        )
+        announce(
+            f"{step.stage:10s} {seconds:6.1f} s  {result.done} done, {result.skipped} already stored"
+            f"   [{time.monotonic() - start:.0f} s so far]"
+        )
 
     exists = (workspace / "workspace.json").exists()
     with Store.open(workspace) if exists else Store.create(workspace) as store:
         run_steps(store, tuple(_steps(data, out, page, seed, device)), announce=record)
         columns, rows = trial_table(store.trials("demo"))
-    lines = [*_aligned(columns, rows),
-             "One training seed on one rendering: an illustration. The measured claim: benchmarks/loop_gaps.py",
-             f"report: {page}", f"augmented training set: {out / 'augmented'}"]
-    return {"steps": timings, "columns": list(columns), "rows": [list(row) for row in rows], "report": str(page),
-            "seconds": round(time.monotonic() - start, 1), "lines": lines}
+    lines = [
+        *_aligned(columns, rows),
+        "One training seed on one rendering: an illustration. The measured claim: benchmarks/loop_gaps.py",
+        f"report: {page}",
+        f"augmented training set: {out / 'augmented'}",
+    ]
+    return {
+        "steps": timings,
+        "columns": list(columns),
+        "rows": [list(row) for row in rows],
+        "report": str(page),
+        "seconds": round(time.monotonic() - start, 1),
+        "lines": lines,
+    }
 
 
 def _steps(data: Path, out: Path, page: Path, seed: int, device: str) -> list[Step]:
@@ -72,17 +100,35 @@ def _steps(data: Path, out: Path, page: Path, seed: int, device: str) -> list[St
         ("index", IndexConfig(**common)),
         ("query", QueryConfig(budget=BUDGET, **common)),
         ("synthesize", SynthesizeConfig(selection="query", budget=24, **common)),
-        ("export", ExportConfig(format="coco", out=out / "augmented", selections=("query",),
-                                samples=("synthesis",), **common)),
-        ("verify", VerifyConfig(name="demo", arms=("nothing", "random", "query"), budget=BUDGET,
-                                seeds=(seed,), steps=120, **common)),
+        (
+            "export",
+            ExportConfig(
+                format="coco", out=out / "augmented", selections=("query",), samples=("synthesis",), **common
+            ),
+        ),
+        (
+            "verify",
+            VerifyConfig(
+                name="demo",
+                arms=("nothing", "random", "query"),
+                budget=BUDGET,
+                seeds=(seed,),
+                steps=120,
+                **common,
+            ),
+        ),
         ("report", ReportConfig(out=page, **common)),
     ]
     return [Step(stage, config) for stage, config in configs]
 
 
-def _aligned(columns: tuple[str, ...] | list[str], rows: list[list[str]] | tuple[tuple[str, ...], ...]) -> list[str]:
+def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     table = [list(columns), *[list(row) for row in rows]]
     widths = [max(len(row[i]) for row in table) for i in range(len(columns))]
-    return ["  ".join(cell.ljust(width) if i == 0 else cell.rjust(width)
-                      for i, (cell, width) in enumerate(zip(row, widths, strict=True))) for row in table]
+    return [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in table
+    ]

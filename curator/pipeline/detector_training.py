@@ -42,7 +42,7 @@ class ExampleDetectorConfig(StageConfig):
     steps: int = 1100
     batch_size: int = 16
     learning_rate: float = 0.004
-    match_iou: float = 0.4
+    match_iou: float = 0.5
 
     def __post_init__(self) -> None:
         for name in ("scenes", "steps", "batch_size"):

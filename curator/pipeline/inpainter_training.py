@@ -35,7 +35,7 @@ class InpainterConfig(StageConfig):
     out: Path
     scenes: int = 400
     crops: int = 8
-    steps: int = 900
+    steps: int = 2000
     batch_size: int = 16
     learning_rate: float = 0.001
     minutes: float | None = None

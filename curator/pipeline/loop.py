@@ -24,8 +24,19 @@ from curator.pipeline.stage import StageResult
 if TYPE_CHECKING:
     from store.store import Store
 
-ORDER = ("add", "train", "detect", "diagnose", "explain", "index", "query", "synthesize", "export", "verify",
-         "report")
+ORDER = (
+    "add",
+    "train",
+    "detect",
+    "diagnose",
+    "explain",
+    "index",
+    "query",
+    "synthesize",
+    "export",
+    "verify",
+    "report",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +71,7 @@ def read_plan(path: Path, *, workspace: Path | None = None) -> Plan:
         require(isinstance(table["workspace"], str), f"{path}: workspace: expected a text")
         workspace = here / str(table["workspace"]).replace("{here}", str(here))
     names = {"here": str(here), "workspace": str(workspace or "")}
-    defaults = {key: table[key] for key in ("seed", "device") if key in table}
+    defaults: dict[str, Any] = {key: table[key] for key in ("seed", "device") if key in table}
     steps = []
     for stage in ORDER:
         entries = table.get(stage, [])
@@ -72,13 +83,18 @@ def read_plan(path: Path, *, workspace: Path | None = None) -> Plan:
     return Plan(workspace, tuple(steps))
 
 
-def _config(stage: str, entry: Mapping[str, Any], names: Mapping[str, str], here: Path, where: str) -> StageConfig:
+def _config(
+    stage: str, entry: Mapping[str, Any], names: Mapping[str, str], here: Path, where: str
+) -> StageConfig:
     kind: type[StageConfig] = getattr(configuration, f"{stage.capitalize()}Config")
     filled = {key: _fill(value, names) for key, value in entry.items()}
     result = kind.from_table(filled, where=where)
     hints = typing.get_type_hints(kind)
-    paths = {name: here / value for name, value in ((f.name, getattr(result, f.name)) for f in dataclasses.fields(result))
-             if isinstance(value, Path) and hints[name] in (Path, Path | None)}
+    paths: dict[str, Any] = {
+        name: here / value
+        for name, value in ((f.name, getattr(result, f.name)) for f in dataclasses.fields(result))
+        if isinstance(value, Path) and hints[name] in (Path, Path | None)
+    }
     return dataclasses.replace(result, **paths)
 
 
@@ -94,8 +110,12 @@ def _fill(value: Any, names: Mapping[str, str]) -> Any:
     return value
 
 
-def run_steps(store: Store, steps: tuple[Step, ...], *,
-              announce: Callable[[Step, StageResult, float], None] | None = None) -> list[StageResult]:
+def run_steps(
+    store: Store,
+    steps: tuple[Step, ...],
+    *,
+    announce: Callable[[Step, StageResult, float], None] | None = None,
+) -> list[StageResult]:
     """Run steps in order; failed items do not stop the loop, an error does.
 
     Args:
@@ -113,8 +133,12 @@ def run_steps(store: Store, steps: tuple[Step, ...], *,
     return results
 
 
-def run_config(path: Path, *, workspace: Path | None = None,
-               announce: Callable[[Step, StageResult, float], None] | None = None) -> list[StageResult]:
+def run_config(
+    path: Path,
+    *,
+    workspace: Path | None = None,
+    announce: Callable[[Step, StageResult, float], None] | None = None,
+) -> list[StageResult]:
     """Run every stage of a TOML file; the workspace is made when absent.
 
     Raises:
@@ -124,7 +148,7 @@ def run_config(path: Path, *, workspace: Path | None = None,
 
     plan = read_plan(path, workspace=workspace)
     if plan.workspace is None:
-        raise ConfigError(f"{path}: no workspace; write workspace = \"FOLDER\" at its top or give -w FOLDER")
+        raise ConfigError(f'{path}: no workspace; write workspace = "FOLDER" at its top or give -w FOLDER')
     exists = (plan.workspace / "workspace.json").exists()
     with Store.open(plan.workspace) if exists else Store.create(plan.workspace) as store:
         return run_steps(store, plan.steps, announce=announce)

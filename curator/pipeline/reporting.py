@@ -37,7 +37,9 @@ def report(store: Store, config: ReportConfig) -> StageResult:
     """
     outcomes = store.outcomes()
     if not outcomes:
-        raise InputError("nothing to report: expected a diagnosis in the workspace; run `curator diagnose` first")
+        raise InputError(
+            "nothing to report: expected a diagnosis in the workspace; run `curator diagnose` first"
+        )
     with recorded_run(store, "report", config) as (run_id, counts):
         data = ReportData(
             title="What the detector misses, why, and what mends it",
@@ -57,8 +59,9 @@ def report(store: Store, config: ReportConfig) -> StageResult:
         except OSError as error:
             raise InputError(f"--out {config.out}: expected a writable file ({error.strerror})") from error
         counts.update(done=1, skipped=0, failed=0)
-    return StageResult(stage="report", run_id=run_id, done=1,
-                       summary={"path": str(config.out), "bytes": len(text.encode())})
+    return StageResult(
+        stage="report", run_id=run_id, done=1, summary={"path": str(config.out), "bytes": len(text.encode())}
+    )
 
 
 def _facts(store: Store, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
@@ -67,8 +70,12 @@ def _facts(store: Store, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     kinds = Counter(outcome.kind for outcome in outcomes)
     return (
         f"detector {model.spec} (fingerprint {model.fingerprint[:12]}), {len(model.classes)} classes",
-        "images: " + ", ".join(f"{name.removeprefix('images_')} {number}" for name, number in counts.items()
-                               if name.startswith("images_")),
+        "images: "
+        + ", ".join(
+            f"{name.removeprefix('images_')} {number}"
+            for name, number in counts.items()
+            if name.startswith("images_")
+        ),
         f"on the mined images: {kinds['TP']} found, {kinds['FN']} missed, {kinds['FP']} false alarms",
     )
 
@@ -88,8 +95,9 @@ def _causes(outcomes: Sequence[Outcome]) -> Table:
     return Table(title="Failures by cause", columns=("cause", *categories, "all"), rows=tuple(rows))
 
 
-def _failures(store: Store, config: ReportConfig, outcomes: Sequence[Outcome]
-              ) -> tuple[tuple[str, tuple[FailureCard, ...]], ...]:
+def _failures(
+    store: Store, config: ReportConfig, outcomes: Sequence[Outcome]
+) -> tuple[tuple[str, tuple[FailureCard, ...]], ...]:
     groups: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         if outcome.kind != "TP":
@@ -110,7 +118,9 @@ def _failures(store: Store, config: ReportConfig, outcomes: Sequence[Outcome]
     return tuple(sections)
 
 
-def _failure(store: Store, config: ReportConfig, outcome: Outcome, asked: Sequence[tuple[str, Hit]]) -> FailureCard:
+def _failure(
+    store: Store, config: ReportConfig, outcome: Outcome, asked: Sequence[tuple[str, Hit]]
+) -> FailureCard:
     assert outcome.id is not None
     image = store.images(reader="report", ids=[outcome.image_id])[0]
     facts = [
@@ -120,7 +130,9 @@ def _failure(store: Store, config: ReportConfig, outcome: Outcome, asked: Sequen
     boxes = ((outcome.box, TRUTH if outcome.kind == "FN" else FOUND),)
     pixels = _pixels(store, image)
     if pixels is None:
-        return FailureCard(title=_title(outcome), facts=(*facts, "the image can no longer be read"), pictures=())
+        return FailureCard(
+            title=_title(outcome), facts=(*facts, "the image can no longer be read"), pictures=()
+        )
     pictures = [Picture(pixels=pixels, caption=_title(outcome), boxes=boxes)]
     attributions = store.attributions(outcome_ids=[outcome.id])
     if attributions:
@@ -133,16 +145,29 @@ def _failure(store: Store, config: ReportConfig, outcome: Outcome, asked: Sequen
         hit_image = store.images(reader="report", ids=[hit.image_id])[0]
         hit_pixels = _pixels(store, hit_image)
         if hit_pixels is not None:
-            hits.append(Picture(pixels=hit_pixels, boxes=((hit.box, PAINTED),),
-                                caption=f"{name} no. {hit.rank}, score {hit.score:.2f}: {os.path.basename(hit_image.uri)}"))
+            hits.append(
+                Picture(
+                    pixels=hit_pixels,
+                    boxes=((hit.box, PAINTED),),
+                    caption=f"{name} no. {hit.rank}, score {hit.score:.2f}: "
+                    f"{os.path.basename(hit_image.uri)}",
+                )
+            )
     return FailureCard(title=_title(outcome), facts=tuple(facts), pictures=tuple(pictures), hits=tuple(hits))
 
 
-def _heat_map(store: Store, pixels: NDArray[np.uint8], outcome: Outcome, attribution: Attribution,
-              boxes: tuple[Any, ...]) -> tuple[Picture | None, str]:
+def _heat_map(
+    store: Store,
+    pixels: NDArray[np.uint8],
+    outcome: Outcome,
+    attribution: Attribution,
+    boxes: tuple[Any, ...],
+) -> tuple[Picture | None, str]:
     explained = attribution.map
-    fact = (f"{attribution.method}: F(1) = {explained.full:.3f}, F(0) = {explained.empty:.3f}, "
-            f"gap = {explained.gap:.3f}, {explained.passes} passes")
+    fact = (
+        f"{attribution.method}: F(1) = {explained.full:.3f}, F(0) = {explained.empty:.3f}, "
+        f"gap = {explained.gap:.3f}, {explained.passes} passes"
+    )
     if not explained.evidence:
         return None, fact + "; no evidence: nothing in the image moves this score"
     if not isinstance(explained, SegmentMap) or attribution.segmentation_id is None:
@@ -183,10 +208,15 @@ def _verifications(trials: Sequence[Trial]) -> tuple[Table, ...]:
     tables = []
     for name in names:
         columns, rows = trial_table([trial for trial in trials if trial.verification == name])
-        tables.append(Table(title=f"Verification on the holdout: {name}", columns=tuple(columns),
-                            rows=tuple(tuple(row) for row in rows),
-                            note="Each arm is read at the base's threshold and at the threshold that gives the "
-                                 "base's false positives per image; the worse reading stands."))
+        tables.append(
+            Table(
+                title=f"Verification on the holdout: {name}",
+                columns=tuple(columns),
+                rows=tuple(tuple(row) for row in rows),
+                note="Each arm is read at the base's threshold and at the threshold that gives the "
+                "base's false positives per image; the worse reading stands.",
+            )
+        )
     return tuple(tables)
 
 
@@ -196,6 +226,10 @@ def _plots(trials: Sequence[Trial]) -> tuple[Bars, ...]:
     plots = []
     for name in dict.fromkeys(trial.verification for trial in trials):
         rates: Mapping[str, Sequence[float]] = fix_rates([t for t in trials if t.verification == name])
-        plots.append(Bars(title=f"Failures fixed on the holdout, a dot per seed: {name}",
-                          values=tuple((arm, tuple(values)) for arm, values in rates.items())))
+        plots.append(
+            Bars(
+                title=f"Failures fixed on the holdout, a dot per seed: {name}",
+                values=tuple((arm, tuple(values)) for arm, values in rates.items()),
+            )
+        )
     return tuple(plots)

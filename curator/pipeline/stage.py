@@ -46,10 +46,13 @@ class StageResult:
 
 
 @contextmanager
-def recorded_run(store: Store, stage: str, config: StageConfig, *, models: Sequence[str] = (),
-                 parents: Sequence[int] = ()) -> Iterator[tuple[int, dict[str, int]]]:
+def recorded_run(
+    store: Store, stage: str, config: StageConfig, *, models: Sequence[str] = (), parents: Sequence[int] = ()
+) -> Iterator[tuple[int, dict[str, int]]]:
     """Record a run around a block; yields (run id, counts to fill in). An exception marks it failed."""
-    run_id = store.begin_run(stage, config=config.everything(), seed=config.seed, models=models, parents=parents)
+    run_id = store.begin_run(
+        stage, config=config.everything(), seed=config.seed, models=models, parents=parents
+    )
     counts: dict[str, int] = {}
     try:
         yield run_id, counts
@@ -59,10 +62,21 @@ def recorded_run(store: Store, stage: str, config: StageConfig, *, models: Seque
     store.finish_run(run_id, status="partial" if counts.get("failed") else "done", counts=counts)
 
 
-def run_items(store: Store, run_id: int, counts: dict[str, int], *, stage: str, work: Work, items: Sequence[Any],
-              save: Callable[[Done], None], image_id: Callable[[Any], int | None] = lambda item: None,
-              describe: Callable[[Any], str] = str, device: str = "auto", executor: Executor | None = None,
-              failed_before: Sequence[tuple[str, str]] = ()) -> StageResult:
+def run_items(
+    store: Store,
+    run_id: int,
+    counts: dict[str, int],
+    *,
+    stage: str,
+    work: Work,
+    items: Sequence[Any],
+    save: Callable[[Done], None],
+    image_id: Callable[[Any], int | None] = lambda item: None,
+    describe: Callable[[Any], str] = str,
+    device: str = "auto",
+    executor: Executor | None = None,
+    failed_before: Sequence[tuple[str, str]] = (),
+) -> StageResult:
     """Process `items` that are not stored yet.
 
     Args:
@@ -82,14 +96,29 @@ def run_items(store: Store, run_id: int, counts: dict[str, int], *, stage: str, 
                 for result in batch:
                     if isinstance(result, Done):
                         save(result)
-                        statuses.append(ItemStatus(key=result.key, status="done", image_id=image_id(result.item)))
+                        statuses.append(
+                            ItemStatus(key=result.key, status="done", image_id=image_id(result.item))
+                        )
                         counts["done"] += 1
                     else:
-                        statuses.append(ItemStatus(key=result.key, status="failed", image_id=image_id(result.item),
-                                                   message=result.reason))
+                        statuses.append(
+                            ItemStatus(
+                                key=result.key,
+                                status="failed",
+                                image_id=image_id(result.item),
+                                message=result.reason,
+                            )
+                        )
                         failures.append((describe(result.item), result.reason))
                         counts["failed"] += 1
                 store.record_items(run_id, statuses)
             advance(len(batch))
     store.set_current(stage, keys, run_id=run_id)
-    return StageResult(stage=stage, run_id=run_id, failures=tuple(failures), **counts)
+    return StageResult(
+        stage=stage,
+        run_id=run_id,
+        done=counts["done"],
+        skipped=counts["skipped"],
+        failed=counts["failed"],
+        failures=tuple(failures),
+    )

@@ -13,6 +13,7 @@ from PIL import Image
 
 from curator.config import AddConfig
 from curator.errors import ConfigError, FormatError
+from curator.formats.base import Broken
 from curator.pipeline.imports import _part, add, dataset_name, is_leak
 from curator.pipeline.stage import StageResult
 from store.records import Role
@@ -251,7 +252,12 @@ def test_bccd(store: Store, shared: Path) -> None:
 def test_parts_split_a_data_set_without_overlap(tmp_path: Path) -> None:
     items = [Broken(name=f"folder/{number}.jpg", reason="") for number in range(400)]
     low, high = (
-        {item.name for item in _part(items, *AddConfig(format="voc", path=tmp_path, role="pool", part=part).part_bounds)}
+        {
+            item.name
+            for item in _part(
+                items, *AddConfig(format="voc", path=tmp_path, role="pool", part=part).part_bounds
+            )
+        }
         for part in ("0-35", "35-100")
     )
     assert not low & high

@@ -17,7 +17,10 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_steps_come_in_the_loops_order_whatever_the_files(tmp_path: Path) -> None:
-    plan = read_plan(write(tmp_path, """
+    plan = read_plan(
+        write(
+            tmp_path,
+            """
         workspace = "ws"
         [query]
         budget = 7
@@ -29,7 +32,9 @@ def test_steps_come_in_the_loops_order_whatever_the_files(tmp_path: Path) -> Non
         [[export]]
         format = "yolo"
         out = "/b"
-    """))
+    """,
+        )
+    )
     assert [step.stage for step in plan.steps] == ["detect", "query", "export", "export"]
     assert plan.workspace == tmp_path / "ws"
     assert plan.steps[0].config.detector == f"onnx:{tmp_path}/model.onnx?decode=yolox"  # type: ignore[attr-defined]
@@ -37,22 +42,27 @@ def test_steps_come_in_the_loops_order_whatever_the_files(tmp_path: Path) -> Non
 
 
 def test_seed_and_device_are_defaults_of_every_stage(tmp_path: Path) -> None:
-    plan = read_plan(write(tmp_path, 'seed = 5\ndevice = "cpu"\n[query]\n[detect]\ndetector = "builtin:"\nseed = 6\n'))
+    plan = read_plan(
+        write(tmp_path, 'seed = 5\ndevice = "cpu"\n[query]\n[detect]\ndetector = "builtin:"\nseed = 6\n')
+    )
     assert [step.config.seed for step in plan.steps] == [6, 5]
     assert {step.config.device for step in plan.steps} == {"cpu"}
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("[detct]\n", "unknown table detct"),
-    ("[query]\nbudget = 0\n", "expected at least 1, got 0"),
-    ("[query]\nbudgets = 3\n", "unknown key budgets"),
-    ('[query]\nbudget = "many"\n', "expected int, got 'many'"),
-    ('[query]\nmethod = "magic"\n', "expected one of contrastive"),
-    ("[detect]\n", "detector"),
-    ("seed = 3\n", "no stage"),
-    ("[query\n", "not valid TOML"),
-    ("query = 3\n", "expected a table"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[detct]\n", "unknown table detct"),
+        ("[query]\nbudget = 0\n", "expected at least 1, got 0"),
+        ("[query]\nbudgets = 3\n", "unknown key budgets"),
+        ('[query]\nbudget = "many"\n', "expected int, got 'many'"),
+        ('[query]\nmethod = "magic"\n', "expected one of contrastive"),
+        ("[detect]\n", "detector"),
+        ("seed = 3\n", "no stage"),
+        ("[query\n", "not valid TOML"),
+        ("query = 3\n", "expected a table"),
+    ],
+)
 def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         read_plan(write(tmp_path, text))

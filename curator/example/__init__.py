@@ -1,0 +1,1 @@
+"""The built-in example: rendered flowers with planted gaps."""

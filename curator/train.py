@@ -1,0 +1,326 @@
+"""Fine-tune a detector: AdamW, one-cycle schedule, flips and zooms, a fixed number of steps.
+
+In: a `TrainableDetector`, labelled images with sampling weights, a `FineTuneConfig`. Out: a trained copy
+and the loss of every step.
+
+Which images a step sees, and how they are flipped and zoomed, is a function of (seed, step) alone, and a
+checkpoint holds weights and optimiser state: a killed training continues to the very weights of an
+undisturbed one.
+One-cycle: Smith & Topin (arXiv:1708.07120). Decoded images are kept as uint8 up to `cache_bytes`.
+
+Batch normalisation: fine-tuning on a few hundred images in small batches keeps the statistics frozen by
+default, so that the make-up of batches (which images an arm adds) changes no layer's normalisation at
+inference; training from fresh weights needs `batch_norm="train"`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from curator.boxes import area, clip
+from curator.config import require
+from curator.detect.base import TrainableDetector
+from curator.errors import InputError, StageError
+from curator.progress import progress
+from curator.tensors import image_tensor, resolve_device
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A labelled image.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB. boxes: (n, 4) float32, pixels. labels: (n,) int64, detector classes.
+    """
+
+    pixels: NDArray[np.uint8]
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+class TrainingSet(Protocol):
+    """Labelled images by index; `weights` (N,) says how often each is drawn, relative to the others."""
+
+    weights: Sequence[float]
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Example: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FineTuneConfig:
+    """Settings of one training.
+
+    Attributes:
+        steps, batch_size: optimiser steps and images per step. learning_rate: peak of the one-cycle schedule.
+        flip: mirror half of the images. zoom: scale each side by up to this share, up or down, at a random
+            place, so that a few examples are not learnt by where they stand; 0 is none.
+        batch_norm: "frozen" keeps the statistics and normalises by them, "train" updates them.
+        gradient_norm: larger gradients are scaled down to it.
+        precision: "auto" is bf16 on CUDA and on CPUs with AMX, fp32 elsewhere: without AMX a small SSD gains
+            nothing from it.
+        checkpoint_every: steps between checkpoints. cache_bytes: decoded images kept in memory.
+    """
+
+    steps: int
+    batch_size: int = 16
+    learning_rate: float = 0.001
+    weight_decay: float = 0.0005
+    seed: int = 0
+    flip: bool = True
+    zoom: float = 0.15
+    batch_norm: Literal["frozen", "train"] = "frozen"
+    gradient_norm: float = 10.0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: str = "auto"
+    checkpoint_every: int = 50
+    cache_bytes: int = 2 << 30
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, f"steps: expected at least 1, got {self.steps}")
+        require(self.batch_size >= 1, f"batch_size: expected at least 1, got {self.batch_size}")
+        require(0 <= self.zoom < 0.5, f"zoom: expected 0 to 0.5, got {self.zoom}")
+        require(self.learning_rate > 0, f"learning_rate: expected more than 0, got {self.learning_rate}")
+        require(
+            self.checkpoint_every >= 1, f"checkpoint_every: expected at least 1, got {self.checkpoint_every}"
+        )
+
+
+def fine_tune(
+    detector: TrainableDetector,
+    data: TrainingSet,
+    config: FineTuneConfig,
+    *,
+    checkpoint: Path | None = None,
+    on_step: Callable[[int, float], None] | None = None,
+) -> tuple[TrainableDetector, list[float]]:
+    """Train a copy of `detector`.
+
+    Args:
+        checkpoint: safetensors file to write every `checkpoint_every` steps, and to continue from when it
+            exists; it must belong to the same training (the caller names it by content key).
+        on_step: called with (step, loss) after each step.
+    Returns:
+        the trained copy, frozen and in eval mode, and the loss of every step.
+    Raises:
+        InputError: no images, or a black box without a network.
+        StageError: the loss is no finite number.
+    """
+    if not len(data):
+        raise InputError(
+            "training: expected at least one labelled image, got none; add images with role train"
+        )
+    device = resolve_device(config.device)
+    trained = detector.clone()
+    trained.to(device)
+    network = trained.modules()
+    if network is None:
+        raise InputError(
+            f"training: expected a detector with a network inside, got the black box {detector.spec}"
+        )
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    schedule = _one_cycle(config)
+    losses: list[float] = []
+    if checkpoint is not None and checkpoint.is_file():
+        losses = _resume(checkpoint, network, optimiser, parameters)
+    images = _Cache(data, config.cache_bytes)
+    weights = np.asarray(data.weights, dtype=np.float64)
+    autocast = _autocast(config.precision, device)
+    with progress("train", config.steps) as advance, _batch_norm(network, config.batch_norm):
+        advance(len(losses))
+        for step in range(len(losses), config.steps):
+            for group in optimiser.param_groups:
+                group["lr"] = schedule[step]
+            batch = draw(config.seed, step, weights, config.batch_size)
+            examples = [
+                vary(images[index], np.random.default_rng([config.seed, step, place]), config, device)
+                for place, index in enumerate(batch, start=1)
+            ]
+            optimiser.zero_grad(set_to_none=True)
+            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+                parts = trained.loss([e[0] for e in examples], [(e[1], e[2]) for e in examples])
+                loss = torch.stack(list(parts.values())).sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(parameters, config.gradient_norm)
+            optimiser.step()
+            losses.append(float(loss.detach()))
+            if not np.isfinite(losses[-1]):
+                raise StageError(
+                    f"training: the loss became {losses[-1]} at step {step + 1}; "
+                    f"lower --learning-rate (now {config.learning_rate})"
+                )
+            if (
+                checkpoint is not None
+                and (step + 1) % config.checkpoint_every == 0
+                and step + 1 < config.steps
+            ):
+                _save(checkpoint, network, optimiser, parameters, losses)
+            if on_step is not None:
+                on_step(step + 1, losses[-1])
+            advance(note=f"loss {np.mean(losses[-50:]):.3f}")
+    network.requires_grad_(False).eval()
+    return trained, losses
+
+
+def draw(seed: int, step: int, weights: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Indices (count,) of the images of one step, drawn by weight; none twice where there are enough."""
+    rng = np.random.default_rng([seed, step, 0])
+    enough = np.count_nonzero(weights) >= count
+    return rng.choice(len(weights), size=count, replace=not enough, p=weights / weights.sum()).astype(
+        np.int64
+    )
+
+
+def _one_cycle(config: FineTuneConfig, warm: float = 0.2) -> NDArray[np.float64]:
+    """Learning rates (steps,): cosine from a tenth to the peak in the first fifth, then to a thousandth."""
+    place = (np.arange(config.steps) + 0.5) / config.steps
+    up = 0.1 + 0.9 * (1 - np.cos(np.pi * np.minimum(place / warm, 1))) / 2
+    down = 0.001 + 0.999 * (1 + np.cos(np.pi * np.clip((place - warm) / (1 - warm), 0, 1))) / 2
+    return np.asarray(config.learning_rate * np.where(place < warm, up, down))
+
+
+def vary(
+    example: Example, rng: np.random.Generator, config: FineTuneConfig, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """An example, flipped and zoomed at random: image (3, H, W) in [0, 1], boxes (n, 4), labels (n,).
+
+    A window of (1 - zoom .. 1 + zoom) times the image's size is cut out at a random place (edge pixels are
+    repeated where it reaches beyond) and brought to the image's size. Objects of which less than half
+    remains lose their box.
+    """
+    image = image_tensor(example.pixels).to(device)
+    boxes, labels = example.boxes.astype(np.float64), example.labels
+    height, width = image.shape[-2:]
+    if config.flip and rng.random() < 0.5:
+        image = image.flip(-1)
+        boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
+    if config.zoom:
+        scale = 1 + rng.uniform(-config.zoom, config.zoom)
+        w, h = round(width * scale), round(height * scale)
+        x, y = (
+            round(rng.uniform(min(0, full - part), max(0, full - part)))
+            for full, part in ((width, w), (height, h))
+        )
+        image = _window(image, x, y, w, h)
+        whole = area(boxes)
+        boxes = clip((boxes - np.array([x, y, x, y])) * np.tile([width / w, height / h], 2), width, height)
+        kept = area(boxes) >= 0.5 * whole * (width / w) * (height / h)
+        boxes, labels = boxes[kept], labels[kept]
+    return (
+        image,
+        torch.from_numpy(boxes.astype(np.float32)).to(device),
+        torch.from_numpy(np.ascontiguousarray(labels)).to(device),
+    )
+
+
+def _window(image: Tensor, x: int, y: int, w: int, h: int) -> Tensor:
+    """The window at (x, y) of (3, H, W), `w` x `h` px, brought to (3, H, W)."""
+    height, width = image.shape[-2:]
+    beyond = [max(0, -x), max(0, x + w - width), max(0, -y), max(0, y + h - height)]
+    part = image[None, :, max(0, y) : y + h, max(0, x) : x + w]
+    if any(beyond):
+        part = F.pad(part, beyond, mode="replicate")
+    return F.interpolate(part, (height, width), mode="bilinear", align_corners=False)[0]
+
+
+def _autocast(precision: str, device: torch.device) -> bool:
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
+
+
+@contextmanager
+def _batch_norm(network: nn.Module, mode: str) -> Iterator[None]:
+    """Inside: "frozen" puts every batch normalisation into eval mode just before it runs, whatever mode the
+    adapter has switched the network to."""
+    layers = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d)]
+    handles = [m.register_forward_pre_hook(_to_eval) for m in layers] if mode == "frozen" else []
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _to_eval(module: nn.Module, _: object) -> None:
+    module.eval()
+
+
+class _Cache:
+    """Examples by index, kept while they fit into `limit` bytes."""
+
+    def __init__(self, data: TrainingSet, limit: int) -> None:
+        self._data, self._left, self._kept = data, limit, dict[int, Example]()
+
+    def __getitem__(self, index: int) -> Example:
+        example = self._kept.get(int(index))
+        if example is None:
+            example = self._data[int(index)]
+            if example.pixels.nbytes <= self._left:
+                self._left -= example.pixels.nbytes
+                self._kept[int(index)] = example
+        return example
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+def _save(
+    path: Path,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    parameters: Sequence[nn.Parameter],
+    losses: Sequence[float],
+) -> None:
+    """Write weights, optimiser moments and losses (temporary file, then rename)."""
+    tensors = {
+        f"network.{name}": value.detach().cpu().contiguous().clone()
+        for name, value in network.state_dict().items()
+    }
+    for number, parameter in enumerate(parameters):
+        for name, value in optimiser.state[parameter].items():
+            tensors[f"optimiser.{number}.{name}"] = value.detach().cpu().contiguous().clone()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    save_file(tensors, temporary, metadata={"losses": json.dumps(list(losses))})
+    temporary.replace(path)
+
+
+def _resume(
+    path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]
+) -> list[float]:
+    tensors = load_file(path)
+    with safe_open(path, framework="pt") as opened:
+        losses: list[float] = json.loads((opened.metadata() or {})["losses"])
+    network.load_state_dict(
+        {
+            name.removeprefix("network."): value
+            for name, value in tensors.items()
+            if name.startswith("network.")
+        }
+    )
+    for name, value in tensors.items():
+        if name.startswith("optimiser."):
+            _, number, key = name.split(".", 2)
+            parameter = parameters[int(number)]
+            # The step counter stays on the CPU; moments live with (and are laid out as) their parameter.
+            optimiser.state[parameter][key] = (
+                value if key == "step" else torch.empty_like(parameter).copy_(value)
+            )
+    return losses

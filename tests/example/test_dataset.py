@@ -1,0 +1,82 @@
+"""Rendered data sets: gaps per role, COCO that reads back, nothing rendered twice."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from curator.errors import ConfigError
+from curator.example.dataset import GapRates, draw_gap, scenes, write_dataset
+from curator.example.flowers import CLASSES
+from curator.example.gaps import GAPS
+from curator.formats.base import LabelledImage
+from curator.formats.coco import CocoFormat
+
+
+def test_gaps_are_absent_from_train_rare_in_pool_and_frequent_in_mine() -> None:
+    rates = GapRates()
+    counts = {
+        role: Counter(draw_gap(role, i, 0, rates) for i in range(4000))
+        for role in ("train", "pool", "mine", "holdout")
+    }
+    assert set(counts["train"]) == {None}
+    for gap in GAPS:
+        assert 0.009 < counts["pool"][gap] / 4000 < 0.021
+        for role in ("mine", "holdout"):
+            assert 0.10 < counts[role][gap] / 4000 < 0.16
+    assert 0.18 < counts["mine"][None] / 4000 < 0.26
+
+
+def test_written_data_reads_back_as_rendered(tmp_path: Path) -> None:
+    folders = write_dataset(tmp_path, sizes={"train": 3, "mine": 8}, seed=5)
+    assert set(folders) == {"train", "mine"}
+    source = CocoFormat().open(folders["mine"])
+    assert source.categories == CLASSES
+    items = list(source.items)
+    assert len(items) == source.count == 8
+    for item, scene in zip(items, scenes("mine", 8, seed=5), strict=True):
+        assert isinstance(item, LabelledImage)
+        assert item.annotations is not None
+        assert [(a.category, a.box) for a in item.annotations] == [
+            (a.category, a.box) for a in scene.annotations
+        ]
+        assert [dict(a.attributes) for a in item.annotations] == [
+            dict(a.attributes) for a in scene.annotations
+        ]
+        assert dict(item.tags) == dict(scene.tags)
+        stored = np.asarray(Image.open(item.path)).astype(int)
+        assert np.abs(stored - scene.pixels).mean() < 4  # JPEG
+    assert {path.suffix for path in (folders["mine"] / "images").iterdir()} == {".jpg"}
+
+
+def test_file_names_and_headers_do_not_betray_a_gap(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path, sizes={"mine": 12}, seed=1)["mine"]
+    for path in (folder / "images").iterdir():
+        assert not any(gap in path.name for gap in GAPS)
+        with Image.open(path) as image:
+            assert image.size == (192, 192)
+            assert image.getexif() == {}
+
+
+def test_a_finished_role_is_kept_and_a_changed_one_rendered_anew(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path, sizes={"mine": 2}, seed=1)["mine"]
+    file = folder / "annotations.json"
+    before = file.stat().st_mtime_ns
+    write_dataset(tmp_path, sizes={"mine": 2}, seed=1)
+    assert file.stat().st_mtime_ns == before
+    write_dataset(tmp_path, sizes={"mine": 3}, seed=1)
+    assert len(json.loads(file.read_text())["images"]) == 3
+    assert not (tmp_path / ".mine.part").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"sizes": {"test": 3}}, {"sizes": {"mine": -1}}, {"sizes": {"mine": 1}, "size": 20}]
+)
+def test_wrong_arguments_are_refused(tmp_path: Path, arguments: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        write_dataset(tmp_path, **arguments)  # type: ignore[arg-type]
