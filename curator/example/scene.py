@@ -21,7 +21,7 @@ from curator.example.ground import clutter, ground, light, panel_of_artificial
 from curator.example.shapes import SUPERSAMPLING, Shape, jitter, move_all, paint, shade, silhouette, tight_box
 from store.records import ROLES, BoxTuple, NewAnnotation, Role
 
-RENDERER_VERSION = 1
+RENDERER_VERSION = 2
 HEIGHTS = (44.0, 88.0)  # px of a 192 px scene
 SMALL_HEIGHTS = (21.0, 31.0)
 PANEL_DISTANCE = 14.0  # px between an artificial flower with its panel and anything labelled

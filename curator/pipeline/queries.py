@@ -39,6 +39,7 @@ TWIN = 0.5  # IoU at which a mined image's candidate, window or cell shows the f
 TWIN_REGION = 0.35  # the same for a culprit region, whose outline is rough
 CLEAR = 0.2  # IoU below which it shows something else
 EVIDENT = 0.4  # IoU at which a candidate's score is evidence about a box
+DIVERSITY = 0.15  # strength of it within a group
 DEPTH = 6  # answers kept per group, in budgets
 
 Query = ContrastiveQuery | SimilarityQuery
@@ -115,7 +116,7 @@ def _stored(store: Store, name: str, key: str) -> Selection | None:
 
 def _select(store: Store, config: QueryConfig, key: str, failures: Sequence[Outcome], outcomes: Sequence[Outcome],
             pool: Sequence[int], space: str, views: Sequence[str]) -> Selection:
-    strength = 0.0
+    strength, floors = 0.0, None
     if config.method == "random":
         groups: list[dict[str, Any]] = [{"name": "random", "failures": len(failures)}]
         answers = {"random": _random(pool, config.seed)}
@@ -124,13 +125,14 @@ def _select(store: Store, config: QueryConfig, key: str, failures: Sequence[Outc
         queries = _queries(store, config, failures, outcomes, space, views)
         answers = _answers(store, queries, pool, space, views, DEPTH * config.budget)
         weights = {q.name: q.weight for q in queries}
-        strength = 0.3 if config.method == "contrastive" else 0.0
+        if config.method == "contrastive":
+            strength, floors = DIVERSITY, {q.name: q.bar for q in queries if isinstance(q, ContrastiveQuery)}
         groups = [q.describe() for q in queries]
     train = store.image_ids(role="train")
     known = store.near_duplicates([a.image_id for a in _first(answers)], train) if train else {}
     answers = {name: [a for a in found if a.image_id not in known] for name, found in answers.items()}
     hits, warnings = select(answers, weights, config.budget, leaks=store.leaks, duplicates=store.near_duplicates,
-                            strength=strength)
+                            floors=floors, strength=strength)
     if known:
         warnings.append(f"{len(known)} answers passed over: the training set has them already")
     for group in groups:

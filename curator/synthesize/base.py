@@ -1,0 +1,96 @@
+"""The inpainter and recipe seams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from store.records import BoxTuple, NewAnnotation
+
+
+class Inpainter(Protocol):
+    """Repaints the masked part of images."""
+
+    fingerprint: str
+
+    def inpaint(self, images: Tensor, masks: Tensor, *, prompts: Sequence[str] | None = None,
+                exemplars: Tensor | None = None, seeds: Sequence[int]) -> Tensor:
+        """Repaint.
+
+        Args:
+            images: (B, 3, H, W) float32 RGB [0, 1]. masks: (B, H, W) bool, True = repaint.
+            exemplars: (B, 3, h, w) RGB [0, 1], what to paint. seeds: B ints.
+        Returns:
+            (B, 3, H, W); pixels where the mask is False come back bit-identical.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """A labelled image to paint on, or to take an exemplar from."""
+
+    image_id: int
+    image: Tensor  # (3, H, W) RGB [0, 1]
+    annotations: tuple[NewAnnotation, ...]
+    outcome_id: int | None = None
+    region: BoxTuple | None = None  # the culprit or look-alike in this image, where known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a recipe wants painted: where, from which exemplar, and what the result's labels are."""
+
+    recipe: str
+    group: str
+    scene: Scene
+    exemplar: Tensor  # (3, h, w)
+    exemplar_image_id: int | None
+    outcome_id: int | None
+    mask: Tensor  # (H, W) bool
+    painted: BoxTuple
+    annotations: tuple[NewAnnotation, ...]
+    seed: int
+    prompt: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+    rendered: Tensor | None = None  # (3, H, W): the sample itself, from a recipe that needs no inpainter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exemplar:
+    """A failure that a recipe answers, with its image and what is to blame in it.
+
+    Attributes:
+        image: (3, H, W) RGB [0, 1]. kind: "FN" or "FP". category: as `Outcome.category`.
+        box: the failed object's or the false detection's box, stored-image pixels.
+        blamed: (H, W) bool, the culprit's segments; None where nothing was explained.
+    """
+
+    image_id: int
+    outcome_id: int | None
+    group: str
+    kind: str
+    category: str
+    image: Tensor
+    box: BoxTuple
+    blamed: Tensor | None = None
+
+
+class Recipe(Protocol):
+    """Turns a failure and a labelled scene into a plan."""
+
+    name: str
+    kinds: tuple[str, ...]  # of failures that it answers
+    causes: tuple[str, ...]  # of those; () means all
+
+    def suits(self, category: str, annotations: Sequence[NewAnnotation]) -> bool:
+        """True when a scene with these objects can serve a failure of `category`; looks at no pixels."""
+
+    def plan(self, exemplar: Exemplar, scene: Scene, *, seed: int) -> Plan:
+        """Plan one sample; equal arguments give an equal plan.
+
+        Raises:
+            StageError: the scene has no fitting place, or the recipe does not apply (says why).
+        """

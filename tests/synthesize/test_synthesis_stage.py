@@ -1,0 +1,146 @@
+"""`synthesize` on a real workspace: labels, verdicts, budget, resuming, what happens without explanations."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from curator import pipeline
+from curator.config import AddConfig, DetectConfig, DiagnoseConfig, ExplainConfig, SynthesizeConfig
+from curator.errors import ConfigError, InputError
+from curator.example.dataset import write_dataset
+from curator.example.flowers import CLASSES
+from curator.jobs.local import LocalExecutor
+from store.images import read_bytes_as_pixels
+from store.records import Sample
+from store.store import Store
+
+DETECTOR = f"curator:ssd?classes={','.join(CLASSES)}&size=96&channels=8,8,16,16,16"
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Detected, diagnosed and (a part of the misses) explained."""
+    folder = tmp_path_factory.mktemp("synthesis")
+    write_dataset(folder / "data", sizes={"train": 10, "mine": 8, "pool": 1, "holdout": 1}, seed=4, size=96)
+    with Store.create(folder / "workspace") as store:
+        for role in ("train", "mine"):
+            pipeline.add(store, AddConfig(format="coco", path=folder / "data" / role, role=role))
+        pipeline.detect(store, DetectConfig(detector=DETECTOR, device="cpu"))
+        pipeline.diagnose(store, DiagnoseConfig(score_threshold=0.5))
+        pipeline.explain(store, ExplainConfig(failures="FN", samples=2, segments=60, device="cpu"))
+    return folder / "workspace"
+
+
+@pytest.fixture
+def config(tiny_folder: Path) -> SynthesizeConfig:
+    """Cheap, with the inpainter of random weights."""
+    return SynthesizeConfig(
+        budget=4, attempts=3, steps=2, batch_size=3, inpainter=f"curator:{tiny_folder}", device="cpu"
+    )
+
+
+def _rows(store: Store, name: str) -> list[tuple[Any, ...]]:
+    return [
+        (s.key, s.blob, s.recipe, s.group, s.painted, s.annotations, s.seed, s.verdicts)
+        for s in store.samples(name=name)
+    ]
+
+
+def test_samples_are_pngs_with_lineage_labels_and_verdicts(workspace: Path, config: SynthesizeConfig) -> None:
+    with Store.open(workspace) as store:
+        result = pipeline.synthesize(store, config)
+        samples = store.samples(name="synthesis")
+        assert samples
+        assert result.summary["accepted"] == sum(sample.accepted for sample in samples)
+        assert result.summary["plans"] == result.done
+        assert result.summary["plans"] <= config.budget * config.attempts
+        assert result.failed == 0
+        train = set(store.image_ids(role="train"))
+        mine = set(store.image_ids(role="mine"))
+        scenes = {image.id: image for image in store.images(reader="synthesize", role="train")}
+        for sample in samples:
+            assert sample.scene_image_id in train
+            assert sample.exemplar_image_id in mine
+            assert [v.check for v in sample.verdicts] == ["changed", "seam", "detector", "near-duplicate"]
+            assert all(v.reason for v in sample.verdicts)
+            pixels = read_bytes_as_pixels(store.blob(sample.blob))
+            assert store.blob(sample.blob)[:4] == b"\x89PNG"
+            assert pixels.shape == (sample.height, sample.width, 3)
+            _only_the_hole_changed(store, sample, pixels, scenes[sample.scene_image_id])
+
+
+def _only_the_hole_changed(store: Store, sample: Sample, pixels: Any, scene: Any) -> None:
+    if sample.recipe == "appearance":
+        return
+    original = store.pixels(scene, reader="synthesize")
+    x1, y1, x2, y2 = (int(v) for v in sample.painted)
+    outside = np.ones(pixels.shape[:2], bool)
+    outside[y1:y2, x1:x2] = False
+    assert np.array_equal(pixels[outside], original[outside])
+    assert not np.array_equal(pixels, original)
+
+
+def test_the_same_command_again_does_nothing(workspace: Path, config: SynthesizeConfig) -> None:
+    with Store.open(workspace) as store:
+        first = pipeline.synthesize(store, config)
+        rows = _rows(store, "synthesis")
+        again = pipeline.synthesize(store, config)
+        assert again.done == 0
+        assert again.skipped == first.done + first.skipped
+        assert _rows(store, "synthesis") == rows
+        assert {**again.summary, "unplaced_reasons": 0} == {**first.summary, "unplaced_reasons": 0}
+
+
+class _Interrupting:
+    """Stops after some batches, as a kill would."""
+
+    def __init__(self, batches: int) -> None:
+        self.left = batches
+
+    def run(self, work: Any, items: Any) -> Iterator[Any]:
+        """Run until the batches are spent."""
+        for batch in LocalExecutor("cpu").run(work, items):
+            if self.left == 0:
+                raise KeyboardInterrupt
+            self.left -= 1
+            yield batch
+
+
+def test_an_interrupted_run_continues_to_the_rows_of_an_undisturbed_one(
+    workspace: Path, config: SynthesizeConfig
+) -> None:
+    def stripped(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        return [row[1:] for row in rows]  # keys hold the batch's name
+
+    with Store.open(workspace) as store:
+        pipeline.synthesize(store, dataclasses.replace(config, name="whole", batch_size=5))
+        broken = dataclasses.replace(config, name="broken", batch_size=1)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.synthesize(store, broken, executor=_Interrupting(2))
+        pipeline.synthesize(store, broken)
+        assert stripped(_rows(store, "broken")) == stripped(_rows(store, "whole"))
+
+
+def test_without_explanations_boxes_serve_and_it_is_said(workspace: Path, config: SynthesizeConfig) -> None:
+    with Store.open(workspace) as store:
+        summary = pipeline.synthesize(store, dataclasses.replace(config, name="boxes")).summary
+    bare = summary["without_explanation"]
+    assert (bare > 0) == any("their own boxes serve" in note for note in summary["notes"])
+
+
+def test_wrong_input_is_named(workspace: Path, config: SynthesizeConfig, tmp_path: Path) -> None:
+    with Store.open(workspace) as store:
+        with pytest.raises(InputError, match="no failure matches"):
+            pipeline.synthesize(store, dataclasses.replace(config, failures="FP,class=no-such"))
+        with pytest.raises(InputError, match="none of the recipes"):
+            pipeline.synthesize(store, dataclasses.replace(config, failures="FN", recipes=("lookalike",)))
+        with pytest.raises(ConfigError, match="budget"):
+            pipeline.synthesize(store, dataclasses.replace(config, budget=0))
+    with Store.create(tmp_path / "empty") as store, pytest.raises(InputError, match="curator detect"):
+        pipeline.synthesize(store, config)
