@@ -187,11 +187,21 @@ def _replace_verdicts(
 
 
 def samples(database: Database, *, name: str | None, accepted: bool | None) -> list[Sample]:
-    """Samples by id, of a batch or all, perhaps only the accepted or the rejected ones."""
+    """Samples by id, of a batch or all, perhaps only the accepted or the rejected ones.
+
+    Of a batch whose current items are known (stage "synthesize:NAME") only their samples: those that an
+    earlier configuration painted under the same name stay stored, but belong to the batch no more.
+    """
     query = select(table(SampleRow)).order_by(SampleRow.id)
+    prefix = "synthesize:"
+    current = select(CurrentItem.stage, CurrentItem.key).where(CurrentItem.stage.startswith(prefix))
     verdicts: dict[int, list[Verdict]] = {}
     with database.reading() as connection:
         rows = connection.execute(query if name is None else query.where(SampleRow.name == name)).all()
+        kept: dict[str, set[str]] = {}
+        for stage, key in connection.execute(current):
+            kept.setdefault(stage.removeprefix(prefix), set()).add(key)
+        rows = [row for row in rows if row.name not in kept or row.key in kept[row.name]]
         for part in chunks([row.id for row in rows]):
             found = (
                 select(table(VerdictRow)).where(VerdictRow.sample_id.in_(part)).order_by(VerdictRow.position)

@@ -86,7 +86,10 @@ def add(store: Store, config: AddConfig) -> StageResult:
         FormatError: no data set of this format at `config.path`.
     """
     source = FORMATS.load(config.format)().open(
-        config.path, images=config.images, classes=config.classes or None, split=config.split
+        config.path.resolve(),
+        images=config.images.resolve() if config.images else None,
+        classes=config.classes or None,
+        split=config.split,
     )
     dataset = config.dataset or dataset_name(config.path)
     tally, failures = _Tally(), []

@@ -118,3 +118,13 @@ def test_trials_of_the_current_verification(store: Store, run: int) -> None:
     store.set_current("verify", ["a"], run_id=run)
     assert [found.key for found in store.trials("verify")] == ["a"]
     assert [found.key for found in store.trials()] == ["a", "d"]
+
+
+def test_a_batch_holds_the_samples_of_its_current_configuration_alone(
+    store: Store, run: int, images: list[int]
+) -> None:
+    for key in ("old", "kept", "new"):
+        store.put_sample(run, sample(images[0], key))
+    assert [found.key for found in store.samples(name="batch")] == ["old", "kept", "new"]
+    store.set_current("synthesize:batch", ["kept", "new", "planned-but-not-painted"], run_id=run)
+    assert [found.key for found in store.samples(name="batch")] == ["kept", "new"]
