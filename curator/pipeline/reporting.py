@@ -110,8 +110,10 @@ def _failures(
                     asked[hit.outcome_id].append((selection.name, hit))
     sections = []
     for (kind, cause), members in sorted(groups.items()):
-        # Failures that asked for hits tell most; among them the surest targets come first.
-        members.sort(key=lambda o: (not asked[o.id or 0], -o.target.score, o.id or 0))
+        # What asked for hits and has a score to explain tells most.
+        members.sort(
+            key=lambda o: (-(bool(asked[o.id or 0]) + (o.target.score > 0.01)), -o.target.score, o.id or 0)
+        )
         shown = members[: config.failures_per_cause]
         cards = tuple(_failure(store, config, outcome, asked[outcome.id or 0]) for outcome in shown)
         sections.append((f"{kind} {cause}: {len(shown)} of {len(members)}", cards))
