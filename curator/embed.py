@@ -55,8 +55,13 @@ class Embedder(Protocol):
 
     views: tuple[str, ...]
 
-    def embed(self, u: Tensor, pins: Sequence[Pin], boxes: Sequence[NDArray[np.float32]],
-              masks: Sequence[NDArray[np.float32]] | None = None) -> list[dict[str, Floats]]:
+    def embed(
+        self,
+        u: Tensor,
+        pins: Sequence[Pin],
+        boxes: Sequence[NDArray[np.float32]],
+        masks: Sequence[NDArray[np.float32]] | None = None,
+    ) -> list[dict[str, Floats]]:
         """Embed boxes of a batch.
 
         Args:
@@ -86,8 +91,10 @@ class DetectorEmbedder:
         unknown = [level for level in levels if level not in detector.levels]
         if not levels or unknown:
             known = ", ".join(detector.levels) or "it has none"
-            raise ConfigError(f"embedder {spec.text!r}: expected feature levels of the detector ({known}), "
-                              f"got {', '.join(unknown) or 'none'}")
+            raise ConfigError(
+                f"embedder {spec.text!r}: expected feature levels of the detector ({known}), "
+                f"got {', '.join(unknown) or 'none'}"
+            )
         dimension = spec.options.get("dimension", "224")
         if not dimension.isdecimal() or not 32 <= int(dimension) <= 256:
             raise ConfigError(f"embedder {spec.text!r}: expected a dimension of 32 to 256, got {dimension!r}")
@@ -96,8 +103,13 @@ class DetectorEmbedder:
         self.views: tuple[str, ...] = (*BOX_VIEWS, "image")
 
     @torch.inference_mode()
-    def embed(self, u: Tensor, pins: Sequence[Pin], boxes: Sequence[NDArray[np.float32]],
-              masks: Sequence[NDArray[np.float32]] | None = None) -> list[dict[str, Floats]]:
+    def embed(
+        self,
+        u: Tensor,
+        pins: Sequence[Pin],
+        boxes: Sequence[NDArray[np.float32]],
+        masks: Sequence[NDArray[np.float32]] | None = None,
+    ) -> list[dict[str, Floats]]:
         """See `Embedder.embed`."""
         nothing = torch.zeros(0, dtype=torch.int64, device=u.device)
         features = self._detector.candidates(u, pins[0], index=nothing, levels=self._levels).features
@@ -123,29 +135,42 @@ class DetectorEmbedder:
             result.append(views)
         return result
 
-    def _boxes(self, features: Mapping[str, FeatureMap], pixels: FeatureMap, outer: Tensor,
-               hole: Tensor | None) -> Tensor:
+    def _boxes(
+        self, features: Mapping[str, FeatureMap], pixels: FeatureMap, outer: Tensor, hole: Tensor | None
+    ) -> Tensor:
         """Statistics within `outer` less `hole` (both (B, N, 4), input frame) -> (B, N, D)."""
+
         def pool(level: FeatureMap, values: Tensor) -> Tensor:
             return box_mean(level, values, outer, hole)
 
         return self._layout(features, pixels, pool)
 
-    def _sides(self, features: Mapping[str, FeatureMap], pixels: FeatureMap, left: Tensor, right: Tensor) -> Tensor:
+    def _sides(
+        self, features: Mapping[str, FeatureMap], pixels: FeatureMap, left: Tensor, right: Tensor
+    ) -> Tensor:
         """Mean and absolute difference of what lies in two strips (B, N, 4) -> (B, N, D)."""
         fine = self._levels[:2]
         width = (self._dimension // 2 - PIXEL_STATISTICS) // len(fine)
         described = []
         for strip in (left, right):
             parts = [_pixel_statistics(box_mean(pixels, pixels.values, strip))]
-            parts += [self._reduced(f"{name}/sides", box_mean(features[name], features[name].values, strip), width)
-                      for name in fine]
+            parts += [
+                self._reduced(f"{name}/sides", box_mean(features[name], features[name].values, strip), width)
+                for name in fine
+            ]
             described.append(torch.cat(parts, dim=-1))
         return torch.cat([(described[0] + described[1]) / 2, (described[0] - described[1]).abs()], dim=-1)
 
-    def _masks(self, features: Mapping[str, FeatureMap], pixels: FeatureMap, density: Tensor, i: int,
-               shape: torch.Size) -> Tensor:
+    def _masks(
+        self,
+        features: Mapping[str, FeatureMap],
+        pixels: FeatureMap,
+        density: Tensor,
+        i: int,
+        shape: torch.Size,
+    ) -> Tensor:
         """Statistics of image i weighted by densities (R, h, w) -> (R, D), laid out like "object"."""
+
         def pool(level: FeatureMap, values: Tensor) -> Tensor:
             return _mask_mean(level, values[i : i + 1], density, shape)
 
@@ -191,7 +216,9 @@ def pixel_maps(u: Tensor) -> FeatureMap:
     grey = u.mean(dim=1, keepdim=True)
     tone = (u + 0.02).log()
     chroma = torch.cat([tone[:, :1] - tone[:, 1:2], tone[:, 2:] - tone[:, 1:2]], dim=1)
-    edges = [_difference(grey, x * step, y * step) for step in (1, 3) for x, y in ((1, 0), (0, 1), (1, 1), (1, -1))]
+    edges = [
+        _difference(grey, x * step, y * step) for step in (1, 3) for x, y in ((1, 0), (0, 1), (1, 1), (1, -1))
+    ]
     maps = torch.cat([u, chroma, tone.mean(dim=1, keepdim=True), u.square(), chroma.square(), *edges], dim=1)
     step = max(1, -(-max(u.shape[-2:]) // _PIXEL_SIDE))
     maps = F.avg_pool2d(maps, step, ceil_mode=True, count_include_pad=False)
@@ -199,7 +226,7 @@ def pixel_maps(u: Tensor) -> FeatureMap:
 
 
 def contrast_maps(pixels: FeatureMap) -> Tensor:
-    """Of `pixel_maps`: chroma, tone and the finest edges, (B, 5, h', w'); what stands out stands out in these."""
+    """Of `pixel_maps`: chroma, tone and the finest edges (B, 5, h', w'); what stands out does so in these."""
     return pixels.values[:, [3, 4, 5, 11, 12]]
 
 
@@ -294,7 +321,9 @@ def _geometry(boxes: Tensor, shape: torch.Size) -> Tensor:
 
 def image_frames(pins: Sequence[Pin]) -> Floats:
     """Where each stored image lies within the input frame -> (B, 4)."""
-    return np.stack([pin.to_input(np.array([0.0, 0.0, pin.image_size[1], pin.image_size[0]])) for pin in pins])
+    return np.stack(
+        [pin.to_input(np.array([0.0, 0.0, pin.image_size[1], pin.image_size[0]])) for pin in pins]
+    )
 
 
 def _padded(boxes: Sequence[NDArray[np.float32]]) -> Tensor:
@@ -315,7 +344,9 @@ def _strips(boxes: Tensor) -> tuple[Tensor, Tensor]:
     x1, y1, x2, y2 = boxes.unbind(-1)
     width = 0.4 * torch.maximum(x2 - x1, y2 - y1)
     top, bottom = y1 + 0.1 * (y2 - y1), y2 - 0.1 * (y2 - y1)
-    return torch.stack([x1 - width, top, x1, bottom], dim=-1), torch.stack([x2, top, x2 + width, bottom], dim=-1)
+    return torch.stack([x1 - width, top, x1, bottom], dim=-1), torch.stack(
+        [x2, top, x2 + width, bottom], dim=-1
+    )
 
 
 def _clipped(boxes: Tensor, frame: Tensor) -> Tensor:

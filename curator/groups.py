@@ -23,7 +23,13 @@ def group_outcomes(outcomes: Iterable[Outcome]) -> list[Group]:
         else:
             failures[outcome.kind, outcome.cause or "", outcome.category].append(outcome.id)
     return [
-        Group(name=f"{kind}:{cause}:{category}", kind=kind, cause=cause or None, category=category,
-              outcome_ids=tuple(ids), success_ids=tuple(successes[category]))
+        Group(
+            name=f"{kind}:{cause}:{category}",
+            kind=kind,
+            cause=cause or None,
+            category=category,
+            outcome_ids=tuple(ids),
+            success_ids=tuple(successes[category]),
+        )
         for (kind, cause, category), ids in sorted(failures.items())
     ]

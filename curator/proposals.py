@@ -29,8 +29,9 @@ POOL = 600  # best windows among which repeats are removed
 
 
 @torch.inference_mode()
-def salient(maps: Tensor, scale: float, size: tuple[int, int], frames: Floats, most: int, *,
-            overlap: float = 0.3) -> list[Floats]:
+def salient(
+    maps: Tensor, scale: float, size: tuple[int, int], frames: Floats, most: int, *, overlap: float = 0.3
+) -> list[Floats]:
     """Salient windows.
 
     Args:
@@ -48,7 +49,9 @@ def salient(maps: Tensor, scale: float, size: tuple[int, int], frames: Floats, m
     table = F.pad(standard.cumsum(-1).cumsum(-2), (1, 0, 1, 0))
     inside, area = _sums(table, windows / scale)
     around, whole = _sums(table, rings / scale)
-    contrast = (inside / area - (around - inside) / (whole - area).clamp_min(1)).square().mean(1)  # (B, windows)
+    contrast = (
+        (inside / area - (around - inside) / (whole - area).clamp_min(1)).square().mean(1)
+    )  # (B, windows)
     chosen = []
     for score, frame in zip(contrast.cpu().numpy(), frames, strict=True):
         order = np.argsort(-score, kind="stable")
@@ -92,7 +95,7 @@ def _places(room: float, side: float) -> NDArray[np.float64]:
 
 
 def _sums(table: Tensor, boxes: Floats) -> tuple[Tensor, Tensor]:
-    """Sums (B, C, N) over boxes (N, 4), in cells and rounded to them, from a summed-area table; areas (N,)."""
+    """Sums (B, C, N) over boxes (N, 4), in cells and rounded, from a summed-area table; areas (N,)."""
     height, width = table.shape[-2:]
     corners = torch.from_numpy(np.rint(boxes).astype(np.int64)).to(table.device)
     x1, y1 = corners[:, 0].clamp(0, width - 2), corners[:, 1].clamp(0, height - 2)

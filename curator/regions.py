@@ -33,7 +33,9 @@ NOISE = 0.05
 
 
 _SIGNS: Mapping[OutcomeKind, tuple[tuple[RegionKind, int], ...]] = {
-    "TP": (("support", 1),), "FN": (("support", 1), ("culprit", -1)), "FP": (("culprit", 1),),
+    "TP": (("support", 1),),
+    "FN": (("support", 1), ("culprit", -1)),
+    "FP": (("culprit", 1),),
 }
 
 
@@ -49,12 +51,21 @@ class RegionDraft:
     def stored(self, *, attribution_id: int, attribution_key: str, outcome_id: int, image_id: int) -> Region:
         """The record of a stored attribution's region."""
         key = content_key("region", VERSION, attribution_key, self.kind, self.segments)
-        return Region(attribution_id=attribution_id, outcome_id=outcome_id, image_id=image_id, kind=self.kind,
-                      box=self.box, segments=self.segments, weight=self.weight, key=key)
+        return Region(
+            attribution_id=attribution_id,
+            outcome_id=outcome_id,
+            image_id=image_id,
+            kind=self.kind,
+            box=self.box,
+            segments=self.segments,
+            weight=self.weight,
+            key=key,
+        )
 
 
-def find_regions(labels: NDArray[np.uint16], explained: SegmentMap, pin: Pin, *, kind: OutcomeKind,
-                 box: BoxTuple) -> list[RegionDraft]:
+def find_regions(
+    labels: NDArray[np.uint16], explained: SegmentMap, pin: Pin, *, kind: OutcomeKind, box: BoxTuple
+) -> list[RegionDraft]:
     """Regions of one explained outcome, the object first, then by kind and weight.
 
     Args:
@@ -74,8 +85,14 @@ def find_regions(labels: NDArray[np.uint16], explained: SegmentMap, pin: Pin, *,
             stored = clip(pin.to_image(bounds), pin.image_size[1], pin.image_size[0])
             if area(stored) > 0:  # letterbox padding lies outside the stored image
                 x1, y1, x2, y2 = stored.tolist()
-                found.append(RegionDraft(kind=name, box=(x1, y1, x2, y2), segments=tuple(members.tolist()),
-                                         weight=float(np.abs(explained.phi[members]).sum())))
+                found.append(
+                    RegionDraft(
+                        kind=name,
+                        box=(x1, y1, x2, y2),
+                        segments=tuple(members.tolist()),
+                        weight=float(np.abs(explained.phi[members]).sum()),
+                    )
+                )
         found.sort(key=lambda region: (-region.weight, region.segments))
         regions += found[:LIMIT]
     return regions
@@ -109,8 +126,12 @@ def segment_boxes(labels: NDArray[np.uint16]) -> NDArray[np.float64]:
     rows, columns = np.divmod(np.arange(flat.size), labels.shape[1])
     order = np.argsort(flat, kind="stable")
     starts = np.concatenate([[0], np.cumsum(np.bincount(flat))[:-1]])
-    edges = [np.minimum.reduceat(columns[order], starts), np.minimum.reduceat(rows[order], starts),
-             np.maximum.reduceat(columns[order], starts) + 1, np.maximum.reduceat(rows[order], starts) + 1]
+    edges = [
+        np.minimum.reduceat(columns[order], starts),
+        np.minimum.reduceat(rows[order], starts),
+        np.maximum.reduceat(columns[order], starts) + 1,
+        np.maximum.reduceat(rows[order], starts) + 1,
+    ]
     return np.stack(edges, axis=1).astype(np.float64)
 
 

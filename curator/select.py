@@ -2,9 +2,9 @@
 
 In: per group the pool images that answer its query, best first. Out: hits, one per image.
 
-Every group gets a share of the budget, which it may spend on answers that reach its floor; what is left over goes
-to the best answers of any group, so that a doubtful query does not spend what a sure one could. Within a group
-images are taken greedily by maximal marginal relevance (Carbonell and Goldstein 1998):
+Every group gets a share of the budget, which it may spend on answers that reach its floor; what is left
+over goes to the best answers of any group, so that a doubtful query does not spend what a sure one could.
+Within a group images are taken greedily by maximal marginal relevance (Carbonell and Goldstein 1998):
 
     next = argmax_i  score_i / s  -  strength * max_{j chosen} cos(v_i, v_j)
 
@@ -22,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from store.records import BoxTuple, Hit
+
+EXPONENT = 0.7
 
 Leaks = Callable[[Sequence[int]], Sequence[int]]
 """Those of the image ids that must not be selected."""
@@ -47,14 +49,16 @@ class Answer:
 
 
 def shares(weights: Mapping[str, float], budget: int) -> dict[str, int]:
-    """Split a budget in proportion to the square roots of weights; every group gets at least one while the
-    budget lasts. Largest remainders are rounded up, ties by name."""
+    """Split a budget in proportion to weight^0.7, between equal shares and proportional ones; every group
+    gets at least one while the budget lasts. Largest remainders are rounded up, ties by name."""
     names = sorted(weights, key=lambda name: (-weights[name], name))[:budget]
-    roots = {name: float(np.sqrt(max(weights[name], 0))) for name in names}
+    roots = {name: max(weights[name], 0) ** EXPONENT for name in names}
     total = sum(roots.values())
     if not names:
         return {}
-    exact = {name: (budget - len(names)) * (roots[name] / total if total else 1 / len(names)) for name in names}
+    exact = {
+        name: (budget - len(names)) * (roots[name] / total if total else 1 / len(names)) for name in names
+    }
     share = {name: 1 + int(exact[name]) for name in names}
     left = budget - sum(share.values())
     for name in sorted(names, key=lambda name: (int(exact[name]) - exact[name], name))[:left]:
@@ -62,8 +66,16 @@ def shares(weights: Mapping[str, float], budget: int) -> dict[str, int]:
     return share
 
 
-def select(answers: Mapping[str, Sequence[Answer]], weights: Mapping[str, float], budget: int, *, leaks: Leaks,
-           duplicates: Duplicates, floors: Mapping[str, float] | None = None, strength: float = 0.3) -> tuple[list[Hit], list[str]]:
+def select(
+    answers: Mapping[str, Sequence[Answer]],
+    weights: Mapping[str, float],
+    budget: int,
+    *,
+    leaks: Leaks,
+    duplicates: Duplicates,
+    floors: Mapping[str, float] | None = None,
+    strength: float = 0.3,
+) -> tuple[list[Hit], list[str]]:
     """Choose hits.
 
     Args:
@@ -115,16 +127,26 @@ def select(answers: Mapping[str, Sequence[Answer]], weights: Mapping[str, float]
         else:
             fill(name, len(chosen[name]) + 1)
     hits = [
-        Hit(rank=0, image_id=a.image_id, outcome_id=a.outcome_id, vector_id=a.vector_id, group=name, box=a.box,
-            score=a.score)
+        Hit(
+            rank=0,
+            image_id=a.image_id,
+            outcome_id=a.outcome_id,
+            vector_id=a.vector_id,
+            group=name,
+            box=a.box,
+            score=a.score,
+        )
         for place in range(max((len(c) for c in chosen.values()), default=0))
-        for name in order for a in chosen[name][place : place + 1]
+        for name in order
+        for a in chosen[name][place : place + 1]
     ]
     warnings = []
     if len(hits) < budget:
         warnings.append(f"the pool answered with {len(hits)} images where {budget} were asked for")
     if leaking:
-        warnings.append(f"{len(leaking)} answers refused: they equal mined or held-out images (curator status)")
+        warnings.append(
+            f"{len(leaking)} answers refused: they equal mined or held-out images (curator status)"
+        )
     if passed:
         warnings.append(f"{passed} near-duplicates of chosen images passed over")
     return [_ranked(hit, rank) for rank, hit in enumerate(hits, start=1)], warnings
@@ -143,5 +165,12 @@ def _next(queue: Sequence[Answer], chosen: Sequence[Answer], window: int, streng
 
 
 def _ranked(hit: Hit, rank: int) -> Hit:
-    return Hit(rank=rank, image_id=hit.image_id, outcome_id=hit.outcome_id, vector_id=hit.vector_id,
-               group=hit.group, box=hit.box, score=hit.score)
+    return Hit(
+        rank=rank,
+        image_id=hit.image_id,
+        outcome_id=hit.outcome_id,
+        vector_id=hit.vector_id,
+        group=hit.group,
+        box=hit.box,
+        score=hit.score,
+    )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,16 @@ class Whitening:
         return cls(mean, whitener / scale[:, None])
 
     def __call__(self, vectors: NDArray[np.floating]) -> Array:
-        """Vectors (N, D) -> (N, D)."""
-        return np.asarray((np.asarray(vectors, dtype=np.float64) - self.mean) @ self.matrix)
+        """Vectors (N, D) -> (N, D) float32."""
+        matrix = self.matrix.astype(np.float32)
+        return np.asarray(
+            np.asarray(vectors, dtype=np.float32) @ matrix - (self.mean @ self.matrix).astype(np.float32)
+        )
+
+    def along(self, vectors: NDArray[np.floating], direction: Array) -> Array:
+        """z @ direction (N,) without computing z: one product per vector instead of D."""
+        folded = self.matrix @ direction
+        return np.asarray(np.asarray(vectors, dtype=np.float64) @ folded - self.mean @ folded)
 
 
 def shrunk_covariance(centred: Array) -> Array:

@@ -12,10 +12,16 @@ from curator.cli.app import Device, Json, Seed, app, finish, open_store
 
 @app.command()
 def detect(
-    detector: Annotated[str, typer.Option(help="Detector spec, e.g. torchvision:ssd300_vgg16?weights=PATH, "
-                                          "onnx:PATH?decode=yolox, curator:PATH, builtin:.")],
-    role: Annotated[list[str] | None, typer.Option(help="Whose images: mine (default), train, pool; may be "
-                                                   "repeated.")] = None,
+    detector: Annotated[
+        str,
+        typer.Option(
+            help="Detector spec, e.g. torchvision:ssd300_vgg16?weights=PATH, "
+            "onnx:PATH?decode=yolox, curator:PATH, builtin:."
+        ),
+    ],
+    role: Annotated[
+        list[str] | None, typer.Option(help="Whose images: mine (default), train, pool; may be repeated.")
+    ] = None,
     score_floor: Annotated[float, typer.Option(help="Detections that score lower are not stored.")] = 0.05,
     batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 8,
     device: Device = "auto",
@@ -26,8 +32,14 @@ def detect(
     from curator import pipeline
     from curator.config import DetectConfig
 
-    config = DetectConfig(detector=detector, roles=tuple(role or ("mine",)), score_floor=score_floor,
-                          batch_size=batch_size, device=device, seed=seed)
+    config = DetectConfig(
+        detector=detector,
+        roles=tuple(role or ("mine",)),
+        score_floor=score_floor,
+        batch_size=batch_size,
+        device=device,
+        seed=seed,
+    )
     with open_store() as store:
         finish(pipeline.detect(store, config), as_json=as_json, lines=_detection_lines)
 
@@ -35,8 +47,10 @@ def detect(
 def _detection_lines(summary: Mapping[str, Any]) -> list[str]:
     per_class = sorted(summary["per_class"].items(), key=lambda pair: -pair[1])
     silent = len(summary["classes"]) - len(per_class)
-    lines = [f"{summary['detections']} detections on {summary['images']} images by model {summary['model']} "
-             f"({len(summary['classes'])} classes)"]
+    lines = [
+        f"{summary['detections']} detections on {summary['images']} images by model {summary['model']} "
+        f"({len(summary['classes'])} classes)"
+    ]
     lines += [f"  {name}: {count}" for name, count in per_class[:20]]
     if len(per_class) > 20:
         lines.append(f"  ... and {len(per_class) - 20} more classes (--json lists all)")
@@ -145,20 +159,25 @@ def _diagnosis_lines(summary: Mapping[str, Any]) -> list[str]:
 
 @app.command()
 def explain(
-    failures: Annotated[str, typer.Option(
-        help="Which failures: FN, FN:miss, \"FP,class=Car\"; several joined by ;. Default: all.")] = "",
-    detector: Annotated[str | None, typer.Option(
-        help="Detector spec; default: the one last diagnosed.")] = None,
+    failures: Annotated[
+        str,
+        typer.Option(help='Which failures: FN, FN:miss, "FP,class=Car"; several joined by ;. Default: all.'),
+    ] = "",
+    detector: Annotated[
+        str | None, typer.Option(help="Detector spec; default: the one last diagnosed.")
+    ] = None,
     method: Annotated[str, typer.Option(help="e2x, ig_s, permutation or shapley.")] = "e2x",
     samples: Annotated[int, typer.Option(help="Masked images per explanation (K).")] = 16,
     segments: Annotated[int, typer.Option(help="Wanted number of segments per image.")] = 200,
-    grid: Annotated[str, typer.Option(
-        help="Weights of e2x: midpoint (k+0.5)/K or paper k/(K-1).")] = "midpoint",
+    grid: Annotated[
+        str, typer.Option(help="Weights of e2x: midpoint (k+0.5)/K or paper k/(K-1).")
+    ] = "midpoint",
     target: Annotated[str, typer.Option(help="What is explained: probability or log_odds.")] = "probability",
     fill: Annotated[str, typer.Option(help="What hidden segments show: mean.")] = "mean",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
-    successes: Annotated[int, typer.Option(
-        help="True positives per class explained beside the failures.")] = 20,
+    successes: Annotated[
+        int, typer.Option(help="True positives per class explained beside the failures.")
+    ] = 20,
     batch_size: Annotated[int, typer.Option(help="Masked images per forward pass.")] = 16,
     device: Device = "auto",
     seed: Seed = 0,
@@ -169,21 +188,38 @@ def explain(
     from curator.config import ExplainConfig
 
     config = ExplainConfig.from_table(
-        {"failures": failures, "method": method, "samples": samples, "segments": segments, "grid": grid,
-         "target": target, "fill": fill, "precision": precision, "successes": successes,
-         "batch_size": batch_size, "device": device, "seed": seed,
-         **({"detector": detector} if detector else {})}, where="explain")
+        {
+            "failures": failures,
+            "method": method,
+            "samples": samples,
+            "segments": segments,
+            "grid": grid,
+            "target": target,
+            "fill": fill,
+            "precision": precision,
+            "successes": successes,
+            "batch_size": batch_size,
+            "device": device,
+            "seed": seed,
+            **({"detector": detector} if detector else {}),
+        },
+        where="explain",
+    )
     with open_store() as store:
         finish(pipeline.explain(store, config), as_json=as_json, lines=_explanation_lines)
 
 
 def _explanation_lines(summary: Mapping[str, Any]) -> list[str]:
     explained = ", ".join(f"{count} {kind}" for kind, count in summary["explained"].items()) or "nothing"
-    lines = [f"{summary['method']}: {explained} explained in {summary['groups']} groups, "
-             f"{summary['without_evidence']} without evidence"]
+    lines = [
+        f"{summary['method']}: {explained} explained in {summary['groups']} groups, "
+        f"{summary['without_evidence']} without evidence"
+    ]
     if summary["gap_median"] is not None:
-        lines.append(f"gap |F(1) - F(0) - sum(phi)|: median {summary['gap_median']:.4f}, "
-                     f"largest {summary['gap_largest']:.4f}")
+        lines.append(
+            f"gap |F(1) - F(0) - sum(phi)|: median {summary['gap_median']:.4f}, "
+            f"largest {summary['gap_largest']:.4f}"
+        )
     if summary["seconds_per_outcome"] is not None:
         lines.append(f"{summary['seconds']:.1f} s, {1000 * summary['seconds_per_outcome']:.0f} ms each")
     return lines

@@ -65,7 +65,8 @@ def train(
             "weight_decay": weight_decay,
             "added_weight": added_weight,
             "class_map": parse_map(class_map or ()),
-            "flip": flip, "zoom": zoom,
+            "flip": flip,
+            "zoom": zoom,
             "batch_norm": batch_norm,
             "precision": precision,
             "device": device,
@@ -79,8 +80,8 @@ def train(
 
 def _training_lines(summary: Mapping[str, Any]) -> list[str]:
     lines = [
-        f"trained on {summary['images']} images and {summary['added']} added ones: loss {summary['loss_first']:.3f} "
-        f"to {summary['loss_last']:.3f}; use it as --detector {summary['detector']}"
+        f"trained on {summary['images']} images and {summary['added']} added ones: "
+        f"loss {summary['loss_first']:.3f} to {summary['loss_last']:.3f}; use it as --detector {summary['detector']}"
     ]
     if summary["missing_classes"]:
         lines.append(f"the detector cannot produce: {', '.join(summary['missing_classes'])} (left out)")

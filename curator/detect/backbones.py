@@ -87,8 +87,9 @@ class TorchvisionBackbone(nn.Module):
         finest: the smallest stride to use.
     """
 
-    def __init__(self, name: str, *, size: int, levels: int = 3, finest: float = 7.0,
-                 top_down: bool = True) -> None:
+    def __init__(
+        self, name: str, *, size: int, levels: int = 3, finest: float = 7.0, top_down: bool = True
+    ) -> None:
         super().__init__()
         if name not in list_models():
             raise ConfigError(f"backbone: expected tiny or a torchvision classifier, got {name!r}")
@@ -128,8 +129,9 @@ class _Shapes(fx.Interpreter):
         return value
 
 
-def _cut(body: nn.Module, name: str, *, size: int, levels: int, finest: float
-         ) -> tuple[fx.GraphModule, list[int]]:
+def _cut(
+    body: nn.Module, name: str, *, size: int, levels: int, finest: float
+) -> tuple[fx.GraphModule, list[int]]:
     """Rewire `body` to return the last map of each stride in [finest, 40], fine to coarse; and widths."""
     traced = fx.symbolic_trace(body.eval())
     shapes = _Shapes(traced)

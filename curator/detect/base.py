@@ -81,8 +81,9 @@ class Detector(Protocol):
     def prepare(self, image: Tensor, pin: Pin) -> Tensor:
         """Stored image (3, H, W) -> (3, h, w) RGB [0, 1] at the detector's input size."""
 
-    def candidates(self, u: Tensor, pin: Pin, *, index: Tensor | None = None,
-                   levels: Sequence[str] = ()) -> Candidates:
+    def candidates(
+        self, u: Tensor, pin: Pin, *, index: Tensor | None = None, levels: Sequence[str] = ()
+    ) -> Candidates:
         """Compute candidates of masked inputs; differentiable with respect to `u`.
 
         Args:

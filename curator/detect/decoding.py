@@ -54,8 +54,9 @@ class Decoder(Protocol):
         """Decode the candidates `index` (q,), all for None."""
 
 
-def cells(input_size: tuple[int, int], strides: Sequence[int], *, device: torch.device
-          ) -> tuple[Tensor, Tensor]:
+def cells(
+    input_size: tuple[int, int], strides: Sequence[int], *, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Columns and rows (A, 2) and strides (A, 1) of all cells, by level, row, column."""
     corners, steps = [], []
     for stride in strides:

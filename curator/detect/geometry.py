@@ -18,8 +18,9 @@ Axis = tuple[float, float]  # (step, first centre)
 Affine = tuple[Axis, Axis]  # (x, y)
 
 
-def cell_affines(network: nn.Module, run: Callable[[Tensor], Any], sample: Tensor
-                 ) -> dict[tuple[int, int], Affine]:
+def cell_affines(
+    network: nn.Module, run: Callable[[Tensor], Any], sample: Tensor
+) -> dict[tuple[int, int], Affine]:
     """Run `run(sample)` once and follow the geometry of `network`'s convolutions and poolings.
 
     Branches that meet again have one geometry in the usual networks, so a map is known by its size (h, w).
@@ -38,14 +39,19 @@ def cell_affines(network: nn.Module, run: Callable[[Tensor], Any], sample: Tenso
             _pair(getattr(module, name, 1)) for name in ("kernel_size", "stride", "padding", "dilation")
         )
         axes = [
-            (before[i][0] * stride[1 - i],
-             before[i][1] + before[i][0] * (dilation[1 - i] * (kernel[1 - i] - 1) / 2 - padding[1 - i]))
+            (
+                before[i][0] * stride[1 - i],
+                before[i][1] + before[i][0] * (dilation[1 - i] * (kernel[1 - i] - 1) / 2 - padding[1 - i]),
+            )
             for i in (0, 1)
         ]
         known[after] = (axes[0], axes[1])
 
-    handles = [module.register_forward_hook(follow) for module in network.modules()
-               if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d)]
+    handles = [
+        module.register_forward_hook(follow)
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d)
+    ]
     try:
         with torch.no_grad():
             run(sample)

@@ -33,8 +33,11 @@ class NanodetDecoder:
 
     def pin(self, image_size: tuple[int, int], input_size: tuple[int, int]) -> Pin:
         """Stretch to the input."""
-        return Pin(image_size=image_size, input_size=input_size,
-                   scale=(input_size[1] / image_size[1], input_size[0] / image_size[0]))
+        return Pin(
+            image_size=image_size,
+            input_size=input_size,
+            scale=(input_size[1] / image_size[1], input_size[0] / image_size[0]),
+        )
 
     def normalise(self, u: Tensor) -> Tensor:
         """RGB [0, 1] -> BGR, mean 0, deviation 1 on ImageNet."""
@@ -43,24 +46,26 @@ class NanodetDecoder:
 
     def level_values(self, graph: OnnxGraph) -> list[str]:
         """Per level the input of the convolution that gives classes and sides."""
-        return [str(graph.upstream(name, "Conv").input[0]) for name in graph.outputs[:len(self.strides)]]
+        return [str(graph.upstream(name, "Conv").input[0]) for name in graph.outputs[: len(self.strides)]]
 
     def classes(self, graph: OnnxGraph, outputs: Sequence[Tensor]) -> int:
         """Channels of the class outputs."""
         h, w = graph.input_size
         counts = [(h // s) * (w // s) for s in self.strides]
-        shapes = [tuple(value.shape) for value in outputs[:2 * len(counts)]]
+        shapes = [tuple(value.shape) for value in outputs[: 2 * len(counts)]]
         fits = [s[1] if len(s) == 3 else -1 for s in shapes] == counts * 2
-        if not fits or any(s[2] % 4 for s in shapes[len(counts):]):
-            raise InputError(f"nanodet: expected class scores, then side distributions, for {counts} cells, "
-                             f"got {shapes}; is this a NanoDet export?")
+        if not fits or any(s[2] % 4 for s in shapes[len(counts) :]):
+            raise InputError(
+                f"nanodet: expected class scores, then side distributions, for {counts} cells, "
+                f"got {shapes}; is this a NanoDet export?"
+            )
         return shapes[0][2]
 
     def decode(self, outputs: Sequence[Tensor], index: Tensor | None, input_size: tuple[int, int]) -> Decoded:
         """Decode; log-odds come from the probabilities (clamped, see `probability_log_odds`)."""
         levels = len(self.strides)
         scores = torch.cat(list(outputs[:levels]), 1).float()
-        sides = torch.cat(list(outputs[levels:2 * levels]), 1).float()
+        sides = torch.cat(list(outputs[levels : 2 * levels]), 1).float()
         corner, stride = cells(input_size, self.strides, device=scores.device)
         if index is not None:
             scores, sides, corner, stride = scores[:, index], sides[:, index], corner[index], stride[index]

@@ -42,9 +42,18 @@ DETECTIONS = 300  # detections per image
 class OnnxDetector:
     """A converted ONNX network behind the `Detector` protocol."""
 
-    def __init__(self, network: nn.Module, decoder: Decoder, classes: Sequence[str], *,
-                 input_size: tuple[int, int], own_outputs: int, nms_iou: float, fingerprint: str,
-                 spec: str) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        decoder: Decoder,
+        classes: Sequence[str],
+        *,
+        input_size: tuple[int, int],
+        own_outputs: int,
+        nms_iou: float,
+        fingerprint: str,
+        spec: str,
+    ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.decoder = decoder
         self.classes = tuple(classes)
@@ -88,18 +97,30 @@ class OnnxDetector:
         pins = [self.pin(image) for image in images]
         batch = torch.stack([self.prepare(image, pin) for image, pin in zip(images, pins, strict=True)])
         outputs = run(self.network, self.decoder.normalise(batch))
-        decoded = self.decoder.decode(outputs[:self._own_outputs], None, self.input_size)
+        decoded = self.decoder.decode(outputs[: self._own_outputs], None, self.input_size)
         scores = decoded.scores
         if self.decoder.single_label:
             scores = torch.where(scores == scores.amax(-1, keepdim=True), scores, 0.0)
         return [
-            (suppress(scores[i], _clip(decoded.boxes[i], pin), pin, score_threshold=score_threshold,
-                      iou_threshold=self._nms_iou, top_k=TOP_K, limit=DETECTIONS, total=TOTAL), pin)
+            (
+                suppress(
+                    scores[i],
+                    _clip(decoded.boxes[i], pin),
+                    pin,
+                    score_threshold=score_threshold,
+                    iou_threshold=self._nms_iou,
+                    top_k=TOP_K,
+                    limit=DETECTIONS,
+                    total=TOTAL,
+                ),
+                pin,
+            )
             for i, pin in enumerate(pins)
         ]
 
-    def candidates(self, u: Tensor, pin: Pin, *, index: Tensor | None = None,
-                   levels: Sequence[str] = ()) -> Candidates:
+    def candidates(
+        self, u: Tensor, pin: Pin, *, index: Tensor | None = None, levels: Sequence[str] = ()
+    ) -> Candidates:
         """Candidates of masked inputs (B, 3, h, w), differentiable in `u`; see `Detector.candidates`."""
         if index is None and len(u) != 1:
             raise InputError(f"candidates: expected one input or an index, got {len(u)} inputs and none")
@@ -109,10 +130,14 @@ class OnnxDetector:
         outputs = run(self.network, self.decoder.normalise(u))
         if index is not None:
             index = index.to(u.device)
-        decoded = self.decoder.decode(outputs[:self._own_outputs], index, self.input_size)
+        decoded = self.decoder.decode(outputs[: self._own_outputs], index, self.input_size)
         scale, offset = (decoded.boxes.new_tensor(pair).repeat(2) for pair in (pin.scale, pin.offset))
-        return Candidates(decoded.scores, decoded.log_odds, (_clip(decoded.boxes, pin) - offset) / scale,
-                          {name: self._feature(outputs, self.levels.index(name)) for name in levels})
+        return Candidates(
+            decoded.scores,
+            decoded.log_odds,
+            (_clip(decoded.boxes, pin) - offset) / scale,
+            {name: self._feature(outputs, self.levels.index(name)) for name in levels},
+        )
 
     def _feature(self, outputs: Sequence[Tensor], level: int) -> FeatureMap:
         """A cell lies where the boxes that it predicts are centred by default."""
@@ -128,8 +153,11 @@ def build(spec: Spec) -> OnnxDetector:
     """
     spec.only(("decode", "classes", "nms_iou"))
     name = spec.options.get("decode")
-    require(name in _DECODERS, f"onnx: expected decode={' or decode='.join(_DECODERS)}, as in "
-            f"onnx:model.onnx?decode=yolox, got {name!r}")
+    require(
+        name in _DECODERS,
+        f"onnx: expected decode={' or decode='.join(_DECODERS)}, as in "
+        f"onnx:model.onnx?decode=yolox, got {name!r}",
+    )
     decoder = _DECODERS[str(name)]()
     path = Path(spec.name)
     graph = OnnxGraph(path)
@@ -139,15 +167,26 @@ def build(spec: Spec) -> OnnxDetector:
     with torch.inference_mode():
         count = decoder.classes(graph, run(network, torch.zeros(1, 3, *graph.input_size))[:own_outputs])
     classes = _classes(spec.options.get("classes"))
-    require(len(classes) == count, f"onnx: {spec.name} has {count} classes, got {len(classes)} names; give "
-            f"classes=PATH or classes=a,b,...")
+    require(
+        len(classes) == count,
+        f"onnx: {spec.name} has {count} classes, got {len(classes)} names; give "
+        f"classes=PATH or classes=a,b,...",
+    )
     try:
         nms_iou = float(spec.options.get("nms_iou", decoder.nms_iou))
     except ValueError as error:
         raise ConfigError(f"nms_iou: expected a number, got {spec.options['nms_iou']!r}") from error
     fingerprint = content_key("onnx", name, hashlib.sha256(path.read_bytes()).hexdigest(), classes, nms_iou)
-    return OnnxDetector(network, decoder, classes, input_size=graph.input_size, own_outputs=own_outputs,
-                        nms_iou=nms_iou, fingerprint=fingerprint, spec=spec.text)
+    return OnnxDetector(
+        network,
+        decoder,
+        classes,
+        input_size=graph.input_size,
+        own_outputs=own_outputs,
+        nms_iou=nms_iou,
+        fingerprint=fingerprint,
+        spec=spec.text,
+    )
 
 
 def _classes(text: str | None) -> tuple[str, ...]:

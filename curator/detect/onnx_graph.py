@@ -51,8 +51,10 @@ class OnnxGraph:
         images = [value for value in graph.input if value.name not in self.constants]
         shape = [d.dim_value for d in images[0].type.tensor_type.shape.dim] if len(images) == 1 else []
         if len(shape) != 4 or shape[1] != 3 or min(shape[2:]) < 1:
-            raise InputError(f"onnx: expected one input (N, 3, h, w) of fixed size in {path}, got "
-                             f"{[value.name for value in images]} {shape}")
+            raise InputError(
+                f"onnx: expected one input (N, 3, h, w) of fixed size in {path}, got "
+                f"{[value.name for value in images]} {shape}"
+            )
         self.input_size: tuple[int, int] = (shape[2], shape[3])
         self._image = images[0]
 
@@ -111,8 +113,9 @@ class OnnxGraph:
 class _Slice(nn.Module):
     """ONNX Slice; onnx2torch's own indexes with a list, which newer torch versions refuse."""
 
-    def forward(self, x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None,
-                steps: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, steps: Tensor | None = None
+    ) -> Tensor:
         """Slice `x` along `axes` (all leading ones for None)."""
         first, last = starts.tolist(), ends.tolist()
         along = range(len(first)) if axes is None else axes.tolist()
@@ -136,22 +139,27 @@ def check_batches(network: nn.Module, input_size: tuple[int, int], where: str) -
     """
     images = torch.rand(2, 3, *input_size, generator=generator("onnx batch check")) * 255
     with torch.inference_mode():
-        singles = [run(network, images[i:i + 1]) for i in range(2)]
+        singles = [run(network, images[i : i + 1]) for i in range(2)]
         try:
             both = run(network, images)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:120]
-            raise InputError(f"onnx: {where} takes one image at a time ({reason}); export it "
-                             f"with a dynamic batch dimension") from error
+            raise InputError(
+                f"onnx: {where} takes one image at a time ({reason}); export it "
+                f"with a dynamic batch dimension"
+            ) from error
     for number, value in enumerate(both):
         for i in range(2):
             single = singles[i][number]
             tolerance = 1e-3 * float(single.abs().max())
-            same = value[i:i + 1].shape == single.shape and torch.allclose(
-                value[i:i + 1], single, rtol=1e-3, atol=tolerance)
+            same = value[i : i + 1].shape == single.shape and torch.allclose(
+                value[i : i + 1], single, rtol=1e-3, atol=tolerance
+            )
             if not same:
-                raise InputError(f"onnx: {where} mixes the images of a batch (output {number}); export it "
-                                 f"with a dynamic batch dimension")
+                raise InputError(
+                    f"onnx: {where} mixes the images of a batch (output {number}); export it "
+                    f"with a dynamic batch dimension"
+                )
 
 
 def run(network: nn.Module, batch: Tensor) -> list[Tensor]:

@@ -13,8 +13,17 @@ from torchvision.ops import batched_nms
 from store.records import Detections, Pin
 
 
-def suppress(scores: Tensor, boxes: Tensor, pin: Pin, *, score_threshold: float, iou_threshold: float,
-             top_k: int, limit: int, total: int | None = None) -> Detections:
+def suppress(
+    scores: Tensor,
+    boxes: Tensor,
+    pin: Pin,
+    *,
+    score_threshold: float,
+    iou_threshold: float,
+    top_k: int,
+    limit: int,
+    total: int | None = None,
+) -> Detections:
     """Threshold, keep the `top_k` best per class, suppress per class, keep the `limit` best.
 
     Args:
@@ -38,8 +47,10 @@ def suppress(scores: Tensor, boxes: Tensor, pin: Pin, *, score_threshold: float,
     chosen = batched_nms(boxes[candidates], values, labels, iou_threshold)[:limit]
     candidates = candidates[chosen]
     return Detections(
-        boxes=pin.to_image(boxes[candidates].cpu().numpy()), scores=values[chosen].cpu().numpy(),
-        labels=labels[chosen].cpu().numpy(), candidates=candidates.cpu().numpy(),
+        boxes=pin.to_image(boxes[candidates].cpu().numpy()),
+        scores=values[chosen].cpu().numpy(),
+        labels=labels[chosen].cpu().numpy(),
+        candidates=candidates.cpu().numpy(),
     )
 
 

@@ -31,8 +31,10 @@ def build(spec: Spec) -> Detector:
     try:
         factory = getattr(importlib.import_module(module_name), factory_name)
     except ModuleNotFoundError as error:
-        raise RegistryError(f"python: found no module {error.name!r} for {spec.text!r}; is it installed, or "
-                            f"its folder on PYTHONPATH?") from error
+        raise RegistryError(
+            f"python: found no module {error.name!r} for {spec.text!r}; is it installed, or "
+            f"its folder on PYTHONPATH?"
+        ) from error
     except AttributeError as error:
         raise RegistryError(f"python: the module {module_name} has no {factory_name!r}") from error
     try:
@@ -44,15 +46,18 @@ def build(spec: Spec) -> Detector:
             detector.spec = spec.text
     problems = conformance(detector)
     if problems:
-        raise InputError(f"python: {spec.name} gave a {type(detector).__name__} that is no Detector "
-                         f"(curator.detect.base): {'; '.join(problems)}")
+        raise InputError(
+            f"python: {spec.name} gave a {type(detector).__name__} that is no Detector "
+            f"(curator.detect.base): {'; '.join(problems)}"
+        )
     return cast(Detector, detector)
 
 
 def conformance(detector: object) -> list[str]:
     """What keeps `detector` from being a `Detector`, one clause each; empty when it conforms."""
-    problems = [f"lacks the method {name}" for name in _METHODS
-                if not callable(getattr(detector, name, None))]
+    problems = [
+        f"lacks the method {name}" for name in _METHODS if not callable(getattr(detector, name, None))
+    ]
     problems += [f"lacks the attribute {name}" for name in _ATTRIBUTES if not hasattr(detector, name)]
     classes = getattr(detector, "classes", ())
     if not isinstance(classes, tuple) or not classes or not all(isinstance(name, str) for name in classes):

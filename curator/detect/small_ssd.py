@@ -64,15 +64,23 @@ class SsdOptions:
 
     def __post_init__(self) -> None:
         require(len(self.classes) > 0, "classes: expected at least one, as in curator:ssd?classes=car,bus")
-        require(len(set(self.classes)) == len(self.classes),
-                f"classes: expected distinct names, got {self.classes}")
+        require(
+            len(set(self.classes)) == len(self.classes),
+            f"classes: expected distinct names, got {self.classes}",
+        )
         require(32 <= self.size <= 4096, f"size: expected 32 to 4096 px, got {self.size}")
-        require(len(self.anchors) >= 2 and list(self.anchors) == sorted(self.anchors) and self.anchors[0] > 0,
-                f"anchors: expected at least two rising sides in px, got {self.anchors}")
-        require(self.backbone != "tiny" or len(self.anchors) == 4,
-                f"anchors: the tiny backbone has three levels and needs four sides, got {self.anchors}")
-        require(self.backbone_pixels in _PIXELS,
-                f"backbone_pixels: expected imagenet or caffe, got {self.backbone_pixels!r}")
+        require(
+            len(self.anchors) >= 2 and list(self.anchors) == sorted(self.anchors) and self.anchors[0] > 0,
+            f"anchors: expected at least two rising sides in px, got {self.anchors}",
+        )
+        require(
+            self.backbone != "tiny" or len(self.anchors) == 4,
+            f"anchors: the tiny backbone has three levels and needs four sides, got {self.anchors}",
+        )
+        require(
+            self.backbone_pixels in _PIXELS,
+            f"backbone_pixels: expected imagenet or caffe, got {self.backbone_pixels!r}",
+        )
 
     @classmethod
     def from_text(cls, options: Mapping[str, str]) -> Self:
@@ -82,9 +90,16 @@ class SsdOptions:
             ConfigError: a value of the wrong kind.
         """
         converters: dict[str, Any] = {
-            "classes": _names, "channels": lambda text: tuple(int(value) for value in text.split(",")),
-            "anchors": _floats, "ratios": _floats, "top_down": lambda text: bool(int(text)), "size": int,
-            "top_k": int, "detections": int, "match_iou": float, "nms_iou": float,
+            "classes": _names,
+            "channels": lambda text: tuple(int(value) for value in text.split(",")),
+            "anchors": _floats,
+            "ratios": _floats,
+            "top_down": lambda text: bool(int(text)),
+            "size": int,
+            "top_k": int,
+            "detections": int,
+            "match_iou": float,
+            "nms_iou": float,
         }
         values: dict[str, Any] = {}
         for name, text in options.items():
@@ -108,19 +123,32 @@ def make_network(options: SsdOptions) -> SSD:
     if options.backbone == "tiny":
         backbone = TinyBackbone(options.channels, top_down=options.top_down)
     else:
-        backbone = TorchvisionBackbone(options.backbone, size=options.size, levels=len(options.anchors) - 1,
-                                       top_down=options.top_down)
+        backbone = TorchvisionBackbone(
+            options.backbone, size=options.size, levels=len(options.anchors) - 1, top_down=options.top_down
+        )
     levels = len(options.anchors) - 1
-    anchors = DefaultBoxGenerator([list(options.ratios) for _ in range(levels)],
-                                  scales=[side / options.size for side in options.anchors])
+    anchors = DefaultBoxGenerator(
+        [list(options.ratios) for _ in range(levels)],
+        scales=[side / options.size for side in options.anchors],
+    )
     mean, deviation = _PIXELS[options.backbone_pixels]
-    return SSD(backbone, anchors, (options.size, options.size), len(options.classes) + 1, image_mean=mean,
-               image_std=deviation, iou_thresh=options.match_iou, nms_thresh=options.nms_iou,
-               topk_candidates=options.top_k, detections_per_img=options.detections)
+    return SSD(
+        backbone,
+        anchors,
+        (options.size, options.size),
+        len(options.classes) + 1,
+        image_mean=mean,
+        image_std=deviation,
+        iou_thresh=options.match_iou,
+        nms_thresh=options.nms_iou,
+        topk_candidates=options.top_k,
+        detections_per_img=options.detections,
+    )
 
 
-def make_detector(options: SsdOptions, *, seed: int = 0, backbone_weights: Path | None = None,
-                  spec: str = "") -> SsdDetector:
+def make_detector(
+    options: SsdOptions, *, seed: int = 0, backbone_weights: Path | None = None, spec: str = ""
+) -> SsdDetector:
     """Build a detector with fresh weights drawn from `seed`; the global random state stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -159,8 +187,9 @@ def build(spec: Spec) -> SsdDetector:
     seed = spec.options.get("seed", "0")
     require(seed.isdecimal(), f"seed: expected a whole number, got {seed!r}")
     weights = spec.options.get("backbone_weights")
-    return make_detector(options, seed=int(seed), backbone_weights=Path(weights) if weights else None,
-                         spec=spec.text)
+    return make_detector(
+        options, seed=int(seed), backbone_weights=Path(weights) if weights else None, spec=spec.text
+    )
 
 
 def build_builtin(spec: Spec) -> SsdDetector:
@@ -172,8 +201,10 @@ def build_builtin(spec: Spec) -> SsdDetector:
     spec.only(("weights",))
     path = Path(spec.options["weights"]) if "weights" in spec.options else BUILTIN
     if not path.is_file():
-        raise InputError(f"builtin: expected the example's detector at {path}, found none; train it with "
-                         f"`curator example train-detector`")
+        raise InputError(
+            f"builtin: expected the example's detector at {path}, found none; train it with "
+            f"`curator example train-detector`"
+        )
     return load_detector(path, spec=spec.text)
 
 
@@ -191,8 +222,10 @@ def _load_backbone(network: SSD, options: SsdOptions, path: Path) -> None:
     for name, value in own.items():
         stored = state.get(f"features.{name}", state.get(name))
         if stored is None or stored.shape != value.shape:
-            raise InputError(f"backbone_weights: {path} lacks {name} {tuple(value.shape)} of "
-                             f"{options.backbone}; expected torchvision's layout")
+            raise InputError(
+                f"backbone_weights: {path} lacks {name} {tuple(value.shape)} of "
+                f"{options.backbone}; expected torchvision's layout"
+            )
         found[name] = stored.to(value.dtype)
     if options.backbone_pixels == "caffe":
         first = next(name for name, value in found.items() if value.ndim == 4 and value.shape[1] == 3)

@@ -39,8 +39,9 @@ class SsdDetector:
         spec: the registry spec that it came from.
     """
 
-    def __init__(self, network: SSD, classes: Sequence[str], *, description: Mapping[str, Any],
-                 spec: str) -> None:
+    def __init__(
+        self, network: SSD, classes: Sequence[str], *, description: Mapping[str, Any], spec: str
+    ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.network.to(memory_format=torch.channels_last)  # 5 times faster on a CPU for the small SSD
         self.classes = tuple(classes)
@@ -107,20 +108,32 @@ class SsdDetector:
         scores = logits.softmax(-1)[..., 1:]
         boxes = self._decode(deltas, self._anchors)
         return [
-            (suppress(scores[i], boxes[i], pin, score_threshold=score_threshold,
-                      iou_threshold=self.network.nms_thresh, top_k=self.network.topk_candidates,
-                      limit=self.network.detections_per_img), pin)
+            (
+                suppress(
+                    scores[i],
+                    boxes[i],
+                    pin,
+                    score_threshold=score_threshold,
+                    iou_threshold=self.network.nms_thresh,
+                    top_k=self.network.topk_candidates,
+                    limit=self.network.detections_per_img,
+                ),
+                pin,
+            )
             for i, pin in enumerate(pins)
         ]
 
-    def candidates(self, u: Tensor, pin: Pin, *, index: Tensor | None = None,
-                   levels: Sequence[str] = ()) -> Candidates:
+    def candidates(
+        self, u: Tensor, pin: Pin, *, index: Tensor | None = None, levels: Sequence[str] = ()
+    ) -> Candidates:
         """Candidates of masked inputs (B, 3, h, w), differentiable in `u`; see `Detector.candidates`."""
         if index is None and len(u) != 1:
             raise InputError(f"candidates: expected one input or an index, got {len(u)} inputs and none")
         maps = self._features(u)
-        named = {name: FeatureMap(maps[self._level(name)], *_columns(self._affines[self._level(name)]))
-                 for name in levels}
+        named = {
+            name: FeatureMap(maps[self._level(name)], *_columns(self._affines[self._level(name)]))
+            for name in levels
+        }
         if index is not None and index.numel() == 0:
             none = u.new_zeros((len(u), 0, len(self.classes)), dtype=torch.float32)
             return Candidates(none, none, none.new_zeros((len(u), 0, 4)), named)
@@ -132,8 +145,9 @@ class SsdDetector:
         boxes = self._decode(deltas, anchors)
         scale = boxes.new_tensor(pin.scale).repeat(2)
         offset = boxes.new_tensor(pin.offset).repeat(2)
-        return Candidates(logits.softmax(-1)[..., 1:], softmax_log_odds(logits)[..., 1:],
-                          (boxes - offset) / scale, named)
+        return Candidates(
+            logits.softmax(-1)[..., 1:], softmax_log_odds(logits)[..., 1:], (boxes - offset) / scale, named
+        )
 
     # ------------------------------------------------------------ training
 
@@ -215,13 +229,16 @@ class SsdDetector:
 
     def _check_target(self, number: int, boxes: Tensor, labels: Tensor) -> None:
         if boxes.shape != (len(labels), 4):
-            raise InputError(f"loss: image {number}: expected boxes ({len(labels)}, 4), got "
-                             f"{tuple(boxes.shape)}")
+            raise InputError(
+                f"loss: image {number}: expected boxes ({len(labels)}, 4), got {tuple(boxes.shape)}"
+            )
         if bool((boxes[:, 2:] <= boxes[:, :2]).any()):
             raise InputError(f"loss: image {number} has a box without area; drop it before training")
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.classes):
-            raise InputError(f"loss: image {number}: expected labels 0 to {len(self.classes) - 1}, got "
-                             f"{int(labels.min())} to {int(labels.max())}")
+            raise InputError(
+                f"loss: image {number}: expected labels 0 to {len(self.classes) - 1}, got "
+                f"{int(labels.min())} to {int(labels.max())}"
+            )
 
 
 def _columns(affine: Affine) -> tuple[tuple[float, float], tuple[float, float]]:

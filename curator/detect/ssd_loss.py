@@ -19,8 +19,14 @@ from torchvision.ops import box_iou
 DEFAULT_POSITIVES = 8  # assumed per image when no image of the batch holds an object
 
 
-def multibox_loss(network: SSD, logits: Tensor, deltas: Tensor, anchors: Tensor, boxes: Sequence[Tensor],
-                  labels: Sequence[Tensor]) -> dict[str, Tensor]:
+def multibox_loss(
+    network: SSD,
+    logits: Tensor,
+    deltas: Tensor,
+    anchors: Tensor,
+    boxes: Sequence[Tensor],
+    labels: Sequence[Tensor],
+) -> dict[str, Tensor]:
     """Compute the losses.
 
     Args:
@@ -51,5 +57,7 @@ def multibox_loss(network: SSD, logits: Tensor, deltas: Tensor, anchors: Tensor,
     rank = hardness.sort(1, descending=True)[1].sort(1)[1]
     negative = (rank < quota) & ~positive
     count = per_image.sum() if len(held) else per_image.new_tensor(float(DEFAULT_POSITIVES * len(logits)))
-    return {"classification": (cross_entropy[positive].sum() + cross_entropy[negative].sum()) / count,
-            "bbox_regression": regression / count}
+    return {
+        "classification": (cross_entropy[positive].sum() + cross_entropy[negative].sum()) / count,
+        "bbox_regression": regression / count,
+    }

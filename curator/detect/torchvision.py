@@ -45,8 +45,11 @@ def build(spec: Spec) -> SsdDetector:
         raise RegistryError(f"torchvision: expected one of {', '.join(_BUILDERS)}, got {spec.name!r}")
     options = spec.options
     source = options.get("weights")
-    require(source is not None, f"torchvision: name the weights, as in torchvision:{spec.name}?weights=PATH, "
-            "or ask for weights=random to train from scratch")
+    require(
+        source is not None,
+        f"torchvision: name the weights, as in torchvision:{spec.name}?weights=PATH, "
+        "or ask for weights=random to train from scratch",
+    )
     names = tuple(name.strip() for name in options.get("classes", "").split(",") if name.strip())
     new_head = options.get("head") == "new"
     require(options.get("head") in (None, "new"), f"head: expected new, got {options.get('head')!r}")
@@ -64,9 +67,11 @@ def build(spec: Spec) -> SsdDetector:
         network = _fresh(spec.name, count, int(seed))
         load_into(network, state, source)
     if "backbone" in options:
-        require(spec.name == "ssd300_vgg16" and (source == "random" or source is None),
-                "backbone: only for ssd300_vgg16 with weights=random (ssdlite320 has a reduced backbone that "
-                "ImageNet weights do not fit)")
+        require(
+            spec.name == "ssd300_vgg16" and (source == "random" or source is None),
+            "backbone: only for ssd300_vgg16 with weights=random (ssdlite320 has a reduced backbone that "
+            "ImageNet weights do not fit)",
+        )
         _load_vgg(network, Path(options["backbone"]))
     description = {"architecture": spec.name, "classes": list(names)}
     return SsdDetector(network, names, description=description, spec=spec.text)
@@ -80,8 +85,10 @@ def from_description(description: Mapping[str, Any], path: Path, *, spec: str) -
     """
     name = description.get("architecture")
     if name not in _BUILDERS:
-        raise InputError(f"detector: {path} holds the architecture {name!r}; expected curator-ssd, "
-                         f"{' or '.join(_BUILDERS)}")
+        raise InputError(
+            f"detector: {path} holds the architecture {name!r}; expected curator-ssd, "
+            f"{' or '.join(_BUILDERS)}"
+        )
     network = _fresh(str(name), len(description["classes"]) + 1, 0)
     load_into(network, read_state(path), str(path))
     return SsdDetector(network, description["classes"], description=description, spec=spec)
@@ -96,8 +103,11 @@ def _fresh(name: str, count: int, seed: int) -> SSD:
 def _count_classes(state: Mapping[str, Tensor], name: str, source: str) -> int:
     """Classes with background: the first classification layer's outputs over its boxes per cell."""
     prefix = "head.classification_head.module_list.0"
-    outputs = [value for key, value in state.items() if key.startswith(prefix) and key.endswith("bias")
-               and value.ndim == 1]
+    outputs = [
+        value
+        for key, value in state.items()
+        if key.startswith(prefix) and key.endswith("bias") and value.ndim == 1
+    ]
     if not outputs:
         raise InputError(f"weights: {source} lacks {prefix}; expected a state dict of torchvision's {name}")
     per_cell = 4 if name == "ssd300_vgg16" else 6
@@ -108,8 +118,10 @@ def _class_names(names: tuple[str, ...], count: int, source: str) -> tuple[str, 
     if not names and count == len(_COCO) + 1:
         return _COCO
     if len(names) != count - 1:
-        raise InputError(f"classes: {source} was trained with {count - 1} classes, got {len(names)} names; "
-                         f"give classes=a,b,... in label order, or head=new for classes of your own")
+        raise InputError(
+            f"classes: {source} was trained with {count - 1} classes, got {len(names)} names; "
+            f"give classes=a,b,... in label order, or head=new for classes of your own"
+        )
     return names
 
 
@@ -123,11 +135,14 @@ def _load_all_but_head(network: SSD, path: Path) -> None:
 def _load_vgg(network: SSD, path: Path) -> None:
     """Copy VGG-16's 13 convolutions, in order; torchvision's SSD splits them over two modules."""
     state = read_state(path)
-    names = sorted((key for key in state if key.startswith("features.") and key.endswith(".weight")),
-                   key=lambda key: int(key.split(".")[1]))
-    layers = [module for module in network.backbone.modules() if isinstance(module, nn.Conv2d)][:len(names)]
-    if len(names) != 13 or any(layer.weight.shape != state[name].shape
-                               for name, layer in zip(names, layers, strict=True)):
+    names = sorted(
+        (key for key in state if key.startswith("features.") and key.endswith(".weight")),
+        key=lambda key: int(key.split(".")[1]),
+    )
+    layers = [module for module in network.backbone.modules() if isinstance(module, nn.Conv2d)][: len(names)]
+    if len(names) != 13 or any(
+        layer.weight.shape != state[name].shape for name, layer in zip(names, layers, strict=True)
+    ):
         raise InputError(f"backbone: {path} does not hold VGG-16's 13 convolutions features.N.weight")
     with torch.no_grad():
         for name, layer in zip(names, layers, strict=True):

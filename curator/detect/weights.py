@@ -35,8 +35,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         reason = str(error).split("\n")[0]
-        raise InputError(f"weights: {path} is no readable tensor file ({reason}); save a plain state "
-                         f"dict") from error
+        raise InputError(
+            f"weights: {path} is no readable tensor file ({reason}); save a plain state dict"
+        ) from error
     if isinstance(loaded, Mapping) and isinstance(loaded.get("model"), Mapping):
         loaded = loaded["model"]  # as torchvision's reference scripts save it, beside the optimiser
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
@@ -96,8 +97,10 @@ def load_into(network: nn.Module, state: Mapping[str, Tensor], where: str) -> No
     misshapen = sorted(name for name in set(own) & set(state) if own[name].shape != state[name].shape)
     for what, names in (("lacks", missing), ("has unknown", unexpected), ("has other shapes for", misshapen)):
         if names:
-            raise InputError(f"weights: {where} {what} {', '.join(names[:3])} ({len(names)} in all); choose "
-                             f"the architecture that it was trained with")
+            raise InputError(
+                f"weights: {where} {what} {', '.join(names[:3])} ({len(names)} in all); choose "
+                f"the architecture that it was trained with"
+            )
     network.load_state_dict(dict(state))
 
 

@@ -44,8 +44,10 @@ class YoloxDecoder:
         """Per level the map at which the box, objectness and class branches part."""
         joined = graph.upstream(graph.outputs[0], "Concat")
         if len(joined.input) != len(self.strides):
-            raise InputError(f"yolox: expected {len(self.strides)} levels, the model joins "
-                             f"{len(joined.input)}; is this a YOLOX export?")
+            raise InputError(
+                f"yolox: expected {len(self.strides)} levels, the model joins "
+                f"{len(joined.input)}; is this a YOLOX export?"
+            )
         return [graph.last_common(list(graph.upstream(value, "Concat").input)) for value in joined.input]
 
     def classes(self, graph: OnnxGraph, outputs: Sequence[Tensor]) -> int:
@@ -54,8 +56,9 @@ class YoloxDecoder:
         count = sum((h // s) * (w // s) for s in self.strides)
         shape = tuple(outputs[0].shape)
         if len(shape) != 3 or shape[1] != count or shape[2] < 6:
-            raise InputError(f"yolox: expected an output (N, {count}, 5 + classes), got {shape}; is this a "
-                             f"YOLOX export?")
+            raise InputError(
+                f"yolox: expected an output (N, {count}, 5 + classes), got {shape}; is this a YOLOX export?"
+            )
         return shape[2] - 5
 
     def decode(self, outputs: Sequence[Tensor], index: Tensor | None, input_size: tuple[int, int]) -> Decoded:
@@ -68,6 +71,9 @@ class YoloxDecoder:
         half = raw[..., 2:4].exp() * stride / 2
         objectness, classes = raw[..., 4:5], raw[..., 5:]
         scores = objectness * classes
-        log_odds = (objectness.clamp(min=1e-30).log() + classes.clamp(min=1e-30).log()
-                    - torch.log1p(-scores.clamp(max=1 - 6e-8)))
+        log_odds = (
+            objectness.clamp(min=1e-30).log()
+            + classes.clamp(min=1e-30).log()
+            - torch.log1p(-scores.clamp(max=1 - 6e-8))
+        )
         return Decoded(scores, log_odds, torch.cat([centre - half, centre + half], -1))

@@ -44,8 +44,9 @@ class AttributionOptions:
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.batch_size < 1:
-            raise ConfigError(f"samples and batch_size: expected at least 1, got {self.samples} and "
-                              f"{self.batch_size}")
+            raise ConfigError(
+                f"samples and batch_size: expected at least 1, got {self.samples} and {self.batch_size}"
+            )
         if self.grid == "paper" and self.samples < 2:
             raise ConfigError("--grid paper, k/(K - 1), needs at least 2 samples, got 1; use --grid midpoint")
 
@@ -90,8 +91,18 @@ class Attribution(Protocol):
     name: str
     continuous: bool
 
-    def explain(self, detector: Detector, image: Tensor, pin: Pin, segments: NDArray[np.uint16], fill: Fill,
-                targets: Sequence[Target], *, seed: int, image_key: str) -> list[SegmentMap | GridMap]:
+    def explain(
+        self,
+        detector: Detector,
+        image: Tensor,
+        pin: Pin,
+        segments: NDArray[np.uint16],
+        fill: Fill,
+        targets: Sequence[Target],
+        *,
+        seed: int,
+        image_key: str,
+    ) -> list[SegmentMap | GridMap]:
         """Explain every target.
 
         Args:

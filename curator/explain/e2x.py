@@ -43,8 +43,14 @@ def grid_values(samples: int, grid: Literal["midpoint", "paper"]) -> Weights:
     return ((k + 0.5) / samples if grid == "midpoint" else k / (samples - 1)).astype(np.float32)
 
 
-def permuted_weights(segments: NDArray[np.uint16], samples: int, grid: Literal["midpoint", "paper"], *,
-                     seed: int, image_key: str) -> Weights:
+def permuted_weights(
+    segments: NDArray[np.uint16],
+    samples: int,
+    grid: Literal["midpoint", "paper"],
+    *,
+    seed: int,
+    image_key: str,
+) -> Weights:
     """w (K, M): for each segment a permutation of the grid of its own.
 
     Segment i's permutation orders K numbers drawn by a counter-based generator keyed by (seed, image_key,
@@ -67,8 +73,18 @@ class _WeightedGradients:
         """w (K, M)."""
         raise NotImplementedError
 
-    def explain(self, detector: Detector, image: Tensor, pin: Pin, segments: NDArray[np.uint16], fill: Fill,
-                targets: Sequence[Target], *, seed: int, image_key: str) -> list[SegmentMap | GridMap]:
+    def explain(
+        self,
+        detector: Detector,
+        image: Tensor,
+        pin: Pin,
+        segments: NDArray[np.uint16],
+        fill: Fill,
+        targets: Sequence[Target],
+        *,
+        seed: int,
+        image_key: str,
+    ) -> list[SegmentMap | GridMap]:
         """Explain every target of an image; see `curator.explain.base.Attribution`.
 
         Returns:
@@ -83,20 +99,31 @@ class _WeightedGradients:
         masked = MaskedImages(scores, image, baseline, segments, batch_size=self.options.batch_size)
         w = self.weights(segments, seed=seed, image_key=image_key)  # (K, M)
         trial = w[:_TRIAL_SAMPLES]
-        precision = choose(self.options.precision, detector, image.device,
-                           lambda candidate: masked.mean_products(trial, candidate))
+        precision = choose(
+            self.options.precision,
+            detector,
+            image.device,
+            lambda candidate: masked.mean_products(trial, candidate),
+        )
         phi = masked.mean_products(w, precision)  # (T, M)
         ends = np.stack([np.ones(masked.count), np.zeros(masked.count)]).astype(np.float32)
         full, empty = masked.evaluate(ends, precision)  # F(1), F(0): (T,) each
         if not (np.isfinite(phi).all() and np.isfinite(full).all() and np.isfinite(empty).all()):
-            raise StageError(f"{self.name}: expected finite scores and gradients of {detector.spec}, got nan "
-                             f"or infinity; try --precision fp32 or --target probability")
+            raise StageError(
+                f"{self.name}: expected finite scores and gradients of {detector.spec}, got nan "
+                f"or infinity; try --precision fp32 or --target probability"
+            )
         passes = 2 * len(w) + 2
         return [
-            SegmentMap(phi=phi[t].astype(np.float32), full=float(full[t]), empty=float(empty[t]),
-                       gap=float(full[t] - empty[t] - phi[t].sum()), passes=passes,
-                       evidence=bool(np.abs(phi[t]).max() > EVIDENCE_FLOOR[target.kind]),
-                       extra={"bf16": 1.0} if precision == "bf16" else {})
+            SegmentMap(
+                phi=phi[t].astype(np.float32),
+                full=float(full[t]),
+                empty=float(empty[t]),
+                gap=float(full[t] - empty[t] - phi[t].sum()),
+                passes=passes,
+                evidence=bool(np.abs(phi[t]).max() > EVIDENCE_FLOOR[target.kind]),
+                extra={"bf16": 1.0} if precision == "bf16" else {},
+            )
             for t, target in enumerate(targets)
         ]
 
@@ -108,8 +135,9 @@ class E2X(_WeightedGradients):
 
     def weights(self, segments: NDArray[np.uint16], *, seed: int, image_key: str) -> Weights:
         """w (K, M), see `permuted_weights`."""
-        return permuted_weights(segments, self.options.samples, self.options.grid, seed=seed,
-                                image_key=image_key)
+        return permuted_weights(
+            segments, self.options.samples, self.options.grid, seed=seed, image_key=image_key
+        )
 
 
 class SegmentIntegratedGradients(_WeightedGradients):

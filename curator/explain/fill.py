@@ -141,6 +141,8 @@ def continuous_baseline(fill: Fill, image: Tensor, detector: Detector, *, method
         ConfigError: a hole fill, which has no baseline to interpolate from.
     """
     if not fill.continuous:
-        raise ConfigError(f"{method} fades segments towards a baseline and needs a continuous fill (mean), "
-                          f"got {type(fill).__name__}, which only fills holes")
+        raise ConfigError(
+            f"{method} fades segments towards a baseline and needs a continuous fill (mean), "
+            f"got {type(fill).__name__}, which only fills holes"
+        )
     return fill.baseline(image, detector)

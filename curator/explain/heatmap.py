@@ -33,8 +33,9 @@ def colours(labels: NDArray[np.uint16], phi: Floats) -> NDArray[np.float32]:
     return rgba
 
 
-def overlay(pixels: NDArray[np.uint8], labels: NDArray[np.uint16], phi: Floats, pin: Pin
-            ) -> NDArray[np.uint8]:
+def overlay(
+    pixels: NDArray[np.uint8], labels: NDArray[np.uint16], phi: Floats, pin: Pin
+) -> NDArray[np.uint8]:
     """Lay a density map over an image.
 
     Args:

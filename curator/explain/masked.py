@@ -33,11 +33,20 @@ class MaskedImages:
         InputError: shapes that do not agree.
     """
 
-    def __init__(self, scores: TargetScores, image: Tensor, baseline: Tensor, segments: NDArray[np.uint16], *,
-                 batch_size: int) -> None:
+    def __init__(
+        self,
+        scores: TargetScores,
+        image: Tensor,
+        baseline: Tensor,
+        segments: NDArray[np.uint16],
+        *,
+        batch_size: int,
+    ) -> None:
         if image.shape != baseline.shape or tuple(image.shape[1:]) != segments.shape:
-            raise InputError(f"explain: expected image, baseline and segments of one size, got "
-                             f"{tuple(image.shape)}, {tuple(baseline.shape)} and {segments.shape}")
+            raise InputError(
+                f"explain: expected image, baseline and segments of one size, got "
+                f"{tuple(image.shape)}, {tuple(baseline.shape)} and {segments.shape}"
+            )
         self.scores, self.batch_size = scores, batch_size
         self.baseline, self.difference = baseline, image - baseline
         self.flat = segments.ravel().astype(np.int64)
@@ -65,8 +74,9 @@ class MaskedImages:
                 continue
             summed = values.sum(0)  # masked images do not see each other
             for t in range(len(total)):
-                (gradient,) = torch.autograd.grad(summed[t], u, retain_graph=t + 1 < len(total),
-                                                  allow_unused=True)
+                (gradient,) = torch.autograd.grad(
+                    summed[t], u, retain_graph=t + 1 < len(total), allow_unused=True
+                )
                 if gradient is not None:
                     total[t] += self._segment_sums(gradient)
         return total / len(weights)

@@ -45,8 +45,12 @@ def fast_bf16(device: torch.device, cpuinfo: Path = Path("/proc/cpuinfo")) -> bo
     return "amx_bf16" in cpuinfo.read_text(encoding="utf-8", errors="replace")
 
 
-def choose(wanted: Literal["auto", "fp32", "bf16"], detector: Detector, device: torch.device,
-           attempt: Callable[[Precision], NDArray[np.float64]]) -> Precision:
+def choose(
+    wanted: Literal["auto", "fp32", "bf16"],
+    detector: Detector,
+    device: torch.device,
+    attempt: Callable[[Precision], NDArray[np.float64]],
+) -> Precision:
     """Resolve `wanted` to a precision.
 
     Args:

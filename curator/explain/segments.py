@@ -30,8 +30,12 @@ def picture_box(pin: Pin) -> tuple[int, int, int, int]:
     height, width = pin.image_size
     x1, y1, x2, y2 = pin.to_input(np.array([0.0, 0.0, width, height])).tolist()
     h, w = pin.input_size
-    return (max(0, math.floor(x1 + 0.5)), max(0, math.floor(y1 + 0.5)),
-            min(w, math.floor(x2 + 0.5)), min(h, math.floor(y2 + 0.5)))
+    return (
+        max(0, math.floor(x1 + 0.5)),
+        max(0, math.floor(y1 + 0.5)),
+        min(w, math.floor(x2 + 0.5)),
+        min(h, math.floor(y2 + 0.5)),
+    )
 
 
 def slic_segments(image: Tensor, pin: Pin, count: int) -> NDArray[np.uint16]:
@@ -53,8 +57,10 @@ def slic_segments(image: Tensor, pin: Pin, count: int) -> NDArray[np.uint16]:
     inner = _slic(pixels, wanted)
     found = int(inner.max()) + 1
     if abs(found - wanted) > 0.1 * wanted:  # SLIC's regular start grid seldom gives the number asked for
-        inner = min((inner, _slic(pixels, max(1, round(wanted * wanted / found)))),
-                    key=lambda labels: abs(int(labels.max()) + 1 - wanted))
+        inner = min(
+            (inner, _slic(pixels, max(1, round(wanted * wanted / found)))),
+            key=lambda labels: abs(int(labels.max()) + 1 - wanted),
+        )
     labels = np.full(pin.input_size, inner.max() + 1, dtype=np.uint16)
     labels[y1:y2, x1:x2] = inner
     return labels
@@ -63,8 +69,15 @@ def slic_segments(image: Tensor, pin: Pin, count: int) -> NDArray[np.uint16]:
 def _slic(pixels: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     if count == 1:
         return np.zeros(pixels.shape[:2], dtype=np.int64)
-    labels = slic(pixels, n_segments=count, compactness=_COMPACTNESS, sigma=_SMOOTHING,
-                  max_num_iter=_ITERATIONS, start_label=0, channel_axis=-1)
+    labels = slic(
+        pixels,
+        n_segments=count,
+        compactness=_COMPACTNESS,
+        sigma=_SMOOTHING,
+        max_num_iter=_ITERATIONS,
+        start_label=0,
+        channel_axis=-1,
+    )
     compact: NDArray[np.int64] = np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
     return compact
 

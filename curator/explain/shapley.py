@@ -45,8 +45,9 @@ def exact_values(game: Game, count: int) -> NDArray[np.float64]:
     return phi
 
 
-def permutation_values(game: Game, orders: NDArray[np.int64]
-                       ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def permutation_values(
+    game: Game, orders: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Shapley values by permutations, each walked forwards and backwards (antithetic).
 
     Args:
@@ -78,8 +79,18 @@ class _Shapley:
     def __init__(self, options: AttributionOptions | None = None) -> None:
         self.options = options or AttributionOptions()
 
-    def explain(self, detector: Detector, image: Tensor, pin: Pin, segments: NDArray[np.uint16], fill: Fill,
-                targets: Sequence[Target], *, seed: int, image_key: str) -> list[SegmentMap | GridMap]:
+    def explain(
+        self,
+        detector: Detector,
+        image: Tensor,
+        pin: Pin,
+        segments: NDArray[np.uint16],
+        fill: Fill,
+        targets: Sequence[Target],
+        *,
+        seed: int,
+        image_key: str,
+    ) -> list[SegmentMap | GridMap]:
         """Explain every target of an image, with either kind of fill; see `curator.explain.base.Attribution`.
 
         Raises:
@@ -92,6 +103,7 @@ class _Shapley:
         precision: Precision = "fp32"
         game: Game
         if fill.continuous:
+
             def trial(candidate: Precision) -> NDArray[np.float64]:
                 return masked.evaluate(np.eye(masked.count, dtype=np.float32)[:4], candidate)
 
@@ -106,20 +118,33 @@ class _Shapley:
         phi, error, passes = self._values(game, segments, seed=seed, image_key=image_key)
         full, empty = game(np.stack([np.ones(masked.count, dtype=bool), np.zeros(masked.count, dtype=bool)]))
         return [
-            SegmentMap(phi=phi[t].astype(np.float32), full=float(full[t]), empty=float(empty[t]),
-                       gap=float(full[t] - empty[t] - phi[t].sum()), passes=passes,
-                       evidence=bool(np.abs(phi[t]).max() > EVIDENCE_FLOOR[target.kind]),
-                       extra={} if error is None else {"standard_error": float(error[t].mean())})
+            SegmentMap(
+                phi=phi[t].astype(np.float32),
+                full=float(full[t]),
+                empty=float(empty[t]),
+                gap=float(full[t] - empty[t] - phi[t].sum()),
+                passes=passes,
+                evidence=bool(np.abs(phi[t]).max() > EVIDENCE_FLOOR[target.kind]),
+                extra={} if error is None else {"standard_error": float(error[t].mean())},
+            )
             for t, target in enumerate(targets)
         ]
 
-    def _values(self, game: Game, segments: NDArray[np.uint16], *, seed: int, image_key: str
-                ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, int]:
+    def _values(
+        self, game: Game, segments: NDArray[np.uint16], *, seed: int, image_key: str
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, int]:
         raise NotImplementedError
 
 
-def _hole_game(scores: TargetScores, image: Tensor, segments: NDArray[np.uint16], fill: HoleFill, seed: int,
-               batch_size: int, precision: Precision) -> Game:
+def _hole_game(
+    scores: TargetScores,
+    image: Tensor,
+    segments: NDArray[np.uint16],
+    fill: HoleFill,
+    seed: int,
+    batch_size: int,
+    precision: Precision,
+) -> Game:
     """Hidden segments are one hole, filled at once."""
     labels = torch.from_numpy(segments.astype(np.int64)).to(image.device)
 
@@ -141,12 +166,15 @@ class ExactShapley(_Shapley):
 
     name = "shapley"
 
-    def _values(self, game: Game, segments: NDArray[np.uint16], *, seed: int, image_key: str
-                ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, int]:
+    def _values(
+        self, game: Game, segments: NDArray[np.uint16], *, seed: int, image_key: str
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, int]:
         count = int(segments.max()) + 1
         if count > LIMIT:
-            raise ConfigError(f"--method shapley: expected at most {LIMIT} segments, got {count}; use fewer "
-                              f"--segments, or --method permutation")
+            raise ConfigError(
+                f"--method shapley: expected at most {LIMIT} segments, got {count}; use fewer "
+                f"--segments, or --method permutation"
+            )
         return exact_values(game, count), None, 2**count
 
 
@@ -155,8 +183,9 @@ class PermutationShapley(_Shapley):
 
     name = "permutation"
 
-    def _values(self, game: Game, segments: NDArray[np.uint16], *, seed: int, image_key: str
-                ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, int]:
+    def _values(
+        self, game: Game, segments: NDArray[np.uint16], *, seed: int, image_key: str
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, int]:
         samples, count = self.options.samples, int(segments.max()) + 1
         draws = keyed_draws(segments, samples, self.name, seed, image_key)  # (K, M)
         phi, error = permutation_values(game, np.argsort(draws, axis=1, kind="stable"))

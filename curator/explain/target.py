@@ -33,8 +33,9 @@ class TargetScores:
         for target in targets:
             if not 0 <= target.label < len(detector.classes) or target.candidate < 0:
                 last = len(detector.classes) - 1
-                raise InputError(f"explain: expected a class of 0 to {last} and a candidate of at least 0, "
-                                 f"got {target}")
+                raise InputError(
+                    f"explain: expected a class of 0 to {last} and a candidate of at least 0, got {target}"
+                )
         self.targets = tuple(targets)
         self._detector, self._pin = detector, pin
         unique = sorted({target.candidate for target in targets})
@@ -56,12 +57,15 @@ class TargetScores:
         if not self._log_odds.any():
             return self._pick(candidates.scores)
         if candidates.log_odds is None:
-            raise ConfigError(f"--target log_odds: {self._detector.spec} gives probabilities alone, from "
-                              f"which log-odds cannot be had back; use --target probability")
+            raise ConfigError(
+                f"--target log_odds: {self._detector.spec} gives probabilities alone, from "
+                f"which log-odds cannot be had back; use --target probability"
+            )
         if self._log_odds.all():
             return self._pick(candidates.log_odds)
-        return torch.where(self._log_odds.to(u.device), self._pick(candidates.log_odds),
-                           self._pick(candidates.scores))
+        return torch.where(
+            self._log_odds.to(u.device), self._pick(candidates.log_odds), self._pick(candidates.scores)
+        )
 
     def _pick(self, values: Tensor) -> Tensor:
         """values (B, q, K) -> (B, T)."""

@@ -99,7 +99,7 @@ def _steps(data: Path, out: Path, page: Path, seed: int, device: str) -> list[St
         ("explain", ExplainConfig(samples=8, segments=120, successes=8, **common)),
         ("index", IndexConfig(**common)),
         ("query", QueryConfig(budget=BUDGET, **common)),
-        ("synthesize", SynthesizeConfig(selection="query", budget=24, **common)),
+        ("synthesize", SynthesizeConfig(selection="query", budget=BUDGET, **common)),
         (
             "export",
             ExportConfig(
@@ -110,7 +110,7 @@ def _steps(data: Path, out: Path, page: Path, seed: int, device: str) -> list[St
             "verify",
             VerifyConfig(
                 name="demo",
-                arms=("nothing", "random", "query"),
+                arms=("nothing", "random", "query", "synthesis"),
                 budget=BUDGET,
                 seeds=(seed,),
                 steps=120,

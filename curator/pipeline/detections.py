@@ -89,16 +89,21 @@ class DetectWork:
         """Load the detector."""
         return load_detector(self.spec, device)
 
-    def process(self, state: Detector, batch: Sequence[ImageRecord]
-                ) -> list[tuple[Detections, Pin] | Exception]:
+    def process(
+        self, state: Detector, batch: Sequence[ImageRecord]
+    ) -> list[tuple[Detections, Pin] | Exception]:
         """Decode and detect; an unreadable image gives its error."""
         results: list[tuple[Detections, Pin] | Exception] = []
         with ThreadPoolExecutor(DECODERS, "decode") as pool:
             decoded = [pool.submit(_decode, item) for item in batch]
             for start in range(0, len(decoded), self.chunk):
-                images = [future.result() for future in decoded[start:start + self.chunk]]
-                found = iter(state.predict([image for image in images if isinstance(image, Tensor)],
-                                           score_threshold=self.score_floor))
+                images = [future.result() for future in decoded[start : start + self.chunk]]
+                found = iter(
+                    state.predict(
+                        [image for image in images if isinstance(image, Tensor)],
+                        score_threshold=self.score_floor,
+                    )
+                )
                 results += [next(found) if isinstance(image, Tensor) else image for image in images]
         return results
 
@@ -124,33 +129,62 @@ def detect(store: Store, config: DetectConfig, *, executor: Executor | None = No
     detector = load_detector(config.detector, config.device)
     images = {image.id: image for role in roles for image in store.images(reader="detect", role=role)}
     items = [images[i] for i in sorted(images)]
-    work = DetectWork(spec=config.detector, fingerprint=detector.fingerprint, score_floor=config.score_floor,
-                      chunk=config.batch_size, batch_size=CHUNKS * config.batch_size)
+    work = DetectWork(
+        spec=config.detector,
+        fingerprint=detector.fingerprint,
+        score_floor=config.score_floor,
+        chunk=config.batch_size,
+        batch_size=CHUNKS * config.batch_size,
+    )
     with recorded_run(store, STAGE, config, models=(detector.fingerprint,)) as (run_id, counts):
         model_id = store.put_model(config.detector, detector.fingerprint, detector.classes)
 
         def save(done: Done) -> None:
             detections, pin = done.value
-            store.put_detections(run_id, [DetectionSet(image_id=done.item.id, model_id=model_id,
-                                                       detections=detections, pin=pin, key=done.key)])
+            store.put_detections(
+                run_id,
+                [
+                    DetectionSet(
+                        image_id=done.item.id, model_id=model_id, detections=detections, pin=pin, key=done.key
+                    )
+                ],
+            )
 
-        result = run_items(store, run_id, counts, stage=STAGE, work=work, items=items, save=save,
-                           image_id=lambda image: image.id, describe=lambda image: image.uri,
-                           device=config.device, executor=executor)
+        result = run_items(
+            store,
+            run_id,
+            counts,
+            stage=STAGE,
+            work=work,
+            items=items,
+            save=save,
+            image_id=lambda image: image.id,
+            describe=lambda image: image.uri,
+            device=config.device,
+            executor=executor,
+        )
         per_class = count_classes(store, model_id, detector.classes, [image.id for image in items])
-    return replace(result, summary={
-        "model": model_id, "detector": config.detector, "fingerprint": detector.fingerprint,
-        "classes": list(detector.classes), "images": len(items), "detections": sum(per_class.values()),
-        "per_class": per_class,
-    })
+    return replace(
+        result,
+        summary={
+            "model": model_id,
+            "detector": config.detector,
+            "fingerprint": detector.fingerprint,
+            "classes": list(detector.classes),
+            "images": len(items),
+            "detections": sum(per_class.values()),
+            "per_class": per_class,
+        },
+    )
 
 
-def count_classes(store: Store, model_id: int, classes: Sequence[str], image_ids: Sequence[int]
-                  ) -> dict[str, int]:
+def count_classes(
+    store: Store, model_id: int, classes: Sequence[str], image_ids: Sequence[int]
+) -> dict[str, int]:
     """Stored detections per class name, classes that never fired left out."""
     counts = np.zeros(len(classes), np.int64)
     for start in range(0, len(image_ids), 1000):
-        for found in store.detections(model_id, image_ids[start:start + 1000]).values():
+        for found in store.detections(model_id, image_ids[start : start + 1000]).values():
             counts += np.bincount(found.detections.labels, minlength=len(classes))
     return {name: int(count) for name, count in zip(classes, counts, strict=True) if count}
 
@@ -158,7 +192,10 @@ def count_classes(store: Store, model_id: int, classes: Sequence[str], image_ids
 def _roles(names: Sequence[str]) -> list[Role]:
     known = [role for role in ROLES if role != "holdout"]
     for name in names:
-        require(name in known, f"--role: expected some of {', '.join(known)}, got {name!r}"
-                + (" (only `curator verify` may look at the holdout)" if name == "holdout" else ""))
+        require(
+            name in known,
+            f"--role: expected some of {', '.join(known)}, got {name!r}"
+            + (" (only `curator verify` may look at the holdout)" if name == "holdout" else ""),
+        )
     require(bool(names), f"--role: expected at least one of {', '.join(known)}")
     return [role for role in known if role in names]

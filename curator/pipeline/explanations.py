@@ -84,24 +84,48 @@ class ExplainWork:
 
     def key(self, item: ExplainItem) -> str:
         """Content key of an image's explanations."""
-        return content_key(STAGE, self._settings(), item.image.sha256, item.pin.to_json(),
-                           [outcome.key for outcome in item.outcomes])
+        return content_key(
+            STAGE,
+            self._settings(),
+            item.image.sha256,
+            item.pin.to_json(),
+            [outcome.key for outcome in item.outcomes],
+        )
 
     def segmentation_key(self, item: ExplainItem) -> str:
         """Content key of the image's segments."""
         pin = item.pin
-        return content_key("segments", SEGMENTS_VERSION, item.image.sha256, pin.input_size, pin.scale,
-                           pin.offset, self.fingerprint, self.config.segments)
+        return content_key(
+            "segments",
+            SEGMENTS_VERSION,
+            item.image.sha256,
+            pin.input_size,
+            pin.scale,
+            pin.offset,
+            self.fingerprint,
+            self.config.segments,
+        )
 
     def attribution_key(self, item: ExplainItem, outcome: Outcome) -> str:
         """Content key of one outcome's attribution."""
-        return content_key("attribution", self._settings(), item.image.sha256, item.pin.to_json(),
-                           outcome.key)
+        return content_key(
+            "attribution", self._settings(), item.image.sha256, item.pin.to_json(), outcome.key
+        )
 
     def _settings(self) -> tuple[object, ...]:
         c = self.config
-        return (STAGE_VERSION, self.fingerprint, c.method, c.samples, c.segments, c.grid, c.target, c.fill,
-                c.precision, c.seed)
+        return (
+            STAGE_VERSION,
+            self.fingerprint,
+            c.method,
+            c.samples,
+            c.segments,
+            c.grid,
+            c.target,
+            c.fill,
+            c.precision,
+            c.seed,
+        )
 
     def setup(self, device: str) -> tuple[Detector, AttributionMethod, Fill]:
         """Load the detector, the method and its fill.
@@ -111,18 +135,22 @@ class ExplainWork:
             RegistryError, ConfigError: unknown method, or a fill that does not fit it.
         """
         c = self.config
-        options = AttributionOptions(samples=c.samples, grid=c.grid, batch_size=c.batch_size,
-                                     precision=c.precision)
+        options = AttributionOptions(
+            samples=c.samples, grid=c.grid, batch_size=c.batch_size, precision=c.precision
+        )
         method = ATTRIBUTIONS.load(c.method)(options)
         detector = load_detector(self.spec, device)
         if detector.fingerprint != self.fingerprint:
-            raise InputError(f"{self.spec}: expected the weights whose failures are stored "
-                             f"({self.fingerprint[:12]}), got {detector.fingerprint[:12]}; run curator "
-                             f"detect and curator diagnose again")
+            raise InputError(
+                f"{self.spec}: expected the weights whose failures are stored "
+                f"({self.fingerprint[:12]}), got {detector.fingerprint[:12]}; run curator "
+                f"detect and curator diagnose again"
+            )
         return detector, method, make_fill(c.fill, detector, method=c.method, continuous=method.continuous)
 
-    def process(self, state: tuple[Detector, AttributionMethod, Fill], batch: Sequence[ExplainItem]
-                ) -> list[ExplainedImage | Exception]:
+    def process(
+        self, state: tuple[Detector, AttributionMethod, Fill], batch: Sequence[ExplainItem]
+    ) -> list[ExplainedImage | Exception]:
         """Explain images one after the other; an image's own trouble is returned."""
         results: list[ExplainedImage | Exception] = []
         for item in batch:
@@ -132,18 +160,30 @@ class ExplainWork:
                 results.append(error)
         return results
 
-    def _explain(self, detector: Detector, method: AttributionMethod, fill: Fill, item: ExplainItem
-                 ) -> ExplainedImage:
+    def _explain(
+        self, detector: Detector, method: AttributionMethod, fill: Fill, item: ExplainItem
+    ) -> ExplainedImage:
         stored = image_tensor(read_pixels(item.image.uri, item.image.sha256))
         image = detector.prepare(stored, item.pin)
         labels = slic_segments(image, item.pin, self.config.segments)
-        targets = [Target(candidate=o.target.candidate, label=o.target.label, kind=self.config.target)
-                   for o in item.outcomes]
-        maps = method.explain(detector, image, item.pin, labels, fill, targets, seed=self.config.seed,
-                              image_key=item.image.sha256)
+        targets = [
+            Target(candidate=o.target.candidate, label=o.target.label, kind=self.config.target)
+            for o in item.outcomes
+        ]
+        maps = method.explain(
+            detector,
+            image,
+            item.pin,
+            labels,
+            fill,
+            targets,
+            seed=self.config.seed,
+            image_key=item.image.sha256,
+        )
         regions = tuple(
             tuple(find_regions(labels, explained, item.pin, kind=outcome.kind, box=outcome.box))
-            if isinstance(explained, SegmentMap) else ()
+            if isinstance(explained, SegmentMap)
+            else ()
             for outcome, explained in zip(item.outcomes, maps, strict=True)
         )
         return ExplainedImage(labels, tuple(maps), regions)
@@ -171,15 +211,29 @@ def explain(store: Store, config: ExplainConfig, *, executor: Executor | None = 
             _save(store, run_id, work, result.item, result.value)
             explained += len(result.item.outcomes)
 
-        result = run_items(store, run_id, counts, stage=STAGE, work=work, items=items, save=save,
-                           image_id=lambda item: item.image.id, describe=lambda item: item.image.uri,
-                           device=config.device, executor=executor)
+        result = run_items(
+            store,
+            run_id,
+            counts,
+            stage=STAGE,
+            work=work,
+            items=items,
+            save=save,
+            image_id=lambda item: item.image.id,
+            describe=lambda item: item.image.uri,
+            device=config.device,
+            executor=executor,
+        )
         seconds = time.monotonic() - start
         groups = group_outcomes(outcomes)
         if groups != store.groups():
             store.put_groups(run_id, groups)
-        result.summary.update(_summary(store, config, chosen), groups=len(groups), seconds=round(seconds, 3),
-                              seconds_per_outcome=round(seconds / explained, 4) if explained else None)
+        result.summary.update(
+            _summary(store, config, chosen),
+            groups=len(groups),
+            seconds=round(seconds, 3),
+            seconds_per_outcome=round(seconds / explained, 4) if explained else None,
+        )
     return result
 
 
@@ -226,27 +280,41 @@ def _items(store: Store, model_id: int, outcomes: Sequence[Outcome]) -> list[Exp
         part = ids[start : start + _PINS_AT_ONCE]
         images = {image.id: image for image in store.images(reader="explain", ids=part)}
         found = store.detections(model_id, part)
-        items += [ExplainItem(images[i], found[i].pin, tuple(sorted(by_image[i], key=lambda o: o.key)))
-                  for i in part]
+        items += [
+            ExplainItem(images[i], found[i].pin, tuple(sorted(by_image[i], key=lambda o: o.key)))
+            for i in part
+        ]
     return items
 
 
 def _save(store: Store, run_id: int, work: ExplainWork, item: ExplainItem, value: ExplainedImage) -> None:
     segmentation = store.put_segmentation(
-        Segmentation(image_id=item.image.id, labels=value.labels, key=work.segmentation_key(item)))
+        Segmentation(image_id=item.image.id, labels=value.labels, key=work.segmentation_key(item))
+    )
     attributions = [
-        Attribution(outcome_id=cast(int, outcome.id), method=work.config.method, map=explained,
-                    key=work.attribution_key(item, outcome),
-                    segmentation_id=segmentation if isinstance(explained, SegmentMap) else None)
+        Attribution(
+            outcome_id=cast(int, outcome.id),
+            method=work.config.method,
+            map=explained,
+            key=work.attribution_key(item, outcome),
+            segmentation_id=segmentation if isinstance(explained, SegmentMap) else None,
+        )
         for outcome, explained in zip(item.outcomes, value.maps, strict=True)
     ]
     ids = store.put_attributions(run_id, attributions)
-    store.put_regions(run_id, [
-        draft.stored(attribution_id=number, attribution_key=attribution.key,
-                     outcome_id=attribution.outcome_id, image_id=item.image.id)
-        for number, attribution, drafts in zip(ids, attributions, value.regions, strict=True)
-        for draft in drafts
-    ])
+    store.put_regions(
+        run_id,
+        [
+            draft.stored(
+                attribution_id=number,
+                attribution_key=attribution.key,
+                outcome_id=attribution.outcome_id,
+                image_id=item.image.id,
+            )
+            for number, attribution, drafts in zip(ids, attributions, value.regions, strict=True)
+            for draft in drafts
+        ],
+    )
 
 
 def _summary(store: Store, config: ExplainConfig, chosen: Sequence[Outcome]) -> dict[str, Any]:

@@ -128,7 +128,9 @@ def dataset_name(path: Path) -> str:
     return folder.name or "dataset"
 
 
-def _part(items: Iterable[LabelledImage | Broken], low: float, high: float) -> Iterator[LabelledImage | Broken]:
+def _part(
+    items: Iterable[LabelledImage | Broken], low: float, high: float
+) -> Iterator[LabelledImage | Broken]:
     """The items whose names hash into [low, high)."""
     for item in items:
         digest = hashlib.sha256(Path(item.name).name.encode()).digest()

@@ -8,26 +8,26 @@ pool is scored in chunks, so memory does not grow with it.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from curator.boxes import iou
 from curator.config import IndexConfig, QueryConfig
 from curator.errors import InputError
 from curator.jobs.base import Executor
+from curator.pipeline.index_work import STAGE as INDEX
 from curator.pipeline.selectors import FailureSelector
 from curator.pipeline.stage import StageResult, recorded_run
-from curator.pipeline.vectors import STAGE as INDEX
+from curator.pipeline.tables import best_overlap, box_table, region_table, rows_by_image, twins
 from curator.pipeline.vectors import newest_model, vector_space
-from curator.query import BoxTable, ContrastiveQuery, Examples, SimilarityQuery, fit_queries
+from curator.query.base import BoxTable, ContrastiveQuery, Examples, SimilarityQuery
+from curator.query.contrast import fit_queries
 from curator.select import Answer, select
 from store.errors import NotFoundError
 from store.keys import content_key
-from store.records import ItemStatus, ModelRecord, Outcome, Selection, VectorBlock
+from store.records import ItemStatus, ModelRecord, Outcome, Selection
 
 if TYPE_CHECKING:
     from store.store import Store
@@ -38,7 +38,6 @@ CHUNK = 1000  # pool images scored at a time
 TWIN = 0.5  # IoU at which a mined image's candidate, window or cell shows the failure too
 TWIN_REGION = 0.35  # the same for a culprit region, whose outline is rough
 CLEAR = 0.2  # IoU below which it shows something else
-EVIDENT = 0.4  # IoU at which a candidate's score is evidence about a box
 DIVERSITY = 0.15  # strength of it within a group
 DEPTH = 6  # answers kept per group, in budgets
 
@@ -58,9 +57,17 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
     failures, outcomes, model = _failures(store, config)
     pool = store.image_ids(role="pool")
     space, views = ("", []) if config.method == "random" else _indexed(store, config, model)
-    key = content_key(STAGE, STAGE_VERSION, config.results(), model.fingerprint, space,
-                      sorted(outcome.key for outcome in outcomes), sorted(outcome.key for outcome in failures),
-                      _sha256(store, pool), _sha256(store, store.image_ids(role="train")))
+    key = content_key(
+        STAGE,
+        STAGE_VERSION,
+        config.results(),
+        model.fingerprint,
+        space,
+        sorted(outcome.key for outcome in outcomes),
+        sorted(outcome.key for outcome in failures),
+        _sha256(store, pool),
+        _sha256(store, store.image_ids(role="train")),
+    )
     with recorded_run(store, STAGE, config, models=[model.fingerprint]) as (run_id, counts):
         selection = _stored(store, config.name, key)
         counts.update(done=int(selection is None), skipped=int(selection is not None), failed=0)
@@ -70,8 +77,13 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
                 store.put_selection(run_id, selection)
                 store.record_items(run_id, [ItemStatus(key=key, status="done")])
         store.set_current(STAGE, [key], run_id=run_id)
-    return StageResult(stage=STAGE, run_id=run_id, done=counts["done"], skipped=counts["skipped"],
-                       summary=_summary(store, selection))
+    return StageResult(
+        stage=STAGE,
+        run_id=run_id,
+        done=counts["done"],
+        skipped=counts["skipped"],
+        summary=_summary(store, selection),
+    )
 
 
 def _failures(store: Store, config: QueryConfig) -> tuple[list[Outcome], list[Outcome], ModelRecord]:
@@ -83,8 +95,10 @@ def _failures(store: Store, config: QueryConfig) -> tuple[list[Outcome], list[Ou
         raise InputError("query: expected diagnosed outcomes, got none; run: curator diagnose")
     if not failures:
         kinds = sorted({f"{o.kind}:{o.cause}" for o in outcomes if o.kind != "TP"})
-        raise InputError(f"query: no failure matches {config.failures!r}; there are {', '.join(kinds) or 'none'} "
-                         "(curator diagnose lists them)")
+        raise InputError(
+            f"query: no failure matches {config.failures!r}; there are {', '.join(kinds) or 'none'} "
+            "(curator diagnose lists them)"
+        )
     return failures, outcomes, model
 
 
@@ -96,10 +110,14 @@ def _indexed(store: Store, config: QueryConfig, model: ModelRecord) -> tuple[str
             known = store.views(space)
             if known:
                 if config.view != "auto" and config.view not in known:
-                    raise InputError(f"--view: expected auto or one of {', '.join(known)}, got {config.view!r}")
+                    raise InputError(
+                        f"--view: expected auto or one of {', '.join(known)}, got {config.view!r}"
+                    )
                 return space, known if config.view == "auto" else [config.view]
-    raise InputError(f"query: this detector's failures and pool have no {config.embedder!r} vectors yet; "
-                     "run: curator index")
+    raise InputError(
+        f"query: this detector's failures and pool have no {config.embedder!r} vectors yet; "
+        "run: curator index"
+    )
 
 
 def _sha256(store: Store, ids: Sequence[int]) -> str:
@@ -114,8 +132,16 @@ def _stored(store: Store, name: str, key: str) -> Selection | None:
     return selection if selection.key == key else None
 
 
-def _select(store: Store, config: QueryConfig, key: str, failures: Sequence[Outcome], outcomes: Sequence[Outcome],
-            pool: Sequence[int], space: str, views: Sequence[str]) -> Selection:
+def _select(
+    store: Store,
+    config: QueryConfig,
+    key: str,
+    failures: Sequence[Outcome],
+    outcomes: Sequence[Outcome],
+    pool: Sequence[int],
+    space: str,
+    views: Sequence[str],
+) -> Selection:
     strength, floors = 0.0, None
     if config.method == "random":
         groups: list[dict[str, Any]] = [{"name": "random", "failures": len(failures)}]
@@ -131,15 +157,27 @@ def _select(store: Store, config: QueryConfig, key: str, failures: Sequence[Outc
     train = store.image_ids(role="train")
     known = store.near_duplicates([a.image_id for a in _first(answers)], train) if train else {}
     answers = {name: [a for a in found if a.image_id not in known] for name, found in answers.items()}
-    hits, warnings = select(answers, weights, config.budget, leaks=store.leaks, duplicates=store.near_duplicates,
-                            floors=floors, strength=strength)
+    hits, warnings = select(
+        answers,
+        weights,
+        config.budget,
+        leaks=store.leaks,
+        duplicates=store.near_duplicates,
+        floors=floors,
+        strength=strength,
+    )
     if known:
         warnings.append(f"{len(known)} answers passed over: the training set has them already")
     for group in groups:
         group["hits"] = sum(hit.group == group["name"] for hit in hits)
     arm = "query" if config.method == "contrastive" else config.method
-    return Selection(name=config.name, arm=arm, hits=tuple(hits), key=key,
-                     config={**config.everything(), "groups": groups, "warnings": warnings})
+    return Selection(
+        name=config.name,
+        arm=arm,
+        hits=tuple(hits),
+        key=key,
+        config={**config.everything(), "groups": groups, "warnings": warnings},
+    )
 
 
 def _first(answers: Mapping[str, Sequence[Answer]]) -> list[Answer]:
@@ -148,24 +186,43 @@ def _first(answers: Mapping[str, Sequence[Answer]]) -> list[Answer]:
 
 def _random(pool: Sequence[int], seed: int) -> list[Answer]:
     order = np.random.default_rng(seed).permutation(np.array(sorted(pool), dtype=np.int64))
-    return [Answer(image_id=int(i), score=0.0, box=(0.0, 0.0, 0.0, 0.0), vector_id=None, outcome_id=None,
-                   vector=np.zeros(1)) for i in order]
+    return [
+        Answer(
+            image_id=int(i),
+            score=0.0,
+            box=(0.0, 0.0, 0.0, 0.0),
+            vector_id=None,
+            outcome_id=None,
+            vector=np.zeros(1),
+        )
+        for i in order
+    ]
 
 
 # ---------------------------------------------------------------- what is asked
 
 
-def _queries(store: Store, config: QueryConfig, failures: Sequence[Outcome], outcomes: Sequence[Outcome],
-             space: str, views: Sequence[str]) -> list[Query]:
+def _queries(
+    store: Store,
+    config: QueryConfig,
+    failures: Sequence[Outcome],
+    outcomes: Sequence[Outcome],
+    space: str,
+    views: Sequence[str],
+) -> list[Query]:
     """One or more queries per kind of failure, from the mined images' vectors."""
     mined = store.image_ids(role="mine")
-    table = _table(store, space, views, mined, ("outcome", "candidate", "cell"))
-    regions = _regions(store, space, mined, {o.id for o in outcomes if o.kind != "TP"}) if "object" in views else None
+    table = box_table(store, space, views, mined, ("outcome", "candidate", "cell"))
+    regions = (
+        region_table(store, space, mined, {o.id for o in outcomes if o.kind != "TP"})
+        if "object" in views
+        else None
+    )
     offered = table.outcome_ids < 0
     wrong = [o for o in outcomes if o.kind != "TP"]
-    near = _overlap(table, [o.image_id for o in wrong], [o.box for o in wrong], _ids(wrong))[0] >= CLEAR
+    near = best_overlap(table, [o.image_id for o in wrong], [o.box for o in wrong], _ids(wrong))[0] >= CLEAR
     if regions is not None:
-        near |= _overlap(table, regions.image_ids, regions.boxes, regions.outcome_ids)[0] >= CLEAR
+        near |= best_overlap(table, regions.image_ids, regions.boxes, regions.outcome_ids)[0] >= CLEAR
     right = np.isin(table.outcome_ids, _ids([o for o in outcomes if o.kind == "TP"]))
     negatives = table.take((offered & ~near) | right)
     queries: list[Query] = []
@@ -179,72 +236,33 @@ def _queries(store: Store, config: QueryConfig, failures: Sequence[Outcome], out
             queries.append(SimilarityQuery.fit(own, negatives, name=kind, view=view))
             continue
         candidates = table.take(offered)
-        examples = [Examples(source="box", table=own, twins=_twins(candidates, own, TWIN))]
+        examples = [Examples(source="box", table=own, twins=twins(candidates, own, TWIN))]
         if regions is not None:
             blamed = regions.take(np.isin(regions.outcome_ids, _ids(asked)))
             if len(blamed):
-                examples.append(Examples(source="culprit", table=blamed, twins=_twins(candidates, blamed, TWIN_REGION)))
+                examples.append(
+                    Examples(source="culprit", table=blamed, twins=twins(candidates, blamed, TWIN_REGION))
+                )
         queries += fit_queries(examples, negatives, candidates, kind=kind, views=views)
     if not queries:
         raise InputError("query: the failures have no vectors yet; run: curator index")
     return queries
 
 
-def _regions(store: Store, space: str, mined: Sequence[int], failures: set[int | None]) -> BoxTable | None:
-    """Culprit regions of explained failures."""
-    block = store.vectors(space, "object", image_ids=mined, source=("region",))
-    rows = [i for i, owner in enumerate(block.owners) if owner.outcome_id in failures]
-    if not rows:
-        return None
-    owners = [block.owners[i] for i in rows]
-    return BoxTable(image_ids=np.array([o.image_id for o in owners], dtype=np.int64), ids=block.ids[rows],
-                    boxes=np.array([o.box for o in owners], dtype=np.float32),
-                    outcome_ids=np.array([o.outcome_id for o in owners], dtype=np.int64),
-                    evidence=np.zeros(len(rows), np.float32), views={"object": block.vectors[rows]})
-
-
-def _twins(offered: BoxTable, own: BoxTable, least: float) -> BoxTable:
-    """Offered boxes that overlap a row of `own`, with its outcome id."""
-    best, whose = _overlap(offered, own.image_ids, own.boxes, own.outcome_ids)
-    rows = np.flatnonzero(best >= least)
-    return replace(offered.take(rows), outcome_ids=whose[rows])
-
-
-def _overlap(table: BoxTable, image_ids: Iterable[int], boxes: Sequence[Any] | NDArray[np.float32],
-             labels: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Per row of the table the best IoU with a box on the same image, and that box's label (-1: none)."""
-    best, whose = np.zeros(len(table)), np.full(len(table), -1, np.int64)
-    places: dict[int, list[int]] = {}
-    for place, image in enumerate(image_ids):
-        places.setdefault(int(image), []).append(place)
-    for rows in _by_image(table.image_ids):
-        own = places.get(int(table.image_ids[rows[0]]))
-        if own:
-            overlap = iou(table.boxes[rows], [boxes[place] for place in own])
-            best[rows] = overlap.max(1)
-            whose[rows] = labels[own][overlap.argmax(1)]
-    return best, whose
-
-
 def _ids(outcomes: Sequence[Outcome]) -> NDArray[np.int64]:
     return np.array([outcome.id for outcome in outcomes], dtype=np.int64)
-
-
-def _by_image(image_ids: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Row indices of each image."""
-    order = np.argsort(image_ids, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(image_ids[order])) + 1) if len(order) else []
 
 
 # ---------------------------------------------------------------- what the pool answers
 
 
-def _answers(store: Store, queries: Sequence[Query], pool: Sequence[int], space: str, views: Sequence[str],
-             most: int) -> dict[str, list[Answer]]:
+def _answers(
+    store: Store, queries: Sequence[Query], pool: Sequence[int], space: str, views: Sequence[str], most: int
+) -> dict[str, list[Answer]]:
     """The pool's best `most` images per query, each by its best box."""
     kept: dict[str, list[tuple[float, int, Answer]]] = {q.name: [] for q in queries}
     for start in range(0, len(pool), CHUNK):
-        table = _table(store, space, views, pool[start : start + CHUNK], ("candidate", "cell"))
+        table = box_table(store, space, views, pool[start : start + CHUNK], ("candidate", "cell"))
         for q in queries:
             for entry in _best_boxes(q, table):
                 if len(kept[q.name]) < most:
@@ -253,71 +271,53 @@ def _answers(store: Store, queries: Sequence[Query], pool: Sequence[int], space:
                     heapq.heapreplace(kept[q.name], entry)
     if not any(kept.values()):
         raise InputError("query: no pool image has vectors yet; run: curator index")
-    return {name: [a for _, _, a in sorted(found, key=lambda e: (-e[0], -e[1]))] for name, found in kept.items()}
+    return {
+        name: [a for _, _, a in sorted(found, key=lambda e: (-e[0], -e[1]))] for name, found in kept.items()
+    }
 
 
 def _best_boxes(q: Query, table: BoxTable) -> Iterator[tuple[float, int, Answer]]:
     if not len(table):
         return
     scores = q.score(table)
-    rows = np.array([own[np.argmax(scores[own])] for own in _by_image(table.image_ids)])
+    rows = np.array([own[np.argmax(scores[own])] for own in rows_by_image(table.image_ids)])
     rows = rows[np.isfinite(scores[rows])]
     best = table.take(rows)
     nearest, vectors = q.nearest(best), q.vectors(best)
     for i, row in enumerate(rows):
         x1, y1, x2, y2 = (float(v) for v in best.boxes[i])
         image = int(best.image_ids[i])
-        yield float(scores[row]), -image, Answer(
-            image_id=image, score=float(scores[row]), box=(x1, y1, x2, y2), vector_id=int(best.ids[i]),
-            outcome_id=int(nearest[i]), vector=vectors[i])
-
-
-def _table(store: Store, space: str, views: Sequence[str], image_ids: Sequence[int], sources: Sequence[str]
-           ) -> BoxTable:
-    """The boxes of images with their vectors; an image's own vector is repeated for each of its boxes."""
-    blocks = {view: store.vectors(space, view, image_ids=image_ids, source=sources)
-              for view in views if view != "image"}
-    first = next(iter(blocks.values()), None)
-    if first is None:
-        first = store.vectors(space, "object", image_ids=image_ids, source=sources)
-    for view, block in blocks.items():
-        if len(block.owners) != len(first.owners):
-            raise InputError(f"query: view {view!r} holds {len(block.owners)} vectors where {len(first.owners)} "
-                             "were expected; run: curator index")
-    found = {view: block.vectors for view, block in blocks.items()}
-    images = np.array([owner.image_id for owner in first.owners], dtype=np.int64)
-    if "image" in views:
-        found["image"] = _spread(store.vectors(space, "image", image_ids=image_ids, source=("image",)), images)
-    boxes = np.array([o.box for o in first.owners], dtype=np.float32).reshape(-1, 4)
-    return BoxTable(image_ids=images, boxes=boxes, ids=first.ids, views=found, evidence=_evidence(images, boxes, first),
-                    outcome_ids=np.array([o.outcome_id or -1 for o in first.owners], dtype=np.int64))
-
-
-def _evidence(images: NDArray[np.int64], boxes: NDArray[np.float32], block: VectorBlock) -> NDArray[np.float32]:
-    """Per box the log-odds of the best candidate that overlaps it."""
-    candidate = np.array([o.source == "candidate" for o in block.owners], dtype=bool)
-    score = np.clip(np.array([o.score for o in block.owners]), 1e-4, 1 - 1e-4)
-    odds = np.log(score / (1 - score))
-    evidence = np.full(len(images), np.log(1e-4), dtype=np.float32)
-    for rows in _by_image(images):
-        own = rows[candidate[rows]]
-        if len(own):
-            overlap = iou(boxes[rows], boxes[own]) >= EVIDENT
-            evidence[rows] = np.where(overlap, odds[own], evidence[rows, None]).max(1)
-    return evidence
-
-
-def _spread(block: VectorBlock, images: NDArray[np.int64]) -> NDArray[np.float32]:
-    own = np.array([owner.image_id for owner in block.owners], dtype=np.int64)
-    order = np.argsort(own, kind="stable")
-    return block.vectors[order[np.searchsorted(own[order], images)]]
+        yield (
+            float(scores[row]),
+            -image,
+            Answer(
+                image_id=image,
+                score=float(scores[row]),
+                box=(x1, y1, x2, y2),
+                vector_id=int(best.ids[i]),
+                outcome_id=int(nearest[i]),
+                vector=vectors[i],
+            ),
+        )
 
 
 def _summary(store: Store, selection: Selection) -> dict[str, Any]:
     uris = {i.id: i.uri for i in store.images(reader="query", ids=list(selection.image_ids))}
     return {
-        "selection": selection.name, "arm": selection.arm, "groups": selection.config["groups"],
+        "selection": selection.name,
+        "arm": selection.arm,
+        "groups": selection.config["groups"],
         "warnings": selection.config["warnings"],
-        "hits": [{"rank": h.rank, "image": h.image_id, "uri": uris.get(h.image_id, ""), "score": round(h.score, 4),
-                  "group": h.group, "outcome": h.outcome_id, "box": list(h.box)} for h in selection.hits],
+        "hits": [
+            {
+                "rank": h.rank,
+                "image": h.image_id,
+                "uri": uris.get(h.image_id, ""),
+                "score": round(h.score, 4),
+                "group": h.group,
+                "outcome": h.outcome_id,
+                "box": list(h.box),
+            }
+            for h in selection.hits
+        ],
     }

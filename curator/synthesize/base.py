@@ -16,8 +16,15 @@ class Inpainter(Protocol):
 
     fingerprint: str
 
-    def inpaint(self, images: Tensor, masks: Tensor, *, prompts: Sequence[str] | None = None,
-                exemplars: Tensor | None = None, seeds: Sequence[int]) -> Tensor:
+    def inpaint(
+        self,
+        images: Tensor,
+        masks: Tensor,
+        *,
+        prompts: Sequence[str] | None = None,
+        exemplars: Tensor | None = None,
+        seeds: Sequence[int],
+    ) -> Tensor:
         """Repaint.
 
         Args:

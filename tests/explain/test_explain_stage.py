@@ -38,27 +38,62 @@ def diagnosed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path = root / f"{i}.png"
             path.write_bytes(encode_png(np.kron(coarse, np.ones((20, 20, 1), np.uint8))))
             seen = probe(path)
-            new.append(NewImage(uri=str(path), sha256=seen.sha256, phash=seen.phash, width=160, height=120,
-                                dataset="d", role="mine"))
+            new.append(
+                NewImage(
+                    uri=str(path),
+                    sha256=seen.sha256,
+                    phash=seen.phash,
+                    width=160,
+                    height=120,
+                    dataset="d",
+                    role="mine",
+                )
+            )
         ids = [added.image_id for added in store.add_images(run, new)]
         model = store.put_model(SPEC, detector.fingerprint, detector.classes)
         diagnose = store.begin_run("diagnose", config=DiagnoseConfig().everything())
         for image in store.images(reader="detect", ids=ids):
             pixels = image_tensor(store.pixels(image, reader="detect"))
             found, pin = detector.predict([pixels], score_threshold=0.01)[0]
-            store.put_detections(run, [DetectionSet(image_id=image.id, model_id=model, detections=found,
-                                                    pin=pin, key=f"detections-{image.id}")])
+            store.put_detections(
+                run,
+                [
+                    DetectionSet(
+                        image_id=image.id,
+                        model_id=model,
+                        detections=found,
+                        pin=pin,
+                        key=f"detections-{image.id}",
+                    )
+                ],
+            )
             kinds = [("TP", None), ("FN", "miss"), ("FP", "background"), ("TP", None)]
             outcomes = []
             for j, (kind, cause) in enumerate(kinds):
                 label = int(found.labels[j])
-                target = TargetRecord(candidate=int(found.candidates[j]), label=label, rule="detection",
-                                      score=float(found.scores[j]), iou=1.0)
+                target = TargetRecord(
+                    candidate=int(found.candidates[j]),
+                    label=label,
+                    rule="detection",
+                    score=float(found.scores[j]),
+                    iou=1.0,
+                )
                 x1, y1, x2, y2 = found.boxes[j].tolist()
-                outcomes.append(Outcome(
-                    image_id=image.id, model_id=model, kind=kind, cause=cause, category="a",
-                    box=(x1, y1, x2, y2), score=target.score, iou=1.0, target=target,
-                    detection_index=None if kind == "FN" else j, key=f"outcome-{image.sha256}-{j}"))
+                outcomes.append(
+                    Outcome(
+                        image_id=image.id,
+                        model_id=model,
+                        kind=kind,
+                        cause=cause,
+                        category="a",
+                        box=(x1, y1, x2, y2),
+                        score=target.score,
+                        iou=1.0,
+                        target=target,
+                        detection_index=None if kind == "FN" else j,
+                        key=f"outcome-{image.sha256}-{j}",
+                    )
+                )
             store.put_outcomes(diagnose, image.id, outcomes, item_key=f"diagnosed-{image.id}")
         store.set_current("diagnose", [f"diagnosed-{i}" for i in ids], run_id=diagnose)
         store.finish_run(diagnose, status="done", counts={})
@@ -85,10 +120,14 @@ def test_failures_and_some_successes_are_explained_stored_and_grouped(diagnosed:
         regions = store.regions()
         for outcome_id in {a.outcome_id for a in attributions}:
             assert [r.box for r in regions if r.outcome_id == outcome_id and r.kind == "object"] == [
-                pytest.approx(outcomes[outcome_id].box)]
+                pytest.approx(outcomes[outcome_id].box)
+            ]
         assert {r.kind for r in regions} >= {"object", "support"}
-        assert all(0 <= r.box[0] < r.box[2] <= 160 and 0 <= r.box[1] < r.box[3] <= 120 for r in regions
-                   if r.kind != "object")
+        assert all(
+            0 <= r.box[0] < r.box[2] <= 160 and 0 <= r.box[1] < r.box[3] <= 120
+            for r in regions
+            if r.kind != "object"
+        )
         groups = store.groups()
         assert [g.name for g in groups] == ["FN:miss:a", "FP:background:a"]
         assert all(len(g.outcome_ids) == 3 and len(g.success_ids) == 6 for g in groups)
@@ -162,10 +201,25 @@ def test_successes_come_from_as_many_images_as_possible(diagnosed: Path) -> None
     assert len(choose_successes(outcomes, replace(QUICK, successes=50))) == 6
 
 
-def test_the_command_prints_json(diagnosed: Path, capsys: pytest.CaptureFixture[str],
-                                 monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ["curator", "-w", str(diagnosed), "explain", "--samples", "4", "--segments", "30",
-                 "--successes", "2", "--precision", "fp32", "--device", "cpu"]
+def test_the_command_prints_json(
+    diagnosed: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [
+        "curator",
+        "-w",
+        str(diagnosed),
+        "explain",
+        "--samples",
+        "4",
+        "--segments",
+        "30",
+        "--successes",
+        "2",
+        "--precision",
+        "fp32",
+        "--device",
+        "cpu",
+    ]
     monkeypatch.setattr("sys.argv", [*arguments, "--json"])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -50,10 +50,15 @@ def test_touching_segments_form_one_region_and_the_rest_others():
 
 def test_each_kind_of_outcome_blames_the_right_sign():
     phi = explained({0: 0.4, 9: -0.4})
-    kinds = {kind: [(r.kind, r.segments) for r in find_regions(LABELS, phi, PIN, kind=kind, box=BOX)[1:]]
-             for kind in ("TP", "FN", "FP")}
-    assert kinds == {"TP": [("support", (0,))], "FN": [("support", (0,)), ("culprit", (9,))],
-                     "FP": [("culprit", (0,))]}
+    kinds = {
+        kind: [(r.kind, r.segments) for r in find_regions(LABELS, phi, PIN, kind=kind, box=BOX)[1:]]
+        for kind in ("TP", "FN", "FP")
+    }
+    assert kinds == {
+        "TP": [("support", (0,))],
+        "FN": [("support", (0,)), ("culprit", (9,))],
+        "FP": [("culprit", (0,))],
+    }
 
 
 def test_no_negative_segments_no_culprit_and_no_evidence_no_region():
@@ -91,13 +96,29 @@ def test_geometry_of_labels():
 def test_groups_hold_failures_of_one_cause_beside_the_successes_of_their_class():
     def outcome(number, kind, cause, category):
         target = TargetRecord(candidate=0, label=0, rule="detection", score=0.5, iou=1.0)
-        return Outcome(image_id=1, model_id=1, kind=kind, cause=cause, category=category, box=BOX, score=0.5,
-                       iou=0.5, target=target, id=number)
+        return Outcome(
+            image_id=1,
+            model_id=1,
+            kind=kind,
+            cause=cause,
+            category=category,
+            box=BOX,
+            score=0.5,
+            iou=0.5,
+            target=target,
+            id=number,
+        )
 
-    groups = group_outcomes([
-        outcome(5, "FN", "miss", "car"), outcome(2, "FN", "miss", "car"), outcome(4, "TP", None, "car"),
-        outcome(3, "FP", "background", "car"), outcome(6, "TP", None, "bus"), outcome(7, "FN", "miss", "bus"),
-    ])
+    groups = group_outcomes(
+        [
+            outcome(5, "FN", "miss", "car"),
+            outcome(2, "FN", "miss", "car"),
+            outcome(4, "TP", None, "car"),
+            outcome(3, "FP", "background", "car"),
+            outcome(6, "TP", None, "bus"),
+            outcome(7, "FN", "miss", "bus"),
+        ]
+    )
     assert [group.name for group in groups] == ["FN:miss:bus", "FN:miss:car", "FP:background:car"]
     assert groups[1].outcome_ids == (2, 5)
     assert groups[1].success_ids == (4,)

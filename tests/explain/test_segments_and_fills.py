@@ -137,9 +137,15 @@ def test_named_precisions_are_taken_at_their_word():
     assert choose("fp32", detector, torch.device("cpu"), attempt) == "fp32"
 
 
-@pytest.mark.parametrize(("noise", "slow", "expected"), [
-    (0.0, "fp32", "bf16"), (1.0, "fp32", "fp32"), (0.0, "bf16", "fp32"), (float("nan"), "fp32", "fp32"),
-])
+@pytest.mark.parametrize(
+    ("noise", "slow", "expected"),
+    [
+        (0.0, "fp32", "bf16"),
+        (1.0, "fp32", "fp32"),
+        (0.0, "bf16", "fp32"),
+        (float("nan"), "fp32", "fp32"),
+    ],
+)
 def test_the_comparison_wants_both_speed_and_faith(noise, slow, expected):
     import time
 

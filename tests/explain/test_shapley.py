@@ -96,8 +96,16 @@ def test_permutation_values_follow_segments_when_labels_change():
     image, segments, order = picture(H, W), blocks(H, W, 2, 3), np.array([4, 2, 0, 5, 1, 3], dtype=np.uint16)
     method = PermutationShapley(AttributionOptions(samples=3))
     before, after = (
-        method.explain(detector, image, detector.pin(), labels, MeanFill(), [Target(candidate=1, label=0)],
-                       seed=5, image_key="i")[0].phi
+        method.explain(
+            detector,
+            image,
+            detector.pin(),
+            labels,
+            MeanFill(),
+            [Target(candidate=1, label=0)],
+            seed=5,
+            image_key="i",
+        )[0].phi
         for labels in (segments, order[segments])
     )
     np.testing.assert_allclose(after[order], before, atol=1e-7)
@@ -106,5 +114,13 @@ def test_permutation_values_follow_segments_when_labels_change():
 def test_too_many_segments_for_enumeration_are_refused():
     detector = TinyDetector(Convolutional(), size=(H, W), classes=2)
     with pytest.raises(ConfigError, match="at most 14 segments, got 15"):
-        ExactShapley().explain(detector, torch.zeros(3, H, W), detector.pin(), blocks(H, W, 3, 5), MeanFill(),
-                               [Target(candidate=0, label=0)], seed=0, image_key="")
+        ExactShapley().explain(
+            detector,
+            torch.zeros(3, H, W),
+            detector.pin(),
+            blocks(H, W, 3, 5),
+            MeanFill(),
+            [Target(candidate=0, label=0)],
+            seed=0,
+            image_key="",
+        )

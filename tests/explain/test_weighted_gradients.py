@@ -39,10 +39,20 @@ METHODS = [E2X, SegmentIntegratedGradients]
 MEAN = (0.4, 0.5, 0.6)
 
 
-def run(method, detector, image, segments, targets=(Target(candidate=0, label=0, kind="log_odds"),), *,
-        seed=0, image_key="image", **options) -> list[SegmentMap]:
+def run(
+    method,
+    detector,
+    image,
+    segments,
+    targets=(Target(candidate=0, label=0, kind="log_odds"),),
+    *,
+    seed=0,
+    image_key="image",
+    **options,
+) -> list[SegmentMap]:
     return method(AttributionOptions(**options)).explain(
-        detector, image, detector.pin(), segments, MeanFill(), targets, seed=seed, image_key=image_key)
+        detector, image, detector.pin(), segments, MeanFill(), targets, seed=seed, image_key=image_key
+    )
 
 
 def phi(*args, **kwargs) -> np.ndarray:
@@ -51,14 +61,27 @@ def phi(*args, **kwargs) -> np.ndarray:
 
 @pytest.mark.parametrize("method", METHODS)
 @settings(max_examples=15, deadline=None)
-@given(samples=st.integers(1, 9), seed=st.integers(0, 2**40), batch=st.integers(1, 5), rows=st.integers(1, 4),
-       columns=st.integers(1, 5))
+@given(
+    samples=st.integers(1, 9),
+    seed=st.integers(0, 2**40),
+    batch=st.integers(1, 5),
+    rows=st.integers(1, 4),
+    columns=st.integers(1, 5),
+)
 def test_a_linear_score_is_attributed_exactly(method, samples, seed, batch, rows, columns):
     module = Linear((H, W))
     detector = TinyDetector(module, size=(H, W), mean=MEAN)
     image, segments = picture(H, W), blocks(H, W, rows, columns)
-    found = run(method, detector, image, segments, [Target(candidate=1, label=0, kind="log_odds")], seed=seed,
-                samples=samples, batch_size=batch)[0]
+    found = run(
+        method,
+        detector,
+        image,
+        segments,
+        [Target(candidate=1, label=0, kind="log_odds")],
+        seed=seed,
+        samples=samples,
+        batch_size=batch,
+    )[0]
     difference = image - torch.tensor(MEAN).view(3, 1, 1)
     products = (module.weight[1] * difference).sum(0).numpy()
     expected = [products[segments == i].sum() for i in range(rows * columns)]
@@ -136,8 +159,12 @@ def test_relabelling_segments_permutes_phi(method, order):
 def test_a_target_alone_and_with_others_gets_the_same_numbers_from_shared_forwards(method):
     detector = TinyDetector(Convolutional(), size=(H, W), classes=2)
     image, segments = picture(H, W), blocks(H, W, 3, 4)
-    targets = [Target(candidate=9, label=1), Target(candidate=2, label=0, kind="log_odds"),
-               Target(candidate=9, label=0), Target(candidate=9, label=1)]
+    targets = [
+        Target(candidate=9, label=1),
+        Target(candidate=2, label=0, kind="log_odds"),
+        Target(candidate=9, label=0),
+        Target(candidate=9, label=1),
+    ]
     together = run(method, detector, image, segments, targets, samples=6, batch_size=4)
     assert detector.forwards == [4, 2, 2]  # K in batches of four, then the two ends, for all four targets
     for target, shared in zip(targets, together, strict=True):
@@ -152,8 +179,10 @@ def test_a_target_alone_and_with_others_gets_the_same_numbers_from_shared_forwar
 def test_gap_of_ig_shrinks_as_k_doubles():
     detector = TinyDetector(Convolutional(seed=2), size=(H, W), classes=2)
     image, segments = picture(H, W), blocks(H, W, 3, 3)
-    gaps = [abs(run(SegmentIntegratedGradients, detector, image, segments, samples=k)[0].gap)
-            for k in (4, 8, 16, 32, 64)]
+    gaps = [
+        abs(run(SegmentIntegratedGradients, detector, image, segments, samples=k)[0].gap)
+        for k in (4, 8, 16, 32, 64)
+    ]
     assert gaps == sorted(gaps, reverse=True)
     assert gaps[-1] < 0.01
 
@@ -162,15 +191,18 @@ def test_product_of_three_gives_a_quarter_each_and_reports_the_gap():
     detector = TinyDetector(Product(), size=(6, 9), values="probability")
     image, segments = torch.ones(3, 6, 9), blocks(6, 9, 1, 3)
     target = [Target(candidate=0, label=0)]
-    runs = [run(E2X, detector, image, segments, target, samples=64, batch_size=64, seed=seed)[0]
-            for seed in range(60)]
+    runs = [
+        run(E2X, detector, image, segments, target, samples=64, batch_size=64, seed=seed)[0]
+        for seed in range(60)
+    ]
     values = np.stack([found.phi for found in runs])
     error = values.std(0, ddof=1) / np.sqrt(len(runs))
     assert (np.abs(values.mean(0) - 0.25) <= 4 * error).all()
     assert error.max() < 0.01
     assert np.mean([found.gap for found in runs]) == pytest.approx(0.25, abs=0.02)
-    shapley = ExactShapley().explain(detector, image, detector.pin(), segments, MeanFill(), target, seed=0,
-                                     image_key="")[0]
+    shapley = ExactShapley().explain(
+        detector, image, detector.pin(), segments, MeanFill(), target, seed=0, image_key=""
+    )[0]
     np.testing.assert_allclose(shapley.phi, 1 / 3, atol=1e-6)
     assert shapley.gap == pytest.approx(0, abs=1e-6)
 
@@ -183,7 +215,8 @@ def test_ig_agrees_with_captum():
     scores = TargetScores(detector, detector.pin(), [target])
     baseline = MeanFill().baseline(image, detector)
     theirs = IntegratedGradients(lambda u: scores(u)[:, 0]).attribute(
-        image[None], baseline[None], n_steps=20, method="riemann_middle")
+        image[None], baseline[None], n_steps=20, method="riemann_middle"
+    )
     per_pixel = theirs[0].sum(0).detach().numpy()
     expected = np.bincount(segments.ravel(), weights=per_pixel.ravel())
     np.testing.assert_allclose(found.phi, expected, rtol=1e-4, atol=1e-6)
@@ -235,8 +268,16 @@ def test_what_cannot_be_explained_is_refused_in_words():
     detector = TinyDetector(Product(), size=(6, 9), values="probability")
     image, segments = torch.ones(3, 6, 9), blocks(6, 9, 1, 3)
     with pytest.raises(ConfigError, match="continuous fill"):
-        E2X().explain(detector, image, detector.pin(), segments, BlurHole(), [Target(candidate=0, label=0)],
-                      seed=0, image_key="")
+        E2X().explain(
+            detector,
+            image,
+            detector.pin(),
+            segments,
+            BlurHole(),
+            [Target(candidate=0, label=0)],
+            seed=0,
+            image_key="",
+        )
     with pytest.raises(ConfigError, match="use --target probability"):
         run(E2X, detector, image, segments)
     with pytest.raises(InputError, match="class of 0 to 0"):

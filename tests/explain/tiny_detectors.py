@@ -24,8 +24,15 @@ class TinyDetector:
 
     levels: tuple[str, ...] = ()
 
-    def __init__(self, module: nn.Module, *, size: tuple[int, int], classes: int = 1,
-                 values: str = "log_odds", mean: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        size: tuple[int, int],
+        classes: int = 1,
+        values: str = "log_odds",
+        mean: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    ) -> None:
         self.module = module.requires_grad_(False).eval()
         self.size, self.values, self.mean_color = size, values, mean
         self.classes = tuple(f"class{i}" for i in range(classes))
@@ -43,8 +50,9 @@ class TinyDetector:
     def prepare(self, image: Tensor, pin: Pin) -> Tensor:
         return image
 
-    def candidates(self, u: Tensor, pin: Pin, *, index: Tensor | None = None, levels: Sequence[str] = ()
-                   ) -> Candidates:
+    def candidates(
+        self, u: Tensor, pin: Pin, *, index: Tensor | None = None, levels: Sequence[str] = ()
+    ) -> Candidates:
         self.forwards.append(len(u))
         values = self.module(u)
         if index is not None:
@@ -62,8 +70,14 @@ class TinyDetector:
             best, label = scores.max(1)
             keep = np.flatnonzero(best.numpy() > score_threshold)
             boxes = np.tile(np.array([0, 0, self.size[1], self.size[0]], np.float32), (len(keep), 1))
-            found.append((Detections(boxes=boxes, scores=best.numpy()[keep], labels=label.numpy()[keep],
-                                     candidates=keep), self.pin()))
+            found.append(
+                (
+                    Detections(
+                        boxes=boxes, scores=best.numpy()[keep], labels=label.numpy()[keep], candidates=keep
+                    ),
+                    self.pin(),
+                )
+            )
         return found
 
     def modules(self) -> nn.Module:

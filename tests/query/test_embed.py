@@ -17,7 +17,9 @@ def test_box_mean_equals_the_integral_of_the_piecewise_constant_map() -> None:
     values = torch.rand(2, 5, 6, 8, generator=torch.Generator().manual_seed(0))
     level = FeatureMap(values, (4.0, 4.0), (2.0, 2.0))  # cells of 4 pixels over a 32 x 24 frame
     fine = values.repeat_interleave(40, 2).repeat_interleave(40, 3)  # a tenth of a pixel
-    boxes = torch.tensor([[[3.0, 2.0, 9.5, 20.0], [0.0, 0.0, 32.0, 24.0]], [[5.1, 5.2, 5.9, 6.3], [8, 4, 12, 8]]])
+    boxes = torch.tensor(
+        [[[3.0, 2.0, 9.5, 20.0], [0.0, 0.0, 32.0, 24.0]], [[5.1, 5.2, 5.9, 6.3], [8, 4, 12, 8]]]
+    )
     found = box_mean(level, values, boxes)
     for b in range(2):
         for n in range(2):
@@ -66,13 +68,20 @@ def prepared(detector: Detector, count: int) -> tuple[torch.Tensor, list[Pin]]:
 
 def test_vectors_do_not_depend_on_batch_mates_or_other_boxes(detector: Detector) -> None:
     u, pins = prepared(detector, 3)
-    boxes = [np.array([[5, 5, 40, 60], [0, 0, 96, 96]], np.float32), np.zeros((0, 4), np.float32),
-             np.array([[50, 20, 70, 90]], np.float32)]
+    boxes = [
+        np.array([[5, 5, 40, 60], [0, 0, 96, 96]], np.float32),
+        np.zeros((0, 4), np.float32),
+        np.array([[50, 20, 70, 90]], np.float32),
+    ]
     embedder = DetectorEmbedder(Spec.parse("detector:"), detector)
     together = embedder.embed(u, pins, boxes)
     alone = embedder.embed(u[2:], pins[2:], boxes[2:])[0]
     assert {view: values.shape[0] for view, values in together[0].items()} == {
-        "object": 2, "context": 2, "sides": 2, "image": 1}
+        "object": 2,
+        "context": 2,
+        "sides": 2,
+        "image": 1,
+    }
     assert together[1]["object"].shape[0] == 0
     for view, values in alone.items():
         assert np.isfinite(values).all()
@@ -86,7 +95,8 @@ def test_a_mask_that_fills_a_box_describes_the_box(detector: Detector) -> None:
     mask = np.zeros((1, 32, 32), np.float32)
     mask[0, 8:24, 4:16] = 3  # x 12 to 48, y 24 to 72 of 96 px
     views = DetectorEmbedder(Spec.parse("detector:?dimension=96"), detector).embed(
-        u, pins, [np.array([[12, 24, 48, 72]], np.float32)], [mask])[0]
+        u, pins, [np.array([[12, 24, 48, 72]], np.float32)], [mask]
+    )[0]
     assert np.allclose(views["region"], views["object"], atol=1e-3)
 
 

@@ -13,7 +13,6 @@ from curator.config import AddConfig, DetectConfig, DiagnoseConfig, IndexConfig,
 from curator.errors import InputError
 from curator.example.dataset import write_dataset
 from curator.example.flowers import CLASSES
-from store.errors import AccessError
 from store.records import ROLES
 from store.store import Store
 
@@ -61,8 +60,13 @@ def test_index_twice_adds_nothing(indexed: Path) -> None:
 def test_an_interrupted_index_continues_to_the_same_rows(indexed: Path, tmp_path: Path) -> None:
     def content(store: Store, space: str) -> dict[str, list[tuple[object, ...]]]:
         blocks = {view: store.vectors(space, view) for view in store.views(space)}
-        return {view: sorted((o.image_id, o.source, o.box, v.round(4).tobytes()) for o, v in
-                             zip(block.owners, block.vectors, strict=True)) for view, block in blocks.items()}
+        return {
+            view: sorted(
+                (o.image_id, o.source, o.box, v.round(4).tobytes())
+                for o, v in zip(block.owners, block.vectors, strict=True)
+            )
+            for view, block in blocks.items()
+        }
 
     class Interrupting:
         """Runs two batches, then stops as Ctrl-C would."""
@@ -88,7 +92,9 @@ def test_an_interrupted_index_continues_to_the_same_rows(indexed: Path, tmp_path
 @pytest.mark.parametrize("method", ["contrastive", "similarity", "random"])
 def test_query_is_deterministic_ranked_and_skipped_when_stored(indexed: Path, method: str) -> None:
     with Store.open(indexed) as store:
-        results = [pipeline.query(store, QueryConfig(name=name, budget=8, method=method)) for name in ("a", "b", "a")]
+        results = [
+            pipeline.query(store, QueryConfig(name=name, budget=8, method=method)) for name in ("a", "b", "a")
+        ]
         pool = set(store.image_ids(role="pool"))
         failures = {o.id for o in store.outcomes() if o.kind != "TP"}
         selection = store.selection("a")

@@ -7,15 +7,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from curator.query import BoxTable, Examples, SimilarityQuery, area_under_curve, fit_queries
+from curator.query.base import BoxTable, Examples, SimilarityQuery
+from curator.query.contrast import area_under_curve, fit_queries
 from curator.whiten import Whitening, shrunk_covariance
 
 NUISANCES, CAUSES, DIMENSION, BOXES = 6, 3, 48, 8
 MIX = np.random.default_rng(99).normal(size=(NUISANCES, DIMENSION))
 
 
-def table(rng: np.random.Generator, images: int, causes: dict[int, int], *, first: int = 0,
-          views: tuple[str, ...] = ("object",)) -> BoxTable:
+def table(
+    rng: np.random.Generator,
+    images: int,
+    causes: dict[int, int],
+    *,
+    first: int = 0,
+    views: tuple[str, ...] = ("object",),
+) -> BoxTable:
     """`images` images of BOXES boxes; box 0 of image i shows cause `causes[i]`. A few nuisances move every
     dimension widely, a cause moves one a little."""
     n = images * BOXES
@@ -31,8 +38,14 @@ def table(rng: np.random.Generator, images: int, causes: dict[int, int], *, firs
     outcomes = np.full(n, -1, np.int64)
     for image in causes:
         outcomes[image * BOXES] = first + image + 1
-    return BoxTable(image_ids=ids, boxes=boxes, ids=np.arange(n), outcome_ids=outcomes, views=values,
-                    evidence=np.zeros(n, np.float32))
+    return BoxTable(
+        image_ids=ids,
+        boxes=boxes,
+        ids=np.arange(n),
+        outcome_ids=outcomes,
+        views=values,
+        evidence=np.zeros(n, np.float32),
+    )
 
 
 def split(mined: BoxTable) -> tuple[list[Examples], BoxTable, BoxTable]:
@@ -50,8 +63,8 @@ def precision(scores: np.ndarray, pool: BoxTable, answers: int) -> float:
 
 def test_contrast_beats_similarity_where_a_nuisance_dominates() -> None:
     rng = np.random.default_rng(0)
-    examples, negatives, mined = split(table(rng, 150, {i: 0 for i in range(20)}))
-    pool = table(rng, 500, {i: 0 for i in range(0, 500, 20)}, first=1000)
+    examples, negatives, mined = split(table(rng, 150, dict.fromkeys(range(20), 0)))
+    pool = table(rng, 500, dict.fromkeys(range(0, 500, 20), 0), first=1000)
     query = fit_queries(examples, negatives, mined, kind="FN", views=("object",))[0]
     baseline = SimilarityQuery.fit(examples[0].table, negatives, name="FN", view="object")
     assert precision(query.score(pool), pool, 25) >= 0.9
@@ -65,7 +78,7 @@ def test_every_cause_gets_a_query_of_its_own() -> None:
     examples, negatives, mined = split(table(rng, 260, {i: i % CAUSES for i in range(60)}))
     queries = fit_queries(examples, negatives, mined, kind="FN", views=("object",))
     for cause in range(CAUSES):
-        pool = table(rng, 300, {i: cause for i in range(0, 300, 20)}, first=1000)
+        pool = table(rng, 300, dict.fromkeys(range(0, 300, 20), cause), first=1000)
         best = max(queries, key=lambda q: precision(q.score(pool), pool, 15))
         found = pool.take(pool.outcome_ids >= 0)
         assert precision(best.score(pool), pool, 15) >= 0.8
@@ -76,14 +89,20 @@ def test_every_cause_gets_a_query_of_its_own() -> None:
 def test_a_view_that_only_adds_noise_is_left_out() -> None:
     rng = np.random.default_rng(2)
     views = ("object", *(f"noise{n}" for n in range(6)))
-    examples, negatives, mined = split(table(rng, 150, {i: 0 for i in range(25)}, views=views))
+    examples, negatives, mined = split(table(rng, 150, dict.fromkeys(range(25), 0), views=views))
     assert fit_queries(examples, negatives, mined, kind="FN", views=views)[0].views == ("object",)
 
 
 def test_the_culprit_asks_where_the_object_tells_nothing() -> None:
     rng = np.random.default_rng(3)
-    mined, pool = table(rng, 150, {i: 0 for i in range(25)}), table(rng, 300, {i: 0 for i in range(0, 300, 20)}, first=500)
-    for boxes in (mined, pool):  # the cause lies in the image's second box; the object's own box shows nothing
+    mined, pool = (
+        table(rng, 150, dict.fromkeys(range(25), 0)),
+        table(rng, 300, dict.fromkeys(range(0, 300, 20), 0), first=500),
+    )
+    for boxes in (
+        mined,
+        pool,
+    ):  # the cause lies in the image's second box; the object's own box shows nothing
         shown = np.flatnonzero(boxes.outcome_ids >= 0)
         boxes.views["object"][shown + 1, 0] += 7
         boxes.views["object"][shown, 0] -= 7
@@ -101,7 +120,7 @@ def test_the_culprit_asks_where_the_object_tells_nothing() -> None:
 
 def test_evidence_keeps_misses_and_false_positives_apart() -> None:
     rng = np.random.default_rng(4)
-    mined = table(rng, 150, {i: 0 for i in range(25)})
+    mined = table(rng, 150, dict.fromkeys(range(25), 0))
     sure = np.where(mined.outcome_ids >= 0, -4, rng.choice((-4, 4), len(mined))).astype(np.float32)
     mined = replace(mined, evidence=sure)
     examples, negatives, offered = split(mined)
@@ -113,10 +132,10 @@ def test_evidence_keeps_misses_and_false_positives_apart() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_few_failures_still_ask(count: int) -> None:
     rng = np.random.default_rng(3)
-    mined = table(rng, 150, {i: 0 for i in range(count)})
+    mined = table(rng, 150, dict.fromkeys(range(count), 0))
     mined.views["object"][mined.outcome_ids >= 0, 0] += 8
     examples, negatives, offered = split(mined)
-    pool = table(rng, 300, {i: 0 for i in range(0, 300, 20)}, first=1000)
+    pool = table(rng, 300, dict.fromkeys(range(0, 300, 20), 0), first=1000)
     pool.views["object"][pool.outcome_ids >= 0, 0] += 8
     query = fit_queries(examples, negatives, offered, kind="FN", views=("object",))[0]
     assert precision(query.score(pool), pool, 10) >= 0.8
@@ -126,7 +145,7 @@ def test_few_failures_still_ask(count: int) -> None:
 
 def test_equal_inputs_give_equal_scores() -> None:
     rng = np.random.default_rng(4)
-    examples, negatives, mined = split(table(rng, 150, {i: 0 for i in range(20)}))
+    examples, negatives, mined = split(table(rng, 150, dict.fromkeys(range(20), 0)))
     pool = table(rng, 100, {}, first=1000)
     one, two = (fit_queries(examples, negatives, mined, kind="FN", views=("object",))[0] for _ in range(2))
     assert np.array_equal(one.score(pool), two.score(pool))
