@@ -81,7 +81,8 @@ def train(
 def _training_lines(summary: Mapping[str, Any]) -> list[str]:
     lines = [
         f"trained on {summary['images']} images and {summary['added']} added ones: "
-        f"loss {summary['loss_first']:.3f} to {summary['loss_last']:.3f}; use it as --detector {summary['detector']}"
+        f"loss {summary['loss_first']:.3f} to {summary['loss_last']:.3f}; "
+        f"use it as --detector {summary['detector']}"
     ]
     if summary["missing_classes"]:
         lines.append(f"the detector cannot produce: {', '.join(summary['missing_classes'])} (left out)")
