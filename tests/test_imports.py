@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ARITHMETIC = {"boxes", "clusters", "matching", "whiten"}  # shared by stages, as boxes are; they know no stage
+ARITHMETIC = {"boxes", "matching", "whiten"}  # shared by stages, as boxes are; they know no stage
 FOUNDATION = {"config", "errors", "progress", "registry", "tensors", *ARITHMETIC}
 DRIVERS = {"cli", "pipeline", "review"}  # they alone touch store.Store and jobs
 STORE_FOR_STAGES = {"store.records", "store.images", "store.blobs", "store.errors", "store.keys"}
