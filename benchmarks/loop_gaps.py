@@ -4,7 +4,7 @@ Renders the built-in example with renderer seeds drawn from the commit's hash, r
 explain, index, query and verify (arms nothing, random, query, oracle), and prints what each arm fixes and
 breaks on the holdout. The shipped detector (`builtin:`) is the base: its training never saw a gap.
 
-    python benchmarks/loop_gaps.py --quick    2 renderer x 3 training seeds; about 35 min on two quiet cores
+    python benchmarks/loop_gaps.py --quick    2 renderer x 3 training seeds; about 20 min on two cores
     python benchmarks/loop_gaps.py            3 renderer x 5 training seeds; about 90 min
     python benchmarks/loop_gaps.py --smoke    plumbing only, about 2 min; makes no claim
 
