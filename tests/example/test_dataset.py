@@ -11,25 +11,24 @@ import pytest
 from PIL import Image
 
 from curator.errors import ConfigError
-from curator.example.dataset import GapRates, draw_gap, scenes, write_dataset
+from curator.example.dataset import GapRates, draw_gaps, scenes, write_dataset
 from curator.example.flowers import CLASSES
 from curator.example.gaps import GAPS
 from curator.formats.base import LabelledImage
 from curator.formats.coco import CocoFormat
+from store.records import Role
 
 
 def test_gaps_are_absent_from_train_rare_in_pool_and_frequent_in_mine() -> None:
-    rates = GapRates()
-    counts = {
-        role: Counter(draw_gap(role, i, 0, rates) for i in range(4000))
-        for role in ("train", "pool", "mine", "holdout")
-    }
-    assert set(counts["train"]) == {None}
+    roles: tuple[Role, ...] = ("train", "pool", "mine", "holdout")
+    counts = {role: Counter(draw_gaps(role, 4000, 0, GapRates())) for role in roles}
+    assert counts["train"] == {None: 4000}
     for gap in GAPS:
-        assert 0.009 < counts["pool"][gap] / 4000 < 0.021
-        for role in ("mine", "holdout"):
-            assert 0.10 < counts[role][gap] / 4000 < 0.16
-    assert 0.18 < counts["mine"][None] / 4000 < 0.26
+        assert counts["pool"][gap] == 60
+        assert counts["mine"][gap] == counts["holdout"][gap] == 520
+    assert counts["mine"][None] == 880
+    assert draw_gaps("mine", 400, 0, GapRates()) != draw_gaps("mine", 400, 1, GapRates())
+    assert len(draw_gaps("mine", 4, 0, GapRates())) == 4
 
 
 def test_written_data_reads_back_as_rendered(tmp_path: Path) -> None:
