@@ -39,6 +39,12 @@ class Spec:
         name, _, query = rest.partition("?")
         return cls(scheme, name, dict(parse_qsl(query, keep_blank_values=True)), text)
 
+    @classmethod
+    def of_method(cls, text: str) -> Spec:
+        """Parse `NAME?option=value&...`, a method without scheme."""
+        name, _, query = text.partition("?")
+        return cls("", name, dict(parse_qsl(query, keep_blank_values=True)), text)
+
     def only(self, allowed: Iterable[str]) -> Spec:
         """Return self, or refuse options that the plug-in does not know."""
         unknown = sorted(set(self.options) - set(allowed))

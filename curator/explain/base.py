@@ -6,8 +6,9 @@ shape; labels (h, w) in 0..M-1; weights w in [0, 1]^M; masked input u(w) = b + w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from curator.detect.base import Detector
 from curator.errors import ConfigError
-from store.records import GridMap, Pin, SegmentMap
+from store.records import BoxTuple, GridMap, Pin, SegmentMap
 
 TargetKind = Literal["probability", "log_odds"]
 
@@ -35,12 +36,15 @@ class AttributionOptions:
         grid: E2X's weights, "midpoint" (k + 0.5)/K or "paper" k/(K - 1).
         batch_size: masked images per forward pass; changes speed and memory, not results.
         precision: "fp32", "bf16" (autocast), or "auto" (see `curator.explain.precision`).
+        settings: a method's own, as text: `sp?patch=29&stride=3` gives {"patch": "29", "stride": "3"}. A
+            method reads them by `number` and `choice` and refuses others by `only`.
     """
 
     samples: int = 16
     grid: Literal["midpoint", "paper"] = "midpoint"
     batch_size: int = 16
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.batch_size < 1:
@@ -50,14 +54,73 @@ class AttributionOptions:
         if self.grid == "paper" and self.samples < 2:
             raise ConfigError("--grid paper, k/(K - 1), needs at least 2 samples, got 1; use --grid midpoint")
 
+    def only(self, method: str, known: Sequence[str] = ()) -> None:
+        """Refuse settings that `method` does not know.
+
+        Raises:
+            ConfigError: there is one; the known ones are named.
+        """
+        unknown = sorted(set(self.settings) - set(known))
+        if unknown:
+            raise ConfigError(
+                f"--method {method}: knows the settings {', '.join(known) or '(none)'}, "
+                f"got {', '.join(unknown)}"
+            )
+
+    def number(self, name: str, default: float, *, low: float = 0.0, high: float = math.inf) -> float:
+        """The setting `name` as a number in [low, high].
+
+        Raises:
+            ConfigError: it is none.
+        """
+        text = self.settings.get(name)
+        if text is None:
+            return default
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise ConfigError(f"{name}: expected a number from {low:g} to {high:g}, got {text!r}")
+        return value
+
+    def whole(self, name: str, default: int, *, low: int = 0, high: float = math.inf) -> int:
+        """The setting `name` as a whole number in [low, high].
+
+        Raises:
+            ConfigError: it is none.
+        """
+        value = self.number(name, default, low=low, high=high)
+        if value != int(value):
+            raise ConfigError(f"{name}: expected a whole number, got {self.settings[name]!r}")
+        return int(value)
+
+    def choice(self, name: str, default: str, choices: Sequence[str]) -> str:
+        """The setting `name`, one of `choices`.
+
+        Raises:
+            ConfigError: it is none of them.
+        """
+        value = self.settings.get(name, default)
+        if value not in choices:
+            raise ConfigError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+        return value
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One candidate's score for one class: the scalar that is explained."""
+    """One candidate's score for one class: the scalar that is explained.
+
+    Attributes:
+        candidate: index of the prediction before threshold and NMS (see `Candidates`).
+        box: its clean box, stored-image pixels; for methods that look where it lies, and for black boxes,
+            which have no candidates: there the target is max_j IoU(B_j, box) p_j[label].
+    """
 
     candidate: int
     label: int
     kind: TargetKind = "probability"
+    box: BoxTuple | None = None
 
 
 class ContinuousFill(Protocol):
@@ -79,17 +142,20 @@ class HoleFill(Protocol):
 
 
 Fill = ContinuousFill | HoleFill
+FillKind = Literal["continuous", "hole"]
 
 
 class Attribution(Protocol):
     """A method that explains targets of one image; the masks and forward passes are shared by all.
 
     Attributes:
-        continuous: the kind of fill it takes: a continuous one, or one that fills holes.
+        takes: the kinds of fill it takes, the preferred one first.
+        gradients: True where it needs a detector to look into; a black box is refused.
     """
 
     name: str
-    continuous: bool
+    takes: tuple[FillKind, ...]
+    gradients: bool
 
     def explain(
         self,

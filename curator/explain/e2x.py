@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from curator.detect.base import Detector
-from curator.errors import StageError
-from curator.explain.base import EVIDENCE_FLOOR, AttributionOptions, Fill, Target
+from curator.explain.base import AttributionOptions, Fill, FillKind, Target
 from curator.explain.fill import continuous_baseline
+from curator.explain.game import segment_maps
 from curator.explain.masked import MaskedImages, Weights
 from curator.explain.precision import choose
 from curator.explain.segments import keyed_draws
@@ -64,10 +64,12 @@ class _WeightedGradients:
     """The arithmetic that E2X and IG_s share; they differ in their weights alone."""
 
     name: str
-    continuous = True  # the kind of fill it takes
+    takes: tuple[FillKind, ...] = ("continuous",)
+    gradients = True
 
     def __init__(self, options: AttributionOptions | None = None) -> None:
         self.options = options or AttributionOptions()
+        self.options.only(self.name)
 
     def weights(self, segments: NDArray[np.uint16], *, seed: int, image_key: str) -> Weights:
         """w (K, M)."""
@@ -108,24 +110,8 @@ class _WeightedGradients:
         phi = masked.mean_products(w, precision)  # (T, M)
         ends = np.stack([np.ones(masked.count), np.zeros(masked.count)]).astype(np.float32)
         full, empty = masked.evaluate(ends, precision)  # F(1), F(0): (T,) each
-        if not (np.isfinite(phi).all() and np.isfinite(full).all() and np.isfinite(empty).all()):
-            raise StageError(
-                f"{self.name}: expected finite scores and gradients of {detector.spec}, got nan "
-                f"or infinity; try --precision fp32 or --target probability"
-            )
-        passes = 2 * len(w) + 2
-        return [
-            SegmentMap(
-                phi=phi[t].astype(np.float32),
-                full=float(full[t]),
-                empty=float(empty[t]),
-                gap=float(full[t] - empty[t] - phi[t].sum()),
-                passes=passes,
-                evidence=bool(np.abs(phi[t]).max() > EVIDENCE_FLOOR[target.kind]),
-                extra={"bf16": 1.0} if precision == "bf16" else {},
-            )
-            for t, target in enumerate(targets)
-        ]
+        extra = [{"bf16": 1.0} if precision == "bf16" else {}] * len(targets)
+        return [*segment_maps(self.name, targets, phi, full, empty, passes=2 * len(w) + 2, extra=extra)]
 
 
 class E2X(_WeightedGradients):

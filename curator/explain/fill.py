@@ -6,7 +6,7 @@ leaves every other pixel bit-identical. Methods say which kind they take; the ot
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from curator.detect.base import Detector
 from curator.errors import ConfigError
-from curator.explain.base import ContinuousFill, Fill, HoleFill
+from curator.explain.base import ContinuousFill, Fill, FillKind, HoleFill
 
 
 class MeanFill:
@@ -117,20 +117,23 @@ HOLES: dict[str, Callable[[Detector], HoleFill]] = {
 }
 
 
-def make_fill(name: str, detector: Detector, *, method: str, continuous: bool) -> Fill:
-    """Build the fill called `name` of the kind that `method` takes.
+def make_fill(name: str, detector: Detector, *, method: str, takes: Sequence[FillKind]) -> Fill:
+    """Build the fill called `name`, of the first kind in `takes` that there is one of.
 
     Raises:
-        ConfigError: no such fill, or one of the other kind.
+        ConfigError: no such fill, or one of a kind that `method` does not take.
     """
-    choices: dict[str, Callable[[Detector], ContinuousFill]] | dict[str, Callable[[Detector], HoleFill]]
-    choices = CONTINUOUS if continuous else HOLES
-    if name in choices:
-        return choices[name](detector)
-    known = ", ".join(choices)
+    for kind in takes:
+        if kind == "continuous" and name in CONTINUOUS:
+            return CONTINUOUS[name](detector)
+        if kind == "hole" and name in HOLES:
+            return HOLES[name](detector)
+    known = ", ".join(
+        dict.fromkeys([*(CONTINUOUS if "continuous" in takes else ()), *(HOLES if "hole" in takes else ())])
+    )
     if name in HOLES or name in CONTINUOUS:
-        takes = "fades segments towards a baseline" if continuous else "repaints holes"
-        raise ConfigError(f"--fill {name}: {method} {takes} and takes one of: {known}")
+        does = "fades segments towards a baseline" if "continuous" in takes else "repaints holes"
+        raise ConfigError(f"--fill {name}: {method} {does} and takes one of: {known}")
     raise ConfigError(f"--fill: expected one of {known}, got {name!r}")
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from curator.errors import InputError
 from curator.explain.precision import Precision, autocast
-from curator.explain.target import TargetScores
+from curator.explain.target import Scores
 
 Weights = NDArray[np.float32]
 
@@ -35,7 +35,7 @@ class MaskedImages:
 
     def __init__(
         self,
-        scores: TargetScores,
+        scores: Scores,
         image: Tensor,
         baseline: Tensor,
         segments: NDArray[np.uint16],

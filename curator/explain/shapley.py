@@ -8,27 +8,22 @@ These are the references that estimators are measured against; they cost 2^M pas
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from curator.detect.base import Detector
 from curator.errors import ConfigError
-from curator.explain.base import EVIDENCE_FLOOR, AttributionOptions, Fill, HoleFill, Target
-from curator.explain.masked import MaskedImages
-from curator.explain.precision import Precision, autocast, choose
+from curator.explain.base import AttributionOptions, Fill, FillKind, Target
+from curator.explain.game import Game, coalition_game, ends_of, segment_maps
 from curator.explain.segments import keyed_draws
-from curator.explain.target import TargetScores
+from curator.explain.target import scores_of
 from store.records import GridMap, Pin, SegmentMap
 
 LIMIT = 14
 """Largest M that `exact_shapley` enumerates: 16,384 passes."""
-
-Game = Callable[[NDArray[np.bool_]], NDArray[np.float64]]
-"""Coalitions (n, M) of shown segments -> F (n, T)."""
 
 
 def exact_values(game: Game, count: int) -> NDArray[np.float64]:
@@ -74,10 +69,12 @@ class _Shapley:
     """What both methods share: turning coalitions into images of either kind of fill."""
 
     name: str
-    continuous = True
+    takes: tuple[FillKind, ...] = ("continuous", "hole")
+    gradients = False
 
     def __init__(self, options: AttributionOptions | None = None) -> None:
         self.options = options or AttributionOptions()
+        self.options.only(self.name)
 
     def explain(
         self,
@@ -97,68 +94,18 @@ class _Shapley:
             ConfigError: too many segments for enumeration.
             InputError: shapes that do not agree, or no target.
         """
-        scores = TargetScores(detector, pin, targets)
-        baseline = fill.baseline(image, detector) if fill.continuous else image
-        masked = MaskedImages(scores, image, baseline, segments, batch_size=self.options.batch_size)
-        precision: Precision = "fp32"
-        game: Game
-        if fill.continuous:
-
-            def trial(candidate: Precision) -> NDArray[np.float64]:
-                return masked.evaluate(np.eye(masked.count, dtype=np.float32)[:4], candidate)
-
-            precision = choose(self.options.precision, detector, image.device, trial)
-
-            def game(members: NDArray[np.bool_]) -> NDArray[np.float64]:
-                return masked.evaluate(members.astype(np.float32), precision)
-        else:
-            if self.options.precision == "bf16":
-                precision = "bf16"
-            game = _hole_game(scores, image, segments, fill, seed, self.options.batch_size, precision)
+        scores = scores_of(detector, pin, targets)
+        count = int(segments.max()) + 1
+        game = coalition_game(scores, detector, image, segments, fill, seed=seed, options=self.options)
         phi, error, passes = self._values(game, segments, seed=seed, image_key=image_key)
-        full, empty = game(np.stack([np.ones(masked.count, dtype=bool), np.zeros(masked.count, dtype=bool)]))
-        return [
-            SegmentMap(
-                phi=phi[t].astype(np.float32),
-                full=float(full[t]),
-                empty=float(empty[t]),
-                gap=float(full[t] - empty[t] - phi[t].sum()),
-                passes=passes,
-                evidence=bool(np.abs(phi[t]).max() > EVIDENCE_FLOOR[target.kind]),
-                extra={} if error is None else {"standard_error": float(error[t].mean())},
-            )
-            for t, target in enumerate(targets)
-        ]
+        full, empty = ends_of(game, count)
+        extra = None if error is None else [{"standard_error": float(e.mean())} for e in error]
+        return [*segment_maps(self.name, targets, phi, full, empty, passes=passes, extra=extra)]
 
     def _values(
         self, game: Game, segments: NDArray[np.uint16], *, seed: int, image_key: str
     ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, int]:
         raise NotImplementedError
-
-
-def _hole_game(
-    scores: TargetScores,
-    image: Tensor,
-    segments: NDArray[np.uint16],
-    fill: HoleFill,
-    seed: int,
-    batch_size: int,
-    precision: Precision,
-) -> Game:
-    """Hidden segments are one hole, filled at once."""
-    labels = torch.from_numpy(segments.astype(np.int64)).to(image.device)
-
-    @torch.no_grad()
-    def game(members: NDArray[np.bool_]) -> NDArray[np.float64]:
-        rows = []
-        for start in range(0, len(members), batch_size):
-            hidden = torch.from_numpy(~members[start : start + batch_size]).to(image.device)
-            u = torch.stack([fill.fill(image, h[labels], seed) for h in hidden])
-            with autocast(precision, image.device):
-                rows.append(scores(u).double().cpu().numpy())
-        return np.concatenate(rows)
-
-    return game
 
 
 class ExactShapley(_Shapley):

@@ -8,35 +8,72 @@ passes through NMS.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torchvision.ops import box_iou
 
+from curator.boxes import iou
 from curator.detect.base import Detector
 from curator.errors import ConfigError, InputError
 from curator.explain.base import Target
 from store.records import Pin
 
+PREDICTED = 0.01
+"""Detections of a black box below this score count as nothing predicted."""
+
+
+class Scores(Protocol):
+    """Scores of some targets of one image: u (B, 3, h, w) -> (B, T) float32."""
+
+    targets: tuple[Target, ...]
+
+    def __len__(self) -> int: ...
+
+    def __call__(self, u: Tensor) -> Tensor: ...
+
+
+def scores_of(detector: Detector, pin: Pin, targets: Sequence[Target]) -> Scores:
+    """The targets' scores by candidate, or by what is predicted where the detector is a black box.
+
+    Raises:
+        InputError: no target, a class that the detector does not have, or no box where one is needed.
+    """
+    return (PredictionScores if detector.modules() is None else TargetScores)(detector, pin, targets)
+
+
+def _checked(detector: Detector, targets: Sequence[Target]) -> tuple[Target, ...]:
+    if not targets:
+        raise InputError("explain: expected at least one target, got none")
+    for target in targets:
+        if not 0 <= target.label < len(detector.classes) or target.candidate < 0:
+            last = len(detector.classes) - 1
+            raise InputError(
+                f"explain: expected a class of 0 to {last} and a candidate of at least 0, got {target}"
+            )
+    return tuple(targets)
+
 
 class TargetScores:
-    """Scores of some targets of one image, as a function of the input.
+    """Scores of some targets' candidates as a function of the input.
 
     Args:
         targets: at least one.
     Raises:
         InputError: no target, or one whose class the detector does not have.
+        ConfigError: a black box, which has no candidates.
     """
 
     def __init__(self, detector: Detector, pin: Pin, targets: Sequence[Target]) -> None:
-        if not targets:
-            raise InputError("explain: expected at least one target, got none")
-        for target in targets:
-            if not 0 <= target.label < len(detector.classes) or target.candidate < 0:
-                last = len(detector.classes) - 1
-                raise InputError(
-                    f"explain: expected a class of 0 to {last} and a candidate of at least 0, got {target}"
-                )
-        self.targets = tuple(targets)
+        if detector.modules() is None:
+            raise ConfigError(
+                f"explain: expected a detector with a network to look into, got the black box "
+                f"{detector.spec}; use a method that only runs it: --method drise or permutation"
+            )
+        self.targets = _checked(detector, targets)
         self._detector, self._pin = detector, pin
         unique = sorted({target.candidate for target in targets})
         self._index = torch.tensor(unique, dtype=torch.int64)  # (q,)
@@ -70,3 +107,60 @@ class TargetScores:
     def _pick(self, values: Tensor) -> Tensor:
         """values (B, q, K) -> (B, T)."""
         return values.float()[:, self._rows, self._labels]
+
+
+class PredictionScores:
+    """The black-box target: max_j IoU(B_j, box) p_j[label] over what is predicted (METHODS.md, after D-RISE).
+
+    A black box is asked by `predict`; its input frame must be the stored image. A detector with candidates is
+    asked for all of them before NMS, whose best at a place NMS keeps anyway.
+
+    Args:
+        targets: at least one, each with its box.
+    Raises:
+        InputError: no target, an unknown class, or a target without its box.
+        ConfigError: a log-odds target.
+    """
+
+    def __init__(self, detector: Detector, pin: Pin, targets: Sequence[Target]) -> None:
+        self.targets = _checked(detector, targets)
+        if any(target.box is None for target in targets):
+            raise InputError("explain: expected the targets' boxes for a target by prediction, got none")
+        if any(target.kind == "log_odds" for target in targets):
+            raise ConfigError(
+                "--target log_odds: a target by prediction is 0 where nothing is found; use probability"
+            )
+        self._detector, self._pin = detector, pin
+        self._boxes = np.array([target.box for target in targets], dtype=np.float64)  # (T, 4)
+        self._labels = np.array([target.label for target in targets])
+        self._every: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @torch.no_grad()
+    def __call__(self, u: Tensor) -> Tensor:
+        """u (B, 3, h, w) -> (B, T) float32; not differentiable."""
+        if self._detector.modules() is None:
+            found = self._detector.predict(list(u), score_threshold=PREDICTED)
+            rows = [self._best(d.boxes, d.scores, d.labels) for d, _ in found]
+            return torch.from_numpy(np.stack(rows).astype(np.float32))
+        if self._every is None:
+            count = self._detector.candidates(u[:1], self._pin).scores.shape[1]
+            self._every = torch.arange(count, device=u.device)
+        every = self._detector.candidates(u, self._pin, index=self._every)
+        columns = []
+        for target, box in zip(self.targets, torch.from_numpy(self._boxes).to(u.device), strict=True):
+            boxes = every.boxes if every.boxes.ndim == 3 else every.boxes[:, :, target.label]
+            overlap = box_iou(boxes.reshape(-1, 4).double(), box[None]).view(boxes.shape[:2])
+            columns.append((overlap * every.scores[..., target.label]).amax(1))
+        return torch.stack(columns, 1).float()
+
+    def _best(
+        self, boxes: NDArray[np.float32], scores: NDArray[np.float32], labels: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """(T,) of one image's detections."""
+        if not len(boxes):
+            return np.zeros(len(self))
+        same = labels[:, None] == self._labels[None, :]
+        return np.asarray((iou(boxes, self._boxes) * np.asarray(scores)[:, None] * same).max(0))

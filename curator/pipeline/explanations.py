@@ -29,7 +29,7 @@ from curator.pipeline.detections import load_detector
 from curator.pipeline.selectors import FailureSelector
 from curator.pipeline.stage import StageResult, recorded_run, run_items
 from curator.regions import RegionDraft, find_regions
-from curator.registry import ATTRIBUTIONS
+from curator.registry import ATTRIBUTIONS, Spec
 from curator.tensors import image_tensor
 from store.images import read_pixels
 from store.keys import content_key
@@ -135,10 +135,7 @@ class ExplainWork:
             RegistryError, ConfigError: unknown method, or a fill that does not fit it.
         """
         c = self.config
-        options = AttributionOptions(
-            samples=c.samples, grid=c.grid, batch_size=c.batch_size, precision=c.precision
-        )
-        method = ATTRIBUTIONS.load(c.method)(options)
+        method = build_method(c)
         detector = load_detector(self.spec, device)
         if detector.fingerprint != self.fingerprint:
             raise InputError(
@@ -146,7 +143,7 @@ class ExplainWork:
                 f"({self.fingerprint[:12]}), got {detector.fingerprint[:12]}; run curator "
                 f"detect and curator diagnose again"
             )
-        return detector, method, make_fill(c.fill, detector, method=c.method, continuous=method.continuous)
+        return detector, method, make_fill(c.fill, detector, method=method.name, takes=method.takes)
 
     def process(
         self, state: tuple[Detector, AttributionMethod, Fill], batch: Sequence[ExplainItem]
@@ -167,7 +164,7 @@ class ExplainWork:
         image = detector.prepare(stored, item.pin)
         labels = slic_segments(image, item.pin, self.config.segments)
         targets = [
-            Target(candidate=o.target.candidate, label=o.target.label, kind=self.config.target)
+            Target(candidate=o.target.candidate, label=o.target.label, kind=self.config.target, box=o.box)
             for o in item.outcomes
         ]
         maps = method.explain(
@@ -187,6 +184,25 @@ class ExplainWork:
             for outcome, explained in zip(item.outcomes, maps, strict=True)
         )
         return ExplainedImage(labels, tuple(maps), regions)
+
+
+def build_method(config: ExplainConfig) -> AttributionMethod:
+    """The method that `config.method` names, `NAME?setting=value&...`.
+
+    Raises:
+        RegistryError: an unknown name. ConfigError: settings that the method does not take.
+    """
+    spec = Spec.of_method(config.method)
+    method: AttributionMethod = ATTRIBUTIONS.load(spec.name)(
+        AttributionOptions(
+            samples=config.samples,
+            grid=config.grid,
+            batch_size=config.batch_size,
+            precision=config.precision,
+            settings=spec.options,
+        )
+    )
+    return method
 
 
 def explain(store: Store, config: ExplainConfig, *, executor: Executor | None = None) -> StageResult:

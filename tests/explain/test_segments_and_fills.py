@@ -79,7 +79,7 @@ def test_hashes_follow_segments_not_labels(order):
 @given(seed=st.integers(0, 10**6), share=st.floats(0, 1))
 def test_fills_are_bit_exact_outside_the_hole(name, seed, share):
     detector = TinyDetector(Convolutional(), size=(20, 30), mean=(0.4, 0.5, 0.6))
-    fill = make_fill(name, detector, method="sp", continuous=False)
+    fill = make_fill(name, detector, method="sp", takes=("hole",))
     image = picture(20, 30, seed=seed % 7)
     hole = torch.from_numpy(np.random.default_rng(seed).random((20, 30)) < share)
     filled = fill.fill(image, hole, seed)
@@ -109,9 +109,9 @@ def test_what_each_fill_paints():
 def test_wrong_pairings_are_refused():
     detector = TinyDetector(Convolutional(), size=(20, 30))
     with pytest.raises(ConfigError, match="e2x fades segments towards a baseline and takes one of: mean"):
-        make_fill("blur", detector, method="e2x", continuous=True)
+        make_fill("blur", detector, method="e2x", takes=("continuous",))
     with pytest.raises(ConfigError, match="expected one of mean, blur, local-mean, got 'magic'"):
-        make_fill("magic", detector, method="sp", continuous=False)
+        make_fill("magic", detector, method="sp", takes=("hole",))
 
 
 # ------------------------------------------------------------ precision
