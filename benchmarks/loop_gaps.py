@@ -256,6 +256,10 @@ def arm_rows(trials: Sequence[tuple[int, Trial]]) -> list[dict[str, Any]]:
                 )
             )
         rows.append(_row(arm, "new FP/img", [m["worse"]["new_false_per_image"] for m in of_arm], worst=max))
+        old = [m["worse_at_matched_threshold"] for m in of_arm]
+        rates = [m["fp"]["rate"] for m in old if m["fp"]["rate"] is not None]
+        rows.append(_row(arm, "FP fixed*", rates, worst=min))
+        rows.append(_row(arm, "new FP/img*", [m["new_false_per_image"] for m in old], worst=max))
         rows.append(_row(arm, "AP50", [m["ap50"] for m in of_arm], worst=min))
     return rows
 
@@ -380,6 +384,7 @@ def _print_tables(
             f"{row['arm']:9s} {row['figure']:11s} {text(row['mean']):>6s} {interval:>16s} "
             f"{text(row['worst']):>11s} {row['trials']:7d}"
         )
+    print("* read at the base's number of false positives (docs/decisions/0004)")
     print(
         f"\n{'gap':11s} {'kind':4s} {'failures':>9s} "
         + " ".join(f"{arm:>8s}" for arm in ARMS)

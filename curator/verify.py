@@ -6,9 +6,10 @@ Broken: a true positive of the base is lost. New: a false positive of the arm wh
 class.
 
 Matching goes by descending score, so a detection's part (true, false, excused) does not depend on where the
-threshold lies below it: each arm is matched once, over all its detections, and read at any threshold. It is
-read twice, at the base's fixed threshold and at the threshold that gives the base's number of false
-positives; a claim uses the worse (DESIGN.md, "Fix and break").
+threshold lies below it: each arm is matched once, over all its detections, and read at any threshold. Every
+figure is read twice, at the base's fixed threshold and at one that forbids the trade which would buy the
+figure: objects (fixed, broken) at the base's number of false positives, false positives (fixed, new) at the
+base's number of found objects. A claim uses the worse (docs/decisions/0004).
 """
 
 from __future__ import annotations
@@ -141,6 +142,14 @@ def matched_threshold(arm: Matched, false_count: int, *, floor: float) -> float:
     return floor if len(scores) <= false_count else float(np.nextafter(scores[false_count], 2.0))
 
 
+def recall_threshold(objects: Objects, arm: Matched, found_count: int, *, floor: float) -> float:
+    """The highest threshold at which the arm finds `found_count` objects; `floor` where it never does."""
+    scores = np.sort(arm.found_at[objects.counted & (arm.found_at >= floor)])[::-1]
+    if found_count == 0 or len(scores) < found_count:
+        return floor if found_count else float(np.nextafter(1.0, 2.0))
+    return float(scores[found_count - 1])
+
+
 def _repeated(
     boxes: Floats,
     image: NDArray[np.int64],
@@ -215,40 +224,55 @@ def _rate(name: str, values: Bools) -> dict[str, Any]:
 
 
 def compare(base: Base, arm: Matched, *, floor: float) -> dict[str, Any]:
-    """Both readings of an arm and the worse of each figure.
+    """An arm's readings and the worse of each figure.
 
     Args:
         floor: the lowest score that the arm's detections were computed for.
+    Returns:
+        "fixed_threshold", "matched_threshold" (the base's false positives) and "matched_recall" (the base's
+        found objects), each as `read` gives it; "worse": objects by the first two, false positives by the
+        first and the last; "worse_at_matched_threshold": all figures by the first two.
     """
+    kept = base.objects.counted & (base.matched.found_at >= base.threshold)
     fixed = read(base, arm, base.threshold)
     matched = read(base, arm, matched_threshold(arm, base.false_count, floor=floor))
-    return {"fixed_threshold": fixed, "matched_threshold": matched, "worse": worse(fixed, matched)}
+    recall = read(base, arm, recall_threshold(base.objects, arm, int(kept.sum()), floor=floor))
+    return {
+        "fixed_threshold": fixed,
+        "matched_threshold": matched,
+        "matched_recall": recall,
+        "worse": worse(fixed, matched, recall),
+        "worse_at_matched_threshold": worse(fixed, matched, matched),
+    }
 
 
-def worse(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
-    """The worse of two readings, figure by figure: the lower fix rate, the higher break rate and new FP.
+def worse(fixed: Mapping[str, Any], matched: Mapping[str, Any], recall: Mapping[str, Any]) -> dict[str, Any]:
+    """The worse reading, figure by figure: the lower fix rate, the higher break rate and new false positives.
 
-    Groups with fewer than 30 holdout failures of a kind keep their number but get no rate.
+    Objects are read in `fixed` and `matched`, false positives in `fixed` and `recall`. Groups with fewer than
+    30 holdout failures of a kind keep their number but get no rate.
     """
     groups = {
         kind: {
-            name: _worse_rates(a["groups"][kind][name], b["groups"][kind][name], fewest=FEWEST)
-            for name in a["groups"][kind]
+            name: _worse_rates(*(r["groups"][kind][name] for r in (fixed, matched, recall)), fewest=FEWEST)
+            for name in fixed["groups"][kind]
         }
-        for kind in a["groups"]
+        for kind in fixed["groups"]
     }
     return {
-        **_worse_rates(a, b, fewest=1),
-        "new_false_per_image": max(a["new_false_per_image"], b["new_false_per_image"]),
-        "false_per_image": max(a["false_per_image"], b["false_per_image"]),
+        **_worse_rates(fixed, matched, recall, fewest=1),
+        "new_false_per_image": max(fixed["new_false_per_image"], recall["new_false_per_image"]),
+        "false_per_image": max(fixed["false_per_image"], recall["false_per_image"]),
         "groups": groups,
     }
 
 
-def _worse_rates(a: Mapping[str, Any], b: Mapping[str, Any], *, fewest: int) -> dict[str, Any]:
+def _worse_rates(
+    fixed: Mapping[str, Any], matched: Mapping[str, Any], recall: Mapping[str, Any], *, fewest: int
+) -> dict[str, Any]:
     result = {}
-    for kind, pick in (("fn", min), ("fp", min), ("broken", max)):
-        n, rates = a[kind]["n"], (a[kind]["rate"], b[kind]["rate"])
+    for kind, other, pick in (("fn", matched, min), ("fp", recall, min), ("broken", matched, max)):
+        n, rates = fixed[kind]["n"], (fixed[kind]["rate"], other[kind]["rate"])
         result[kind] = {"n": n, "rate": pick(rates) if n >= fewest and None not in rates else None}
     return result
 

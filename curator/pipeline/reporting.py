@@ -215,8 +215,8 @@ def _verifications(trials: Sequence[Trial]) -> tuple[Table, ...]:
                 title=f"Verification on the holdout: {name}",
                 columns=tuple(columns),
                 rows=tuple(tuple(row) for row in rows),
-                note="Each arm is read at the base's threshold and at the threshold that gives the "
-                "base's false positives per image; the worse reading stands.",
+                note="Each figure is read twice, the worse stands: at the base's threshold; and objects at "
+                "the base's number of false positives, false positives at its number of found objects.",
             )
         )
     return tuple(tables)

@@ -1,7 +1,7 @@
 """What trials say: the table for people and the figures for machines.
 
 In: stored `Trial`s. Out: rows of text, and means with 95% bootstrap intervals over the seeds. Every figure is
-the worse of a trial's two readings (DESIGN.md, "Fix and break").
+the worse of a trial's two readings (docs/decisions/0004).
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from store.keys import content_key
 from store.records import Annotation, BoxTuple, Detections, ImageRecord, Pin
 
 STAGE = "verify"
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 SCORE_FLOOR = 0.05  # detections of the holdout are computed down to it
 
 

@@ -150,11 +150,15 @@ def test_every_arm_adds_the_same_number_of_images(workspace: tuple[Path, str]) -
     for trial in trials:
         metrics = trial.metrics
         assert metrics["base"] == trials[0].metrics["base"]
-        fixed, matched, worst = (metrics[name] for name in ("fixed_threshold", "matched_threshold", "worse"))
+        fixed, matched, recall, worst = (
+            metrics[name] for name in ("fixed_threshold", "matched_threshold", "matched_recall", "worse")
+        )
         assert fixed["threshold"] == THRESHOLD
         assert matched["false_per_image"] <= metrics["base"]["false_per_image"]
         assert fixed["fn"]["n"] == metrics["base"]["missed"]
         assert worst["fn"]["rate"] == min(fixed["fn"]["rate"], matched["fn"]["rate"])
+        if fixed["fp"]["n"]:
+            assert worst["fp"]["rate"] == min(fixed["fp"]["rate"], recall["fp"]["rate"])
     columns, rows = trial_table(trials)
     assert [row[0] for row in rows] == ["base", *arms]
     assert all(len(row) == len(columns) for row in rows)

@@ -19,6 +19,7 @@ from curator.verify import (
     match_all,
     matched_threshold,
     read,
+    recall_threshold,
     spread,
     unscored,
     worse,
@@ -101,6 +102,20 @@ def test_the_matched_threshold_gives_at_most_the_bases_false_positives() -> None
     assert matched_threshold(match_all([result(objects, [])]), 0, floor=0.05) == 0.05
 
 
+def test_false_positives_are_read_at_the_bases_recall() -> None:
+    objects = truth([(0, 0), (1, 0)])
+    base = base_of([result(objects, [(0, 0, 0.9), (5, 0, 0.8)])])  # one found, one false
+    bold = match_all([result(objects, [(0, 0, 0.9), (1, 0, 0.9), (5, 0, 0.8)])])
+    both = compare(base, bold, floor=0.05)  # finds more, so its threshold rises above the old mistake
+    assert both["matched_recall"]["threshold"] == 0.9
+    assert both["matched_recall"]["fp"]["rate"] == 1.0
+    assert both["worse"]["fp"]["rate"] == both["fixed_threshold"]["fp"]["rate"] == 0.0
+    shy = match_all([result(objects, [(0, 0, 0.3), (5, 0, 0.4)])])
+    both = compare(base, shy, floor=0.05)  # quiet everywhere: at equal recall the mistake is back
+    assert both["fixed_threshold"]["fp"]["rate"] == 1.0
+    assert both["worse"]["fp"]["rate"] == both["matched_recall"]["fp"]["rate"] == 0.0
+
+
 def test_objects_that_do_not_count_enter_no_rate() -> None:
     objects = GroundTruth(
         np.array([place(0), place(1)]), np.array([0, 1]), np.array([True, False]), np.array([1, 2])
@@ -168,8 +183,17 @@ def test_properties(pair: tuple[list[ImageResult], list[ImageResult]]) -> None:
     assert arm.false_positives(threshold).sum() <= base.false_count
     lower = [s for s in np.unique(arm.scores) if 0.05 <= s < threshold]
     assert not lower or arm.false_positives(lower[-1]).sum() > base.false_count
-    both = worse(reading, higher)
+    both = worse(reading, reading, higher)
     assert both["new_false_per_image"] == max(reading["new_false_per_image"], higher["new_false_per_image"])
+
+    kept = int((base.objects.counted & (base.matched.found_at >= 0.5)).sum())
+    threshold = recall_threshold(base.objects, arm, kept, floor=0.05)
+    found = base.objects.counted & (arm.found_at >= threshold)
+    if threshold > 0.05:
+        assert found.sum() >= kept  # at least as many: scores may be tied ...
+        assert not kept or (arm.found_at[found] > threshold).sum() < kept  # ... and no higher one will do
+    else:
+        assert (base.objects.counted & (arm.found_at > 0.05)).sum() <= kept
 
 
 @settings(max_examples=100, deadline=None)
