@@ -17,6 +17,16 @@ from urllib.parse import parse_qsl
 from curator.errors import RegistryError
 
 
+_EXTRAS = {
+    "onnx": "onnx",
+    "onnx2torch": "onnx",
+    "transformers": "hub",
+    "accelerate": "hub",
+    "psycopg": "postgresql",
+}
+"""Importable package -> the extra of curator that brings it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """A parsed spec `scheme:name?option=value&...`; `name` may hold further colons and slashes."""
@@ -84,9 +94,12 @@ class Registry:
         try:
             factory: Callable[..., Any] = getattr(import_module(module), attribute)
         except ModuleNotFoundError as error:
-            if error.name and not error.name.startswith("curator"):
+            package = (error.name or "curator").partition(".")[0]
+            if package not in ("curator", "store"):
+                wanted = f'"curator[{_EXTRAS[package]}]"' if package in _EXTRAS else package
                 raise RegistryError(
-                    f"{self.kind} {name!r} needs the package {error.name!r}, which is not installed"
+                    f"{self.kind} {name!r} needs the package {package!r}, which is not installed; "
+                    f"run `pip install {wanted}`"
                 ) from error
             raise
         return factory
@@ -102,6 +115,9 @@ DETECTORS = Registry(
         "onnx": "curator.detect.onnx:build",
         "python": "curator.detect.python:build",
         "curator": "curator.detect.small_ssd:build",  # curator:ssd?backbone=... or curator:PATH.safetensors
+        "blackbox": "curator.detect.black_box:build",  # blackbox:SPEC, any detector by its predictions alone
+        "classifier": "curator.detect.classifier:build",
+        "detr": "curator.detect.detr:build",  # detr:FOLDER, written by save_pretrained (extra hub)
         "builtin": "curator.detect.small_ssd:build_builtin",  # the built-in example's shipped detector
     },
 )
@@ -109,9 +125,24 @@ ATTRIBUTIONS = Registry(
     "attributions",
     {
         "e2x": "curator.explain.e2x:E2X",
+        "vebi": "curator.explain.vebi:Vebi",
+        "guided": "curator.explain.guided:GuidedBackpropagation",
+        "dve": "curator.explain.dve:Dve",
+        "e2x_kernel": "curator.explain.e2x_kernel:E2XKernel",
         "ig_s": "curator.explain.e2x:SegmentIntegratedGradients",
+        "e2x_path": "curator.explain.path:E2XPath",
+        "ig": "curator.explain.integrated:IntegratedGradients",
+        "odam": "curator.explain.odam:ODAM",
+        "mp": "curator.explain.mp:MeaningfulPerturbation",
+        "mp2": "curator.explain.mp2:MP2",
+        "fido": "curator.explain.fido:FIDO",
         "shapley": "curator.explain.shapley:ExactShapley",
         "permutation": "curator.explain.shapley:PermutationShapley",
+        "drise": "curator.explain.drise:DRISE",
+        "pda": "curator.explain.pda:PDA",
+        "sp": "curator.explain.patches:SlidingPatch",
+        "kernel_shap": "curator.explain.kernel_shap:KernelSHAP",
+        "lime": "curator.explain.lime:LIME",
     },
 )
 INPAINTERS = Registry(

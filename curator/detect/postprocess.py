@@ -1,10 +1,12 @@
 """From candidate scores to detections: threshold, top-k per class, NMS; every detection keeps its candidate.
 
-In: scores (A, K) and boxes (A, 4) of one image. Out: `Detections`. Equal to torchvision's
+In: scores (A, K) and boxes (A, 4) or (A, K, 4) of one image. Out: `Detections`. Equal to torchvision's
 `SSD.postprocess_detections`, without its loop over classes.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -27,7 +29,8 @@ def suppress(
     """Threshold, keep the `top_k` best per class, suppress per class, keep the `limit` best.
 
     Args:
-        scores: (A, K) probabilities without background. boxes: (A, 4), input frame.
+        scores: (A, K) probabilities without background.
+        boxes: (A, 4), or (A, K, 4) where a box is decoded per class; input frame.
         score_threshold: scores must exceed it (0 keeps every positive score).
         total: at most so many enter NMS, over all classes; None for no such limit.
     """
@@ -44,14 +47,32 @@ def suppress(
     if total is not None and len(values) > total:  # NMS is quadratic
         values, best = values.topk(total)
         labels, candidates = labels[best], candidates[best]
-    chosen = batched_nms(boxes[candidates], values, labels, iou_threshold)[:limit]
-    candidates = candidates[chosen]
+    decoded = boxes[candidates] if boxes.ndim == 2 else boxes[candidates, labels]
+    chosen = batched_nms(decoded, values, labels, iou_threshold)[:limit]
     return Detections(
-        boxes=pin.to_image(boxes[candidates].cpu().numpy()),
+        boxes=pin.to_image(decoded[chosen].cpu().numpy()),
         scores=values[chosen].cpu().numpy(),
         labels=labels[chosen].cpu().numpy(),
-        candidates=candidates.cpu().numpy(),
+        candidates=candidates[chosen].cpu().numpy(),
     )
+
+
+def best_of_levels(scores: Tensor, counts: Sequence[int], top_k: int) -> Tensor:
+    """Scores (A, K) of which each level's `top_k` best, over all its candidates and classes, are kept.
+
+    Args:
+        counts: candidates of each level, in order; they sum to A.
+    Returns:
+        (A, K), the others 0: torchvision's RetinaNet and FCOS let no more into NMS.
+    """
+    kept = scores.new_zeros(scores.shape)
+    start = 0
+    for count in counts:
+        level = scores[start : start + count].reshape(-1)
+        values, places = level.topk(min(top_k, len(level)))
+        kept[start : start + count].view(-1)[places] = values
+        start += count
+    return kept
 
 
 def softmax_log_odds(logits: Tensor) -> Tensor:

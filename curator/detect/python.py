@@ -1,7 +1,8 @@
 """The user's own detector: `python:package.module:factory?option=value`.
 
 In: an importable factory; the spec's options become its keyword arguments (text). Out: what it returns,
-checked to be a `Detector` before any stage relies on it.
+checked to be a `Detector` before any stage relies on it. One without a network to look into (its `modules()`
+is None) is taken as a `BlackBox`; `BlackBox` also makes a detector of a plain function of images.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import importlib
 from typing import cast
 
 from curator.detect.base import Detector
+from curator.detect.black_box import BlackBox
 from curator.errors import InputError, RegistryError
 from curator.registry import Spec
 
@@ -50,7 +52,10 @@ def build(spec: Spec) -> Detector:
             f"python: {spec.name} gave a {type(detector).__name__} that is no Detector "
             f"(curator.detect.base): {'; '.join(problems)}"
         )
-    return cast(Detector, detector)
+    checked = cast(Detector, detector)
+    if checked.modules() is None and not isinstance(checked, BlackBox):
+        return BlackBox.of(checked, spec=spec.text)
+    return checked
 
 
 def conformance(detector: object) -> list[str]:

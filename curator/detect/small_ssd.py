@@ -1,7 +1,8 @@
 """The project's small SSD: a few hundred thousand to a few million parameters, any torchvision backbone.
 
 In: `curator:ssd?classes=a,b&size=192&...` (fresh weights), `curator:PATH.safetensors` (architecture and
-classes are in its metadata), `builtin:` (the built-in example's detector). Out: an `SsdDetector`.
+classes are in its metadata), `builtin:` (the built-in example's detector). Out: an `SsdDetector`, or what the
+file holds (`small_pyramid` has the other families).
 
 Options of `curator:ssd`:
     classes            comma-separated names, required
@@ -33,13 +34,14 @@ from torchvision.models.detection.ssd import SSD
 
 from curator.config import require
 from curator.detect.backbones import TinyBackbone, TorchvisionBackbone
+from curator.detect.base import Detector
 from curator.detect.ssd import SsdDetector
 from curator.detect.weights import load_into, read_description, read_state
 from curator.errors import ConfigError, InputError
 from curator.registry import Spec
 
 BUILTIN = Path(__file__).resolve().parent.parent / "example" / "weights" / "detector.safetensors"
-_PIXELS = {
+PIXELS = {
     "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
     "caffe": ([123 / 255, 117 / 255, 104 / 255], [1 / 255] * 3),
 }
@@ -78,7 +80,7 @@ class SsdOptions:
             f"anchors: the tiny backbone has three levels and needs four sides, got {self.anchors}",
         )
         require(
-            self.backbone_pixels in _PIXELS,
+            self.backbone_pixels in PIXELS,
             f"backbone_pixels: expected imagenet or caffe, got {self.backbone_pixels!r}",
         )
 
@@ -131,7 +133,7 @@ def make_network(options: SsdOptions) -> SSD:
         [list(options.ratios) for _ in range(levels)],
         scales=[side / options.size for side in options.anchors],
     )
-    mean, deviation = _PIXELS[options.backbone_pixels]
+    mean, deviation = PIXELS[options.backbone_pixels]
     return SSD(
         backbone,
         anchors,
@@ -158,17 +160,19 @@ def make_detector(
     return SsdDetector(network, options.classes, description=_describe(options), spec=spec)
 
 
-def load_detector(path: Path, *, spec: str = "") -> SsdDetector:
-    """Load what `SsdDetector.save` wrote, whatever its architecture.
+def load_detector(path: Path, *, spec: str = "") -> Detector:
+    """Load what a detector's `save` wrote, whatever its architecture.
 
     Raises:
         InputError: no such file, or not written by curator.
     """
     description = read_description(path)
     if description.get("architecture") != "curator-ssd":
-        from curator.detect.torchvision import from_description
+        from curator.detect import small_pyramid, torchvision
 
-        return from_description(description, path, spec=spec)
+        if small_pyramid.is_saved(description):
+            return small_pyramid.load_saved(description, path, spec=spec)
+        return torchvision.from_description(description, path, spec=spec)
     options = SsdOptions.from_description(description["options"])
     with torch.random.fork_rng(devices=[]):  # the drawn weights are replaced at once
         network = make_network(options)
@@ -176,8 +180,12 @@ def load_detector(path: Path, *, spec: str = "") -> SsdDetector:
     return SsdDetector(network, options.classes, description=description, spec=spec)
 
 
-def build(spec: Spec) -> SsdDetector:
-    """`curator:ssd?...` or `curator:PATH.safetensors`."""
+def build(spec: Spec) -> Detector:
+    """`curator:ssd?...`, one of `small_pyramid`'s families, or `curator:PATH.safetensors`."""
+    from curator.detect import small_pyramid
+
+    if spec.name in small_pyramid.FAMILIES:
+        return small_pyramid.build(spec)
     if spec.name != "ssd":
         spec.only(())
         return load_detector(Path(spec.name), spec=spec.text)
@@ -192,7 +200,7 @@ def build(spec: Spec) -> SsdDetector:
     )
 
 
-def build_builtin(spec: Spec) -> SsdDetector:
+def build_builtin(spec: Spec) -> Detector:
     """`builtin:` or `builtin:?weights=PATH`.
 
     Raises:

@@ -112,8 +112,8 @@ class TargetScores:
 class PredictionScores:
     """The black-box target: max_j IoU(B_j, box) p_j[label] over what is predicted (METHODS.md, after D-RISE).
 
-    A black box is asked by `predict`; its input frame must be the stored image. A detector with candidates is
-    asked for all of them before NMS, whose best at a place NMS keeps anyway.
+    A black box is asked by `predict`, and its boxes in the input frame are mapped to the stored image. A
+    detector with candidates is asked for all of them before NMS, whose best at a place NMS keeps anyway.
 
     Args:
         targets: at least one, each with its box.
@@ -143,8 +143,8 @@ class PredictionScores:
         """u (B, 3, h, w) -> (B, T) float32; not differentiable."""
         if self._detector.modules() is None:
             found = self._detector.predict(list(u), score_threshold=PREDICTED)
-            rows = [self._best(d.boxes, d.scores, d.labels) for d, _ in found]
-            return torch.from_numpy(np.stack(rows).astype(np.float32))
+            rows = [self._best(self._pin.to_image(d.boxes), d.scores, d.labels) for d, _ in found]
+            return torch.from_numpy(np.stack(rows).astype(np.float32)).to(u.device)
         if self._every is None:
             count = self._detector.candidates(u[:1], self._pin).scores.shape[1]
             self._every = torch.arange(count, device=u.device)

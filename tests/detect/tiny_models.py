@@ -1,0 +1,70 @@
+"""Tiny models of `transformers`, random and saved as a user's would be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from transformers import (
+    ConditionalDetrConfig,
+    ConditionalDetrForObjectDetection,
+    DetrConfig,
+    DetrForObjectDetection,
+    ResNetConfig,
+    RTDetrConfig,
+    RTDetrForObjectDetection,
+    RTDetrResNetConfig,
+)
+
+FIXED = {"size": {"height": 96, "width": 128}, "do_normalize": False}
+KEPT = {"size": {"shortest_edge": 64, "longest_edge": 96}}
+_NAMES = {0: "a", 1: "b", 2: "N/A", 3: "N/A"}
+
+
+def save_tiny(kind: str, folder: Path) -> Path:
+    """Write a tiny model of a kind ("detr", "conditional_detr", "rt_detr") into `folder`."""
+    layers = {
+        "embedding_size": 8,
+        "hidden_sizes": [8, 16, 24, 32],
+        "depths": [1, 1, 1, 1],
+        "layer_type": "basic",
+    }
+    common = {
+        "d_model": 32,
+        "encoder_layers": 1,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 32,
+        "decoder_ffn_dim": 32,
+        "num_queries": 12,
+        "id2label": _NAMES,
+        "label2id": {name: i for i, name in _NAMES.items()},
+        "use_timm_backbone": False,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        if kind == "rt_detr":
+            backbone = RTDetrResNetConfig(**layers, out_features=["stage2", "stage3", "stage4"])
+            own = {
+                "encoder_hidden_dim": 32,
+                "encoder_in_channels": [16, 24, 32],
+                "decoder_in_channels": [32] * 3,
+            }
+            model = RTDetrForObjectDetection(
+                RTDetrConfig(backbone_config=backbone, **common, **own, num_denoising=0)
+            )
+        else:
+            config, network = {
+                "detr": (DetrConfig, DetrForObjectDetection),
+                "conditional_detr": (ConditionalDetrConfig, ConditionalDetrForObjectDetection),
+            }[kind]
+            backbone = ResNetConfig(**layers, out_features=["stage4"])
+            model = network(config(backbone_config=backbone, **common, use_pretrained_backbone=False))
+            with torch.no_grad():  # fresh heads give every query the same score
+                model.class_labels_classifier.weight.mul_(20)
+        model.save_pretrained(folder)
+    settings = FIXED if kind == "rt_detr" else KEPT
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    return folder
