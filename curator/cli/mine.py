@@ -166,14 +166,22 @@ def explain(
     detector: Annotated[
         str | None, typer.Option(help="Detector spec; default: the one last diagnosed.")
     ] = None,
-    method: Annotated[str, typer.Option(help="e2x, ig_s, permutation or shapley.")] = "e2x",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="e2x, e2x_kernel, lime, odam, drise ... (a wrong name lists all); sp?patch=29 sets."
+        ),
+    ] = "e2x",
     samples: Annotated[int, typer.Option(help="Masked images per explanation (K).")] = 16,
     segments: Annotated[int, typer.Option(help="Wanted number of segments per image.")] = 200,
     grid: Annotated[
         str, typer.Option(help="Weights of e2x: midpoint (k+0.5)/K or paper k/(K-1).")
     ] = "midpoint",
     target: Annotated[str, typer.Option(help="What is explained: probability or log_odds.")] = "probability",
-    fill: Annotated[str, typer.Option(help="What hidden segments show: mean.")] = "mean",
+    fill: Annotated[
+        str,
+        typer.Option(help="What hidden segments show: mean, blur, noise, local-mean ..., inpaint?spec=SPEC."),
+    ] = "mean",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     successes: Annotated[
         int, typer.Option(help="True positives per class explained beside the failures.")

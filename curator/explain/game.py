@@ -17,6 +17,7 @@ from torch import Tensor
 from curator.detect.base import Detector
 from curator.errors import StageError
 from curator.explain.base import EVIDENCE_FLOOR, AttributionOptions, Fill, HoleFill, Target
+from curator.explain.fill import fill_many
 from curator.explain.masked import MaskedImages
 from curator.explain.precision import Precision, autocast, choose
 from curator.explain.target import Scores
@@ -73,7 +74,7 @@ def _hole_game(
         rows = []
         for start in range(0, len(members), batch_size):
             hidden = torch.from_numpy(~members[start : start + batch_size]).to(image.device)
-            u = torch.stack([fill.fill(image, h[labels], seed) for h in hidden])
+            u = fill_many(fill, image, hidden[:, labels], [seed] * len(hidden))
             with autocast(precision, image.device):
                 rows.append(scores(u).double().cpu().numpy())
         return np.concatenate(rows)

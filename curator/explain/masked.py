@@ -81,6 +81,55 @@ class MaskedImages:
                     total[t] += self._segment_sums(gradient)
         return total / len(weights)
 
+    def weighted_products(
+        self, weights: Weights, coefficients: Weights, precision: Precision = "fp32"
+    ) -> NDArray[np.float64]:
+        """sum_k c_i(k) sum_{p in S_i, channels} (x - b)_p ds/du_p at u(W_k): weights, c (n, M) -> (T, M)."""
+        total = np.zeros((len(self.scores), self.count))
+        start = 0
+        for u in self._batches(weights):
+            c = torch.from_numpy(coefficients[start : start + len(u)]).to(u.device)  # (B, M)
+            start += len(u)
+            per_pixel = c.index_select(1, self.labels).view(len(u), 1, *self.shape)
+            u.requires_grad_(True)
+            with autocast(precision, u.device):
+                values = self.scores(u)  # (B, T)
+            if not values.requires_grad:
+                continue
+            summed = values.sum(0)
+            for t in range(len(total)):
+                (gradient,) = torch.autograd.grad(
+                    summed[t], u, retain_graph=t + 1 < len(total), allow_unused=True
+                )
+                if gradient is not None:
+                    total[t] += self._segment_sums(gradient * per_pixel)
+        return total
+
+    def moments(
+        self, weights: Weights, precision: Precision = "fp32"
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and variance over the samples of the products that `mean_products` averages: (T, M) each."""
+        total = np.zeros((2, len(self.scores), self.count))
+        for u in self._batches(weights):
+            u.requires_grad_(True)
+            with autocast(precision, u.device):
+                values = self.scores(u)  # (B, T)
+            if not values.requires_grad:
+                continue
+            summed = values.sum(0)
+            places = (np.arange(len(u))[:, None] * self.count + self.flat).ravel()
+            for t in range(len(self.scores)):
+                (gradient,) = torch.autograd.grad(
+                    summed[t], u, retain_graph=t + 1 < len(self.scores), allow_unused=True
+                )
+                if gradient is not None:
+                    per_pixel = (gradient * self.difference).sum(1).double().cpu().numpy().ravel()
+                    sums = np.bincount(places, weights=per_pixel, minlength=len(u) * self.count)
+                    products = sums.reshape(len(u), self.count)
+                    total[:, t] += products.sum(0), (products**2).sum(0)
+        mean, square = total / len(weights)
+        return mean, np.maximum(square - mean**2, 0.0)
+
     def _batches(self, weights: Weights) -> Iterator[Tensor]:
         """Yield u (B, 3, h, w)."""
         if weights.shape[1] != self.count:

@@ -21,6 +21,8 @@ _FUNCTIONS = {
     "detect": "detections",
     "diagnose": "diagnosis",
     "explain": "explanations",
+    "evaluate_explanations": "evaluation",
+    "interpret": "interpretation",
     "index": "vectors",
     "query": "queries",
     "synthesize": "synthesis",

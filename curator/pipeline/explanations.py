@@ -7,10 +7,12 @@ share masks and forward passes.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -20,7 +22,9 @@ from curator.detect.base import Detector
 from curator.errors import InputError
 from curator.explain.base import Attribution as AttributionMethod
 from curator.explain.base import AttributionOptions, Fill, Target
-from curator.explain.fill import make_fill
+from curator.explain.faithfulness.maps import segment_values
+from curator.explain.fill import INPAINT, make_fill
+from curator.explain.inpainting_fill import load_inpainter
 from curator.explain.segments import VERSION as SEGMENTS_VERSION
 from curator.explain.segments import slic_segments
 from curator.groups import group_outcomes
@@ -30,7 +34,7 @@ from curator.pipeline.selectors import FailureSelector
 from curator.pipeline.stage import StageResult, recorded_run, run_items
 from curator.regions import RegionDraft, find_regions
 from curator.registry import ATTRIBUTIONS, Spec
-from curator.tensors import image_tensor
+from curator.tensors import image_tensor, resolve_device
 from store.images import read_pixels
 from store.keys import content_key
 from store.records import (
@@ -80,6 +84,7 @@ class ExplainWork:
     spec: str
     fingerprint: str
     config: ExplainConfig
+    fill_key: str = ""  # the fill's name with the inpainter's fingerprint, where it has one
     batch_size: int = COMMITTED
 
     def key(self, item: ExplainItem) -> str:
@@ -117,12 +122,12 @@ class ExplainWork:
         return (
             STAGE_VERSION,
             self.fingerprint,
-            c.method,
+            method_key(c.method),
             c.samples,
             c.segments,
             c.grid,
             c.target,
-            c.fill,
+            self.fill_key or c.fill,
             c.precision,
             c.seed,
         )
@@ -178,12 +183,53 @@ class ExplainWork:
             image_key=item.image.sha256,
         )
         regions = tuple(
-            tuple(find_regions(labels, explained, item.pin, kind=outcome.kind, box=outcome.box))
-            if isinstance(explained, SegmentMap)
-            else ()
-            for outcome, explained in zip(item.outcomes, maps, strict=True)
+            tuple(
+                find_regions(
+                    labels, over_segments(found, labels), item.pin, kind=outcome.kind, box=outcome.box
+                )
+            )
+            for outcome, found in zip(item.outcomes, maps, strict=True)
         )
         return ExplainedImage(labels, tuple(maps), regions)
+
+
+def method_key(text: str) -> tuple[object, ...]:
+    """What of `NAME?setting=value` changes results: a file that a setting names counts by its content."""
+    spec = Spec.of_method(text)
+    return (
+        spec.name,
+        *(
+            (name, hashlib.sha256(Path(value).read_bytes()).hexdigest() if Path(value).is_file() else value)
+            for name, value in sorted(spec.options.items())
+        ),
+    )
+
+
+def fill_key(text: str, device: str) -> str:
+    """The fill's name; an inpainter's with its fingerprint, so that new weights are a new fill.
+
+    Raises:
+        ConfigError, RegistryError, InputError: an inpainter that cannot be loaded.
+    """
+    spec = Spec.of_method(text)
+    if spec.name != INPAINT:
+        return text
+    return f"{text}#{load_inpainter(spec.options, resolve_device(device)).fingerprint}"
+
+
+def over_segments(found: SegmentMap | GridMap, labels: NDArray[np.uint16]) -> SegmentMap:
+    """A map as one value per segment, from which regions are cut; a grid's is summed over each segment."""
+    if isinstance(found, SegmentMap):
+        return found
+    return SegmentMap(
+        phi=segment_values(found, labels).astype(np.float32),
+        full=found.full,
+        empty=found.empty,
+        gap=found.gap,
+        passes=found.passes,
+        evidence=found.evidence,
+        extra=found.extra,
+    )
 
 
 def build_method(config: ExplainConfig) -> AttributionMethod:
@@ -215,7 +261,12 @@ def explain(store: Store, config: ExplainConfig, *, executor: Executor | None = 
     selector = FailureSelector.parse(config.failures)
     model, outcomes = diagnosed(store, config.detector)
     chosen = [o for o in outcomes if selector.matches(o)] + choose_successes(outcomes, config)
-    work = ExplainWork(spec=config.detector or model.spec, fingerprint=model.fingerprint, config=config)
+    work = ExplainWork(
+        spec=config.detector or model.spec,
+        fingerprint=model.fingerprint,
+        config=config,
+        fill_key=fill_key(config.fill, config.device),
+    )
     items = _items(store, model.id, chosen)
 
     with recorded_run(store, STAGE, config, models=[model.fingerprint]) as (run_id, counts):

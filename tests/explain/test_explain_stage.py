@@ -13,11 +13,11 @@ from curator.cli import main
 from curator.config import DiagnoseConfig, ExplainConfig
 from curator.errors import ConfigError, InputError
 from curator.pipeline.detections import load_detector
-from curator.pipeline.explanations import ExplainWork, choose_successes, explain
+from curator.pipeline.explanations import ExplainWork, choose_successes, explain, method_key, over_segments
 from curator.pipeline.explanations import diagnosed as explained_model
 from curator.tensors import image_tensor
 from store.images import encode_png, probe
-from store.records import DetectionSet, NewImage, Outcome, SegmentMap, TargetRecord
+from store.records import DetectionSet, GridMap, NewImage, Outcome, SegmentMap, TargetRecord
 from store.store import Store
 
 SPEC = "curator:ssd?classes=a,b&size=96&channels=8,8,16,16,16&seed=5"
@@ -144,6 +144,26 @@ def test_a_second_run_adds_nothing_and_another_batch_size_neither(diagnosed: Pat
         assert (store.regions(), store.groups()) == before[1:]
 
 
+def test_a_grid_shaped_method_gives_regions_too_and_a_files_content_enters_its_key(
+    diagnosed: Path, tmp_path: Path
+) -> None:
+    with Store.open(diagnosed) as store:
+        config = replace(QUICK, method="sp?patch=40&stride=28", failures="FN", successes=0)
+        result = explain(store, config)
+        assert (result.done, result.failed) == (3, 0), result.failures
+        attributions = store.attributions(method="sp?patch=40&stride=28")
+        assert len(attributions) == 3
+        assert all(isinstance(a.map, GridMap) for a in attributions)
+        assert any(a.map.evidence for a in attributions)
+        assert over_segments(attributions[0].map, np.zeros((96, 96), np.uint16)).phi.shape == (1,)
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(b"one")
+    before = method_key(f"vebi?model={model}")
+    model.write_bytes(b"two")
+    assert method_key(f"vebi?model={model}") != before
+    assert method_key("sp?stride=3&patch=9") == method_key("sp?patch=9&stride=3")
+
+
 def test_a_selector_narrows_what_is_explained(diagnosed: Path) -> None:
     with Store.open(diagnosed) as store:
         result = explain(store, replace(QUICK, failures="FN:miss", successes=0, method="ig_s"))
@@ -176,8 +196,8 @@ def test_wrong_requests_are_refused(diagnosed: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="run curator diagnose first"):
             explain(store, replace(QUICK, detector="curator:other.safetensors"))
         with pytest.raises(ConfigError, match="takes one of: mean"):
-            explain(store, replace(QUICK, fill="blur"))
-        with pytest.raises(InputError, match="choose one of: e2x"):
+            explain(store, replace(QUICK, fill="local-mean"))
+        with pytest.raises(InputError, match=r"choose one of: .*e2x, "):
             explain(store, replace(QUICK, method="magic"))
     with Store.create(tmp_path / "empty") as store, pytest.raises(InputError, match="run curator diagnose"):
         explain(store, QUICK)

@@ -109,8 +109,8 @@ def test_what_each_fill_paints():
 def test_wrong_pairings_are_refused():
     detector = TinyDetector(Convolutional(), size=(20, 30))
     with pytest.raises(ConfigError, match="e2x fades segments towards a baseline and takes one of: mean"):
-        make_fill("blur", detector, method="e2x", takes=("continuous",))
-    with pytest.raises(ConfigError, match="expected one of mean, blur, local-mean, got 'magic'"):
+        make_fill("local-mean", detector, method="e2x", takes=("continuous",))
+    with pytest.raises(ConfigError, match=r"expected one of mean, blur, noise, .* got 'magic'"):
         make_fill("magic", detector, method="sp", takes=("hole",))
 
 

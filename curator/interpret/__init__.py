@@ -1,0 +1,1 @@
+"""Which internal features a detector uses for which class (VEBI, Oramas et al., ICLR 2019)."""
