@@ -7,6 +7,7 @@ the content keys) and whose `everything()` is stored with the run.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import tomllib
 import types
@@ -36,6 +37,22 @@ class StageConfig:
 
     seed: int = 0
     device: str = speed_only("auto")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least(0, "seed")
+
+    def _at_least(self, least: int, *names: str) -> None:
+        """Refuse fields below `least`."""
+        for name in names:
+            value = getattr(self, name)
+            require(value >= least, f"{name}: expected at least {least}, got {value}")
+
+    def _positive(self, *names: str) -> None:
+        """Refuse fields that are no finite numbers above 0."""
+        for name in names:
+            value = getattr(self, name)
+            require(0 < value < math.inf, f"{name}: expected a finite number above 0, got {value}")
 
     def results(self) -> dict[str, Any]:
         """The fields that change results, seed included."""
@@ -134,12 +151,12 @@ class AddConfig(StageConfig):
     workers: int = speed_only(4)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(
             self.role in ("train", "mine", "pool", "holdout"),
             f"role: expected train, mine, pool or holdout, got {self.role!r}",
         )
-        require(self.batch_size >= 1, f"batch_size: expected at least 1, got {self.batch_size}")
-        require(self.workers >= 1, f"workers: expected at least 1, got {self.workers}")
+        self._at_least(1, "batch_size", "workers")
         _ = self.part_bounds
         try:
             re.compile(self.group_pattern or "")
@@ -181,8 +198,9 @@ class DetectConfig(StageConfig):
     batch_size: int = speed_only(8)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(0 <= self.score_floor < 1, f"score_floor: expected 0 <= floor < 1, got {self.score_floor}")
-        require(self.batch_size >= 1, f"batch_size: expected at least 1, got {self.batch_size}")
+        self._at_least(1, "batch_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,10 +223,20 @@ class DiagnoseConfig(StageConfig):
     class_map: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_thresholds(self.score_threshold, self.iou_threshold)
         require(
-            0 < self.score_threshold < 1, f"score_threshold: expected 0 < t < 1, got {self.score_threshold}"
+            0 <= self.background_iou <= 1, f"background_iou: expected 0 <= t <= 1, got {self.background_iou}"
         )
-        require(0 < self.iou_threshold <= 1, f"iou_threshold: expected 0 < t <= 1, got {self.iou_threshold}")
+        require(
+            self.low_score is None or 0 <= self.low_score < 1,
+            f"low_score: expected 0 <= t < 1, got {self.low_score}",
+        )
+
+
+def _check_thresholds(score: float, iou: float) -> None:
+    require(0 < score < 1, f"score_threshold: expected 0 < t < 1, got {score}")
+    require(0 < iou <= 1, f"iou_threshold: expected 0 < t <= 1, got {iou}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,10 +262,64 @@ class ExplainConfig(StageConfig):
     batch_size: int = speed_only(16)
 
     def __post_init__(self) -> None:
-        require(self.samples >= 1, f"samples: expected at least 1, got {self.samples}")
+        super().__post_init__()
+        self._at_least(1, "samples", "batch_size")
         require(2 <= self.segments <= 60000, f"segments: expected 2 to 60000, got {self.segments}")
-        require(self.successes >= 0, f"successes: expected at least 0, got {self.successes}")
-        require(self.batch_size >= 1, f"batch_size: expected at least 1, got {self.batch_size}")
+        self._at_least(0, "successes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(StageConfig):
+    """`curator evaluate-explanations`.
+
+    Attributes:
+        methods: each NAME[?setting=value&...][@K[+K...]]; with @ at these numbers of samples alone, without
+            at every one of `samples`.
+        targets: failures and successes drawn by the seed, at most `per_image` on one image.
+        reference_pairs: antithetic pairs of permutations of the reference. segments, target, fill, precision:
+            as in ExplainConfig; the reference is always fp32.
+        out: JSON file. plot: SVG file.
+    """
+
+    detector: str | None = None
+    methods: tuple[str, ...] = ("e2x", "ig_s", "lime", "kernel_shap", "odam@1", "permutation@1")
+    samples: tuple[int, ...] = (16, 64)
+    targets: int = 12
+    per_image: int = 3
+    reference_pairs: int = 20
+    segments: int = 100
+    target: Literal["probability", "log_odds"] = "probability"
+    fill: str = "mean"
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    out: Path = Path("evaluation.json")
+    plot: Path = Path("evaluation.svg")
+    batch_size: int = speed_only(16)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("targets", "per_image", "batch_size"):
+            require(getattr(self, name) >= 1, f"{name}: expected at least 1, got {getattr(self, name)}")
+        require(
+            self.reference_pairs >= 2,
+            f"reference_pairs: expected at least 2, one for each half, got {self.reference_pairs}",
+        )
+        require(2 <= self.segments <= 60000, f"segments: expected 2 to 60000, got {self.segments}")
+        require(self.plot.suffix == ".svg", f"plot: expected a file name ending in .svg, got {self.plot}")
+        require(bool(self.contenders()), "methods: expected at least one, got none")
+
+    def contenders(self) -> list[tuple[str, int]]:
+        """(method, K) to compare, each once."""
+        found = []
+        for text in self.methods:
+            method, at, counts = text.partition("@")
+            numbers = counts.split("+") if at else [str(k) for k in self.samples]
+            for number in numbers:
+                require(
+                    bool(method) and number.isdecimal() and int(number) >= 1,
+                    f"methods: expected NAME, or NAME@K with K of at least 1, got {text!r} with {number!r}",
+                )
+                found.append((method, int(number)))
+        return list(dict.fromkeys(found))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,6 +337,11 @@ class IndexConfig(StageConfig):
     cells: int = 4
     windows: int = 20
     batch_size: int = speed_only(16)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least(1, "cells", "batch_size")
+        self._at_least(0, "candidates", "windows")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,7 +362,8 @@ class QueryConfig(StageConfig):
     view: str = "auto"
 
     def __post_init__(self) -> None:
-        require(self.budget >= 1, f"budget: expected at least 1, got {self.budget}")
+        super().__post_init__()
+        self._at_least(1, "budget")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,6 +386,10 @@ class SynthesizeConfig(StageConfig):
     recipes: tuple[str, ...] = ("culprit", "lookalike", "appearance")
     steps: int = 20
     batch_size: int = speed_only(8)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least(1, "budget", "attempts", "steps", "batch_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,6 +414,7 @@ class ExportConfig(StageConfig):
     class_map: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.encoding in ("jpeg", "png"), f"encoding: expected jpeg or png, got {self.encoding!r}")
         require(1 <= self.quality <= 100, f"quality: expected 1 to 100, got {self.quality}")
         require(
@@ -356,6 +449,16 @@ class TrainConfig(StageConfig):
     batch_norm: Literal["frozen", "train"] = "frozen"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least(1, "steps", "batch_size")
+        self._positive("learning_rate", "added_weight")
+        require(
+            0 <= self.weight_decay < math.inf,
+            f"weight_decay: expected a finite number of at least 0, got {self.weight_decay}",
+        )
+        require(0 <= self.zoom < 0.5, f"zoom: expected 0 <= zoom < 0.5, got {self.zoom}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyConfig(StageConfig):
@@ -382,6 +485,16 @@ class VerifyConfig(StageConfig):
     class_map: dict[str, str] = field(default_factory=dict)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least(1, "budget", "steps", "batch_size")
+        self._positive("learning_rate", "added_weight")
+        _check_thresholds(self.score_threshold, self.iou_threshold)
+        require(
+            bool(self.seeds) and all(seed >= 0 for seed in self.seeds),
+            f"seeds: expected one or more whole numbers of at least 0, got {list(self.seeds)}",
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig(StageConfig):
@@ -390,3 +503,7 @@ class ReportConfig(StageConfig):
     out: Path = Path("report.html")
     failures_per_cause: int = 6
     hits_per_failure: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least(0, "failures_per_cause", "hits_per_failure")

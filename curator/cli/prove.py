@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,7 +53,9 @@ def train(
     from curator import pipeline
     from curator.cli.tables import parse_map
     from curator.config import TrainConfig
+    from curator.pipeline.outputs import require_file
 
+    require_file(out)
     config = TrainConfig.from_table(
         {
             "detector": detector,
@@ -82,7 +85,8 @@ def _training_lines(summary: Mapping[str, Any]) -> list[str]:
     lines = [
         f"trained on {summary['images']} images and {summary['added']} added ones: "
         f"loss {summary['loss_first']:.3f} to {summary['loss_last']:.3f}; "
-        f"use it as --detector {summary['detector']}"
+        f"use it as --detector {shlex.quote(summary['detector'])}",
+        *(f"warning: {warning}" for warning in summary["warnings"]),
     ]
     if summary["missing_classes"]:
         lines.append(f"the detector cannot produce: {', '.join(summary['missing_classes'])} (left out)")
@@ -153,13 +157,16 @@ def _verification_lines(summary: Mapping[str, Any]) -> list[str]:
     from curator.cli.tables import table_lines
 
     base = summary["base"]
-    lines = []
+    lines = [f"warning: {warning}" for warning in summary["warnings"]]
     if base:
         lines += table_lines(
-            f"holdout: {base['images']} images, {base['objects']} objects; each figure is the "
-            "worse of two readings (the base's threshold; the base's false positives per image)",
+            f"holdout: {base['images']} images, {base['objects']} objects",
             summary["columns"],
             summary["rows"],
+        )
+        lines.append(
+            "each figure is the worse of two readings: at the base's threshold, and at the base's number of "
+            "false positives (FN fixed, broken) or of found objects (FP fixed, new FP)"
         )
     if summary["unscored_gaps"]:
         lines.append(f"fewer than 30 holdout failures, not scored: {', '.join(summary['unscored_gaps'])}")

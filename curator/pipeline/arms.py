@@ -1,9 +1,10 @@
 """The arms of a verification: which images each one adds to the training set.
 
 In: a `VerifyConfig` and a training seed. Out: `Added` images, the same number for every arm where there are
-enough. The labels of pool images are asked for as "oracle": adding an image means paying its annotator.
+enough. The labels of pool images are asked for as "oracle": adding an image means paying its annotator. What
+equals a holdout image is in no arm.
 
-    nothing    no image                     random     a sample of the labelled pool, per seed
+    nothing    no image                     random     a sample of the whole pool, per seed
     query      the named selection's best   synthesis  the accepted samples of the named batch
     both       half of each                 oracle     pool images that hold the conditions which fail
 """
@@ -11,7 +12,7 @@ enough. The labels of pool images are asked for as "oracle": adding an image mea
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ class Added:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """The labelled pool without leaks, and what the annotator would say. Read as "oracle".
+    """The pool without leaks, and what the annotator would say. Read as "oracle".
 
     Attributes:
         gaps: image id -> planted conditions that it holds, where the data set names them.
@@ -66,10 +67,11 @@ def read_pool(store: Store) -> Pool:
     """Read the pool; images that equal or nearly equal a mined or holdout image are left out.
 
     Raises:
-        InputError: no labelled pool image.
+        InputError: an image of the pool is unlabelled. Labels come by selections, so that what is drawn from
+            the labelled part alone is neither random nor the best of the pool.
     """
     ids = store.image_ids(role="pool")
-    leaks = set(store.leaks(ids)) if ids else set()
+    leaks = set(store.leaks(ids))
     training = set(store.image_ids(role="train"))
     ids = [i for i in ids if i not in leaks and i not in training]
     labels = (
@@ -77,10 +79,11 @@ def read_pool(store: Store) -> Pool:
         if ids
         else {}
     )
-    if not labels:
+    if not ids or len(labels) < len(ids):
         raise InputError(
-            "expected labelled pool images (their annotations stand for the annotator), got none; "
-            "label the selection (`curator export`, then `curator add`) or choose other --arms"
+            "the arms random and oracle draw from the whole pool and need its labels: expected all of its "
+            f"{len(ids)} images labelled, got {len(labels)}; leave random and oracle out of --arms, or label "
+            "a selection of `curator query --method random` and verify it as another --selection"
         )
     tags = store.tags(list(labels), reader="oracle")
     images = {image.id: image for image in store.images(reader="oracle", ids=list(labels))}
@@ -107,6 +110,66 @@ def image_gaps(annotations: Iterable[Annotation | NewAnnotation], tags: Mapping[
     return frozenset({tagged_gap(tags), *(gap_of(a) for a in annotations)} - {""})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """What must not be trained on, because it would tell a detector about the holdout.
+
+    Attributes:
+        originals: ids of training images that equal or nearly equal a holdout image.
+        selected: per selection, ids that equal or nearly equal a holdout or mined image (`export` leaves out
+            the same). samples: per batch, blobs painted on, or after, an image that equals a holdout image.
+    """
+
+    originals: frozenset[int]
+    selected: Mapping[str, frozenset[int]]
+    samples: Mapping[str, frozenset[str]]
+
+    def summary(self) -> dict[str, Any]:
+        """Plain JSON: "left_out", the number of images, and "warnings", a line for people where there are."""
+        counts = [
+            ("of role train", len(self.originals)),
+            *((f"of selection {name!r}", len(ids)) for name, ids in self.selected.items()),
+            *((f"of samples {name!r}", len(blobs)) for name, blobs in self.samples.items()),
+        ]
+        total = sum(count for _, count in counts)
+        parts = ", ".join(f"{count} {what}" for what, count in counts if count)
+        line = f"left out of training, because they equal or nearly equal held-out (or mined) images: {parts}"
+        return {"left_out": total, "warnings": [line] if total else []}
+
+
+def left_out(store: Store, selections: Iterable[str], samples: Iterable[str]) -> LeftOut:
+    """Find what the training must leave out; no pixel and no label is read.
+
+    Raises:
+        NotFoundError: unknown selection.
+    """
+    batches = {name: store.samples(name=name, accepted=True) for name in samples}
+    sources = {i for batch in batches.values() for sample in batch for i in _sources(sample)}
+    bad = holdout_copies(store, sorted(sources))
+    return LeftOut(
+        originals=holdout_copies(store, store.image_ids(role="train")),
+        selected={name: frozenset(store.leaks(list(store.selection(name).image_ids))) for name in selections},
+        samples={
+            name: frozenset(sample.blob for sample in batch if bad & _sources(sample))
+            for name, batch in batches.items()
+        },
+    )
+
+
+def holdout_copies(store: Store, ids: Sequence[int]) -> frozenset[int]:
+    """Those of `ids` that equal or nearly equal a holdout image.
+
+    `Store.leaks` also names what equals a mined image, which training images may.
+    """
+    leaks = store.leaks(ids)
+    holdout = store.image_ids(role="holdout") if leaks else []
+    return frozenset(leaks).intersection(holdout) | frozenset(store.near_duplicates(leaks, holdout))
+
+
+def _sources(sample: Sample) -> set[int]:
+    return {i for i in (sample.scene_image_id, sample.exemplar_image_id) if i is not None}
+
+
 def added_images(
     store: Store,
     config: VerifyConfig,
@@ -116,26 +179,28 @@ def added_images(
     *,
     pool: Pool | None,
     fails: Mapping[int, Sequence[str]] | None,
+    without: LeftOut,
 ) -> tuple[Added, ...]:
     """The images of one arm, at most `config.budget`; the selections of random and oracle are stored.
 
     Args:
         pool: needed by random and oracle.
         fails: pool image id -> failing groups that it holds, best first; needed by oracle.
+        without: as `left_out` finds it; `pool` has no leaks already.
     Raises:
-        InputError: a selected image without annotations, or no accepted sample.
+        InputError: a selected image without annotations, no accepted sample, or nothing but leaks.
     """
     if arm == "nothing":
         return ()
     if arm == "query":
-        return _selected(store, config.selection, config.budget)
+        return _selected(store, config, config.budget, without)
     if arm == "synthesis":
-        return _samples(store, config.samples, config.budget)
+        return _samples(store, config, config.budget, without)
     if arm == "both":
         half = config.budget - config.budget // 2
         return (
-            *_selected(store, config.selection, half),
-            *_samples(store, config.samples, config.budget - half),
+            *_selected(store, config, half, without),
+            *_samples(store, config, config.budget - half, without),
         )
     assert pool is not None
     rng = np.random.default_rng([config.seed, seed, ARMS.index(arm)])
@@ -214,29 +279,67 @@ def failing_gaps(
     return frozenset(g for g, n in count.items() if n >= FEWEST_OF_A_GAP) or frozenset(count)
 
 
-def _selected(store: Store, name: str, budget: int) -> tuple[Added, ...]:
-    ids = list(store.selection(name).image_ids)
-    labels = {i: s for i, s in store.annotations(ids, reader="verify").items() if s.status == "human"}
-    unlabelled = [i for i in ids[:budget] if i not in labels]
-    if unlabelled:
+def usable_hits(store: Store, name: str, without: LeftOut) -> list[int]:
+    """Image ids of a selection in its order, leaks left out.
+
+    Raises:
+        InputError: nothing remains.
+    """
+    ids = [i for i in store.selection(name).image_ids if i not in without.selected[name]]
+    if not ids:
         raise InputError(
-            f"selection {name!r}: {len(unlabelled)} of its {min(budget, len(ids))} best images have no "
-            "annotations; export them (`curator export`), label them and `curator add` the result"
+            f"selection {name!r}: expected images that equal no mined or held-out image, got none; "
+            "select anew with `curator query`"
         )
-    images = {image.id: image for image in store.images(reader="verify", ids=ids[:budget])}
-    tags = store.tags(ids[:budget], reader="verify")
+    return ids
+
+
+def usable_samples(store: Store, name: str, without: LeftOut) -> list[Sample]:
+    """The accepted samples of a batch, those made from copies of holdout images left out.
+
+    Raises:
+        InputError: nothing remains.
+    """
+    accepted = store.samples(name=name, accepted=True)
+    if not accepted:
+        raise InputError(f"samples {name!r}: no accepted sample; run `curator synthesize` first")
+    usable = [sample for sample in accepted if sample.blob not in without.samples[name]]
+    if not usable:
+        raise InputError(
+            f"samples {name!r}: all {len(accepted)} are made from images that equal held-out images; "
+            "drop those images from the holdout or synthesize from others"
+        )
+    return usable
+
+
+def human_labels(labels: Mapping[int, AnnotationSet], ids: Collection[int], name: str) -> None:
+    """Refuse selected images that no human has labelled.
+
+    Raises:
+        InputError: says how many and what to do.
+    """
+    bare = sum(i not in labels or labels[i].status != "human" for i in ids)
+    if bare:
+        raise InputError(
+            f"selection {name!r}: {bare} of the {len(ids)} images taken from it have no annotations; "
+            "export them (`curator export`), label them and `curator add` the result"
+        )
+
+
+def _selected(store: Store, config: VerifyConfig, budget: int, without: LeftOut) -> tuple[Added, ...]:
+    ids = usable_hits(store, config.selection, without)[:budget]
+    labels = store.annotations(ids, reader="verify")
+    human_labels(labels, ids, config.selection)
+    images = {image.id: image for image in store.images(reader="verify", ids=ids)}
+    tags = store.tags(ids, reader="verify")
     return tuple(
-        _added(images[i], labels[i], image_gaps(labels[i].annotations, tags.get(i, {}))) for i in ids[:budget]
+        _added(images[i], labels[i], image_gaps(labels[i].annotations, tags.get(i, {}))) for i in ids
     )
 
 
-def _samples(store: Store, name: str, budget: int) -> tuple[Added, ...]:
-    accepted = store.samples(name=name, accepted=True)
-    if not accepted:
-        raise InputError(
-            f"samples {name!r}: no accepted sample; run `curator synthesize` first or choose other --arms"
-        )
-    return tuple(Added(sha256=s.blob, annotations=s.annotations, sample=s) for s in accepted[:budget])
+def _samples(store: Store, config: VerifyConfig, budget: int, without: LeftOut) -> tuple[Added, ...]:
+    usable = usable_samples(store, config.samples, without)
+    return tuple(Added(sha256=s.blob, annotations=s.annotations, sample=s) for s in usable[:budget])
 
 
 def _added(image: ImageRecord, labels: AnnotationSet, gaps: frozenset[str]) -> Added:

@@ -60,6 +60,7 @@ class ExampleDetectorConfig(StageConfig):
     match_iou: float = 0.5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(
             self.family in SCHEDULES, f"family: expected one of {', '.join(SCHEDULES)}, got {self.family!r}"
         )

@@ -41,6 +41,7 @@ class InpainterConfig(StageConfig):
     minutes: float | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("scenes", "crops", "steps", "batch_size"):
             require(getattr(self, name) >= 1, f"{name}: expected at least 1, got {getattr(self, name)}")
 

@@ -78,6 +78,7 @@ class InterpretConfig(StageConfig):
     out: Path = Path("interpretation")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(0 < self.mu < 1e9, f"mu: expected a number above 0 and below 1e9, got {self.mu}")
         require(self.layers in ("conv", "levels"), f"layers: expected conv or levels, got {self.layers!r}")
         require(self.pooling in ("box", "image"), f"pooling: expected box or image, got {self.pooling!r}")

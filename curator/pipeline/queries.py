@@ -66,6 +66,7 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
         sorted(outcome.key for outcome in outcomes),
         sorted(outcome.key for outcome in failures),
         _sha256(store, pool),
+        _sha256(store, store.leaks(pool)),
         _sha256(store, store.image_ids(role="train")),
     )
     with recorded_run(store, STAGE, config, models=[model.fingerprint]) as (run_id, counts):

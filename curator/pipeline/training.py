@@ -1,6 +1,7 @@
 """`train`: fine-tune a detector on the training images, named selections and accepted samples.
 
-In: a `TrainConfig`; images of role train with their labels, selected pool images with theirs, samples.
+In: a `TrainConfig`; images of role train with their labels, selected pool images with theirs, samples; those
+that equal a holdout image are left out.
 Out: the trained weights at `config.out` (`curator:PATH` reads them). A killed training continues from its
 last checkpoint, kept under `WORKSPACE/training/KEY/`, and ends with the weights of an undisturbed one; a
 finished one is not repeated. What verify trains goes through the same `curator.train.fine_tune`.
@@ -22,6 +23,7 @@ from curator.detect.base import TrainableDetector
 from curator.errors import InputError
 from curator.jobs.base import Done, Executor
 from curator.matching import ClassMap
+from curator.pipeline.arms import LeftOut, human_labels, left_out, usable_hits, usable_samples
 from curator.pipeline.detections import load_detector
 from curator.pipeline.stage import StageResult, recorded_run, run_items
 from curator.pipeline.trials import TrainingFiles, TrainingImage
@@ -145,14 +147,18 @@ def train(store: Store, config: TrainConfig, *, executor: Executor | None = None
 
     Returns:
         with the summary {"out", "detector" (its spec), "fingerprint", "images", "added", "loss_first",
-        "loss_last"}.
+        "loss_last", "missing_classes", "left_out" (number of images that equal the holdout's), "warnings"}.
     Raises:
         InputError: no training images, a selected image without labels, no accepted sample, or a detector
             that cannot be trained.
     """
     detector = load_detector(config.detector, config.device)
     classes = ClassMap.resolve(detector.classes, [c.name for c in store.categories()], config.class_map)
-    item = TrainingItem(originals=read_training(store, classes), added=_added(store, config, classes))
+    without = left_out(store, config.selections, config.samples)
+    item = TrainingItem(
+        originals=read_training(store, classes, without.originals),
+        added=_added(store, config, classes, without),
+    )
     work = TrainWork(config, detector.fingerprint, str(store.path / "training"))
     weights = work.weights(item)
     with recorded_run(store, STAGE, config, models=(detector.fingerprint,)) as (run_id, counts):
@@ -187,31 +193,26 @@ def train(store: Store, config: TrainConfig, *, executor: Executor | None = None
             "added": len(item.added),
             "missing_classes": list(classes.missing),
             **figures,
+            **without.summary(),
         },
     )
 
 
-def _added(store: Store, config: TrainConfig, classes: ClassMap) -> tuple[TrainingImage, ...]:
+def _added(
+    store: Store, config: TrainConfig, classes: ClassMap, without: LeftOut
+) -> tuple[TrainingImage, ...]:
     """Selected pool images and accepted samples, each once, in the order of their hashes."""
     added: dict[str, TrainingImage] = {}
     for name in config.selections:
-        ids = list(store.selection(name).image_ids)
-        labels = {i: s for i, s in store.annotations(ids, reader="train").items() if s.status == "human"}
-        bare = [i for i in ids if i not in labels]
-        if bare:
-            raise InputError(
-                f"selection {name!r}: {len(bare)} of its {len(ids)} images have no labels; "
-                "`curator export` them, correct the boxes, then `curator add` the result"
-            )
+        ids = usable_hits(store, name, without)
+        labels = store.annotations(ids, reader="train")
+        human_labels(labels, ids, name)
         for image in store.images(reader="train", ids=ids):
             added[image.sha256] = TrainingImage(
                 sha256=image.sha256, uri=image.uri, **training_targets(labels[image.id].annotations, classes)
             )
     for name in config.samples:
-        accepted = store.samples(name=name, accepted=True)
-        if not accepted:
-            raise InputError(f"samples {name!r}: no accepted sample; run `curator synthesize` first")
-        for sample in accepted:
+        for sample in usable_samples(store, name, without):
             added[sample.blob] = TrainingImage(
                 sha256=sample.blob,
                 data=store.blob(sample.blob),

@@ -2,13 +2,14 @@
 
 In: a trainable detector, the training images, the arms' added images, the holdout. Out: one `Trial` per arm
 and seed. Every arm starts from the same weights, takes the same number of steps and adds the same number of
-images. A finished trial is kept; a killed training continues from its checkpoint.
+images. A finished trial is kept; a killed training continues from its checkpoint. Images that equal a holdout
+image are trained on in no arm.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,12 @@ from curator.jobs.base import Done, Executor
 from curator.matching import ClassMap
 from curator.pipeline.arms import (
     Added,
+    LeftOut,
     added_images,
     check_arms,
     failing_gaps,
     gap_of,
+    left_out,
     read_pool,
     tagged_gap,
 )
@@ -45,7 +48,8 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
 
     Returns:
         with a summary: "columns" and "rows" of the table, "base" (its figures), "arms" (mean and interval per
-        figure), "unscored_gaps", "missing_classes".
+        figure), "unscored_gaps", "missing_classes", "left_out" (number of images that equal the holdout's),
+        "warnings".
     Raises:
         InputError: no holdout, no training images, an untrainable detector, or an arm without its images.
     """
@@ -57,6 +61,11 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
     )
     criteria = Criteria(score=config.score_threshold, iou=config.iou_threshold, low_score=0.0)
     holdout = read_holdout(store)
+    without = left_out(
+        store,
+        [config.selection] if {"query", "both"} & set(config.arms) else [],
+        [config.samples] if {"synthesis", "both"} & set(config.arms) else [],
+    )
     work = TrialWork(
         name=config.name,
         spec=spec,
@@ -70,12 +79,12 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
             added_weight=config.added_weight,
             precision=config.precision,
         ),
-        originals=read_training(store, classes),
+        originals=read_training(store, classes, without.originals),
         holdout=holdout,
         checkpoints=str(store.path / "training"),
     )
     with recorded_run(store, STAGE, config, models=(detector.fingerprint,)) as (run_id, counts):
-        items = _items(store, config, classes, detector.fingerprint, run_id)
+        items = _items(store, config, classes, run_id, without)
 
         def save(done: Done) -> None:
             store.put_trial(
@@ -109,6 +118,7 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
         summary={
             **summarise(trials),
             "missing_classes": [name for name in classes.missing if name in present],
+            **without.summary(),
         },
     )
 
@@ -154,18 +164,23 @@ def read_holdout(store: Store) -> tuple[HoldoutImage, ...]:
     )
 
 
-def read_training(store: Store, classes: ClassMap) -> tuple[TrainingImage, ...]:
+def read_training(store: Store, classes: ClassMap, without: Collection[int]) -> tuple[TrainingImage, ...]:
     """The original training images in the order of their hashes.
 
+    Args:
+        without: image ids to leave out, neither read nor trained on (`LeftOut.originals`).
     Raises:
         InputError: there is none.
     """
-    images = {image.id: image for image in store.images(reader="train", role="train")}
+    images = {
+        image.id: image for image in store.images(reader="train", role="train") if image.id not in without
+    }
     labels = store.annotations(list(images), reader="train") if images else {}
     if not labels:
         raise InputError(
-            "expected annotated images with the role train, got none; "
-            "add some with `curator add coco PATH --role train`"
+            "expected annotated images with the role train"
+            + (" that equal no held-out image" if without else "")
+            + ", got none; add some with `curator add coco PATH --role train`"
         )
     found = [
         TrainingImage(
@@ -187,7 +202,7 @@ def training_targets(annotations: Sequence[Annotation | NewAnnotation], classes:
 
 
 def _items(
-    store: Store, config: VerifyConfig, classes: ClassMap, fingerprint: str, run_id: int
+    store: Store, config: VerifyConfig, classes: ClassMap, run_id: int, without: LeftOut
 ) -> list[TrialItem]:
     pool = read_pool(store) if {"random", "oracle"} & set(config.arms) else None
     fails: Mapping[int, Sequence[str]] | None = None
@@ -209,7 +224,9 @@ def _items(
         for seed in dict.fromkeys(config.seeds):
             added = fixed.get(arm)
             if added is None:
-                added = added_images(store, config, arm, seed, run_id, pool=pool, fails=fails)
+                added = added_images(
+                    store, config, arm, seed, run_id, pool=pool, fails=fails, without=without
+                )
                 if arm not in ("random", "oracle"):
                     fixed[arm] = added
             gaps_added = Counter(name for image in added for name in image.gap.split(",") if name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -119,3 +121,30 @@ def test_leaks_are_refused_a_dry_pool_is_told_and_bad_selectors_are_refused(inde
             pipeline.query(store, QueryConfig(failures="FN,class=no-such-class"))
         with pytest.raises(InputError, match="object"):
             pipeline.query(store, QueryConfig(view="sideways"))
+
+
+def test_what_gets_into_the_holdout_later_is_not_selected_again(indexed: Path, tmp_path: Path) -> None:
+    shutil.copytree(indexed, tmp_path / "workspace")
+    with Store.open(tmp_path / "workspace") as store:
+        config = QueryConfig(name="early", budget=5)
+        before = pipeline.query(store, config)
+        assert pipeline.query(store, config).skipped == 1
+        first, second = before.summary["hits"][:2]
+        images = tmp_path / "late" / "images"
+        images.mkdir(parents=True)
+        shutil.copyfile(first["uri"], images / "same.jpg")
+        Image.open(second["uri"]).save(images / "near.jpg", quality=85)
+        table = {
+            "images": [
+                {"id": n, "file_name": f"images/{name}.jpg", "width": 96, "height": 96}
+                for n, name in enumerate(("same", "near"))
+            ],
+            "annotations": [],
+            "categories": [{"id": n, "name": name} for n, name in enumerate(CLASSES)],
+        }
+        (tmp_path / "late" / "annotations.json").write_text(json.dumps(table))
+        pipeline.add(store, AddConfig(format="coco", path=tmp_path / "late", role="holdout"))
+        after = pipeline.query(store, config)
+    assert (after.done, after.skipped) == (1, 0)
+    assert len(after.summary["hits"]) == 5
+    assert not {hit["image"] for hit in after.summary["hits"]} & {first["image"], second["image"]}
