@@ -39,7 +39,6 @@ class StageConfig:
     device: str = speed_only("auto")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         self._at_least(0, "seed")
 
     def _at_least(self, least: int, *names: str) -> None:
