@@ -16,7 +16,6 @@ from urllib.parse import parse_qsl
 
 from curator.errors import RegistryError
 
-
 _EXTRAS = {
     "onnx": "onnx",
     "onnx2torch": "onnx",

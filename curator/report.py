@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 
 import numpy as np
@@ -32,12 +32,17 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureCard:
-    """One failure: its title, facts, its pictures (image, heat map) and the pool images it asked for."""
+    """One failure: its title, facts, its pictures (image, heat map) and the pool images it asked for.
+
+    Attributes:
+        missing: stands beside the pictures where one is missing, and says why.
+    """
 
     title: str
     facts: tuple[str, ...]
     pictures: tuple[Picture, ...]
     hits: tuple[Picture, ...] = ()
+    missing: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +65,7 @@ class Bars:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportData:
-    """Everything that the report shows."""
+    """Everything that the report shows. `legend` stands above the failures and explains their facts."""
 
     title: str
     facts: tuple[str, ...]
@@ -68,7 +73,8 @@ class ReportData:
     plots: tuple[Bars, ...] = ()
     failures: tuple[tuple[str, tuple[FailureCard, ...]], ...] = ()
     samples: tuple[Picture, ...] = ()
-    rejected: tuple[Picture, ...] = field(default=())
+    rejected: tuple[Picture, ...] = ()
+    legend: str = ""
 
 
 def render(data: ReportData) -> str:
@@ -76,6 +82,8 @@ def render(data: ReportData) -> str:
     parts = [f"<h1>{escape(data.title)}</h1>", _list(data.facts)]
     parts += [_table(table) for table in data.tables]
     parts += [_bars(plot) for plot in data.plots]
+    if data.legend:
+        parts.append(f"<p class=note>{escape(data.legend)}</p>")
     for title, cards in data.failures:
         parts.append(f"<h2>{escape(title)}</h2>")
         parts += [_card(card) for card in cards]
@@ -130,13 +138,15 @@ def _picture(picture: Picture) -> str:
     )
 
 
-def _row(pictures: Sequence[Picture]) -> str:
-    return "<div class=row>" + "".join(_picture(picture) for picture in pictures) + "</div>"
+def _row(pictures: Sequence[Picture], missing: str = "") -> str:
+    instead = f"<p class=missing>{escape(missing)}</p>" if missing else ""
+    return "<div class=row>" + "".join(_picture(picture) for picture in pictures) + instead + "</div>"
 
 
 def _card(card: FailureCard) -> str:
     hits = f"<h4>pool images that it asked for</h4>{_row(card.hits)}" if card.hits else ""
-    return f"<section><h3>{escape(card.title)}</h3>{_list(card.facts)}{_row(card.pictures)}{hits}</section>"
+    pictures = _row(card.pictures, card.missing)
+    return f"<section><h3>{escape(card.title)}</h3>{_list(card.facts)}{pictures}{hits}</section>"
 
 
 def _bars(plot: Bars) -> str:
@@ -182,6 +192,7 @@ th:first-child, td:first-child {{ text-align: left; }}
 figcaption {{ font-size: .8rem; color: #566; overflow-wrap: anywhere; }}
 img {{ display: block; max-width: 256px; }}
 section {{ margin-bottom: 1.4rem; }} ul {{ padding-left: 1.2rem; }} .note {{ color: #566; font-size: .9rem; }}
+.missing {{ width: 220px; margin: .4rem 0; padding: 1rem; border: 1px dashed #b8c0cc; color: #566; }}
 .bar {{ fill: #4878cf; }} .dot {{ fill: #1c2330; opacity: .7; }}
 svg text {{ font: 13px system-ui, sans-serif; }}
 </style></head><body>

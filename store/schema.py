@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, inspect, text
@@ -50,7 +51,7 @@ def require_head(database: Database, workspace: Path) -> None:
     if found in revisions():
         raise SchemaError(
             f"{workspace}: its schema is {found}, this curator needs {HEAD}; "
-            f"run `curator -w {workspace} db upgrade`"
+            f"run `curator -w {quote(str(workspace))} db upgrade`"
         )
     raise SchemaError(
         f"{workspace}: its schema is {found}, made by a newer curator (this one knows up to {HEAD}); "
@@ -117,6 +118,7 @@ def revisions() -> list[str]:
 def _rebuilding(database: Database) -> Iterator[Connection]:
     """A write transaction in which SQLite tables may be rebuilt: with foreign keys on, dropping the old table
     would delete its children by cascade. The switch works outside of a transaction only."""
+    database.require_writable()
     with database.engine.connect().execution_options(curator_write=True) as connection:
         sqlite = connection.dialect.name == "sqlite"
         driver: Any = connection.connection.dbapi_connection

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, insert, make_url, select
@@ -27,9 +28,15 @@ CHUNK = 5000
 class Database:
     """An engine and, per thread, the transaction in progress."""
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, *, read_only: Path | None = None) -> None:
+        """
+        Args:
+            read_only: the workspace, where it cannot be written: `url` opens without writing, and every
+                transaction is refused.
+        """
         self.url = url
-        self.engine = make_engine(url)
+        self.read_only = read_only
+        self.engine = make_engine(url, writable=read_only is None)
         self.before_commit: list[Callable[[], None]] = []
         self.on_end: list[Callable[[bool], None]] = []  # called after each outermost end with "committed"
         self._local = threading.local()
@@ -45,7 +52,10 @@ class Database:
 
         Args:
             wait: False raises `OperationalError` at once where another process is writing (SQLite).
+        Raises:
+            WorkspaceError: the workspace is read-only.
         """
+        self.require_writable()
         outer = self.connection
         if outer is not None:
             with outer.begin_nested():
@@ -64,6 +74,18 @@ class Database:
                 self._local.connection = None
                 for callback in self.on_end:
                     callback(committed)
+
+    def require_writable(self) -> None:
+        """Refuse a read-only workspace.
+
+        Raises:
+            WorkspaceError: says so.
+        """
+        if self.read_only is not None:
+            raise WorkspaceError(
+                f"{self.read_only}: the workspace is read-only; this command stores something: "
+                "make the folder writable, or use a copy of it"
+            )
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -163,7 +185,7 @@ def parse_url(text: str) -> URL:
     return url.set(drivername="postgresql+psycopg")
 
 
-def make_engine(url: URL) -> Engine:
+def make_engine(url: URL, *, writable: bool = True) -> Engine:
     """An engine whose SQLite connections begin transactions when SQLAlchemy says so.
 
     Raises:
@@ -180,8 +202,9 @@ def make_engine(url: URL) -> Engine:
     def _configure(connection: Any, record: Any) -> None:
         connection.isolation_level = None  # else sqlite3 opens transactions by itself, and late
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = NORMAL")
+        if writable:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            cursor.execute("PRAGMA synchronous = NORMAL")
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
         cursor.close()

@@ -120,7 +120,8 @@ class Store:
         try:
             with_database_errors(lambda: schema.require_head(database, path), database.url)
             store = cls(path, database)
-            store._spaces.cut_tails()
+            if database.read_only is None:
+                store._spaces.cut_tails()
         except BaseException:
             database.close()
             raise

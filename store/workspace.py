@@ -8,9 +8,12 @@ blobs/ vectors/  files
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
+from urllib.parse import quote as percent_encoded
 
 from sqlalchemy import URL
 from sqlalchemy.exc import DatabaseError
@@ -31,7 +34,9 @@ def create_folder(path: Path, url: str | None) -> URL:
         WorkspaceError: `path` is a workspace, a file, or a folder with other things in it.
     """
     if (path / _FACTS).exists():
-        raise WorkspaceError(f"{path} is a workspace already; use it with `curator -w {path} status`")
+        raise WorkspaceError(
+            f"{path} is a workspace already; use it with `curator -w {quote(str(path))} status`"
+        )
     location = _sqlite_url(path) if url is None else parse_url(url)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -65,14 +70,15 @@ def remove_folder(path: Path) -> None:
 
 
 def open_database(path: Path) -> Database:
-    """The database of an existing workspace.
+    """The database of an existing workspace; read-only where its folder or file is.
 
     Raises:
-        WorkspaceError: no workspace there, or facts that cannot be read.
+        WorkspaceError: no workspace there, facts that cannot be read, or a read-only folder with changes that
+            a writer left unfinished.
     """
     facts = path / _FACTS
     if not facts.exists():
-        raise WorkspaceError(f"no workspace at {path}; make one with `curator -w {path} init`")
+        raise WorkspaceError(f"no workspace at {path}; make one with `curator -w {quote(str(path))} init`")
     try:
         found = json.loads(facts.read_text(encoding="utf-8"))
         layout, url = found["format"], found["url"]
@@ -85,7 +91,12 @@ def open_database(path: Path) -> Database:
         )
     if url is None and not (path / _DATABASE).exists():
         raise WorkspaceError(f"{path}: its database {_DATABASE} is gone; restore it, or make a new workspace")
-    return Database(_sqlite_url(path) if url is None else parse_url(url))
+    if url is not None:
+        return Database(parse_url(url))
+    file = path / _DATABASE
+    if os.access(path, os.W_OK) and os.access(file, os.W_OK):
+        return Database(_sqlite_url(path))
+    return Database(_read_only_url(path), read_only=path)
 
 
 def require_empty(database: Database, path: Path) -> None:
@@ -107,6 +118,21 @@ def with_database_errors(action: Callable[[], None], url: URL) -> None:
     except DatabaseError as error:
         reason = " ".join(str(error.orig).split())
         raise WorkspaceError(f"cannot use the database {url.render_as_string()}: {reason}") from error
+
+
+def _read_only_url(path: Path) -> URL:
+    """SQLite of a folder that cannot be written. Without a log nobody is writing: the file is all there is,
+    and no lock is needed. With one, its shared index must be there too: only a writer could make it."""
+    logged = (path / f"{_DATABASE}-wal").exists()
+    if logged and not (path / f"{_DATABASE}-shm").exists():
+        raise WorkspaceError(
+            f"{path}: read-only, and {_DATABASE}-wal holds changes that a killed command left; "
+            "make it writable once, or use a copy of the folder"
+        )
+    name = f"file:{percent_encoded(str(path / _DATABASE))}"
+    return URL.create(
+        "sqlite", database=name, query={"uri": "true", "mode": "ro"} | ({} if logged else {"immutable": "1"})
+    )
 
 
 def _sqlite_url(path: Path) -> URL:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +32,7 @@ def init(
 
     with init_workspace(settings.workspace, url) as store:
         typer.echo(f"workspace made at {store.path}")
-    prefix = f"curator -w {settings.workspace}" if settings.workspace_given else "curator"
+    prefix = f"curator -w {shlex.quote(str(settings.workspace))}" if settings.workspace_given else "curator"
     typer.echo("next:")
     for line in (
         "add coco TRAIN.json --images DIR --role train",
@@ -72,8 +73,15 @@ def runs(
     as_json: Json = False,
 ) -> None:
     """List what was done with which configuration, newest first."""
+    from curator.errors import InputError
+
     with open_store() as store:
         found = store.runs(stage=stage)
+        if stage and not found and stage not in _commands():
+            recorded = dict.fromkeys(run.stage for run in store.runs())
+            raise InputError(
+                f"--stage: no stage called {stage!r}; recorded are: {', '.join(recorded) or 'none yet'}"
+            )
     if as_json:
         typer.echo(json.dumps([_plain(run) for run in found]))
         return
@@ -120,11 +128,12 @@ def upgrade() -> None:
 def check(as_json: Json = False) -> None:
     """Compare the database with this version's schema and look for damage; exit code 1 when there is any."""
     from store import schema
-    from store.workspace import open_database
+    from store.workspace import open_database, with_database_errors
 
     opened = open_database(settings.workspace.absolute())
+    problems: list[str] = []
     try:
-        problems = schema.check(opened)
+        with_database_errors(lambda: problems.extend(schema.check(opened)), opened.url)
     finally:
         opened.close()
     if as_json:
@@ -133,6 +142,15 @@ def check(as_json: Json = False) -> None:
         typer.echo("\n".join(problems) or "the database is sound")
     if problems:
         raise typer.Exit(1)
+
+
+def _commands() -> set[str]:
+    """Names of the commands: a stage is called as its command."""
+    return {
+        command.name or command.callback.__name__.replace("_", "-")
+        for command in app.registered_commands
+        if command.callback
+    }
 
 
 def _plain(run: RunRecord) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class _Settings:
 
 
 settings = _Settings()
+INTERRUPTED = 130
 
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
@@ -113,11 +114,10 @@ def main() -> None:
     """Entry point: run a command; known errors become one line on stderr and their exit code."""
     try:
         app()
-    except SystemExit:
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer turns Ctrl-C into this code
+            typer.echo("stopped; the same command continues where it was", err=True)
         raise
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command continues where it was", err=True)
-        sys.exit(130)
     except Exception as error:
         if settings.debug:
             raise

@@ -15,7 +15,8 @@ from curator.cli.app import Json, app, finish, open_store
 def add(
     format: Annotated[str, typer.Argument(help="coco, yolo, voc, or images (a folder without labels).")],
     path: Annotated[
-        Path, typer.Argument(help="coco: JSON file; yolo: data.yaml or folder; voc, images: folder.")
+        Path,
+        typer.Argument(help="coco: JSON file or folder; yolo: data.yaml or folder; voc, images: folder."),
     ],
     role: Annotated[
         str,
@@ -92,6 +93,7 @@ def _add_lines(summary: Mapping[str, Any]) -> list[str]:
     ]
     counted = {
         "dropped_objects": "objects dropped",
+        "incomplete_images": "images without their labels, which a dropped object made incomplete",
         "changed_objects": "objects changed to fit their images",
         "duplicate_count": "images equal or nearly equal to others",
         "leak_count": "leaks (named on stderr): queries refuse these images",

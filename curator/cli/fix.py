@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -176,7 +177,17 @@ def samples(
     import dataclasses
     import json
 
+    from curator.errors import InputError
+
     with open_store() as store:
+        batches = dict.fromkeys(
+            [s.name for s in store.samples()] + [r.config["name"] for r in store.runs(stage="synthesize")]
+        )
+        if name is not None and name not in batches:
+            raise InputError(
+                f"--name: no batch of samples called {name!r}; "
+                f"there are: {', '.join(batches) or 'none (run `curator synthesize`)'}"
+            )
         found = store.samples(name=name, accepted=False if rejected else None)
     if as_json:
         typer.echo(
@@ -252,7 +263,7 @@ def _export_lines(summary: Mapping[str, Any]) -> list[str]:
     if summary["pre_annotated"]:
         lines.append(
             f"{summary['pre_annotated']} selected images carry the detector's boxes: correct them, "
-            f"then `curator add {summary['format']} {summary['out']} --role pool`"
+            f"then `curator add {summary['format']} {shlex.quote(summary['out'])} --role pool`"
         )
     if summary["without_detections"]:
         lines.append(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from store.records import NewAnnotation
+from store.records import BoxTuple, NewAnnotation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +26,8 @@ class LabelledImage:
             relative (YOLO), `relative` is True and boxes are fractions of the image.
         problems: one line for each object that was dropped, with the reason (a degenerate box, ...).
         notes: what was changed in objects that were kept (a box clipped to the image, ...).
+        incomplete: True where a dropped object may show in the picture. empty: the dropped boxes without
+            area; they hold no pixel, `place` finds out whether they lie in the picture.
     """
 
     path: Path
@@ -35,6 +37,8 @@ class LabelledImage:
     relative: bool = False
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    incomplete: bool = False
+    empty: tuple[BoxTuple, ...] = ()
     split: str | None = None
     group_key: str | None = None
     captured_at: str | None = None

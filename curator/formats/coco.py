@@ -25,7 +25,7 @@ from curator.errors import FormatError
 from curator.formats.base import Broken, LabelledImage, OutputImage, Source
 from curator.formats.files import Writer, index_of, inside, lookup
 from curator.formats.jsonstream import array_elements
-from curator.formats.placement import ObjectError, checked_box, finite, rounded
+from curator.formats.placement import Dropped, ObjectError, checked_box, finite, rounded
 from store.records import NewAnnotation
 
 FILE = "annotations.json"
@@ -269,15 +269,15 @@ def _image(
         if any(not isinstance(v, int | float) or not v > 0 or v % 1 for v in (width, height)):
             raise FormatError(f"expected a whole width and height above 0, got {width} x {height}")
         size = (int(width), int(height))
-    objects, problems = [], []
+    objects, dropped = [], Dropped()
     for raw in annotations or ():
-        try:
-            annotation = _decode(raw, names)
-        except ObjectError as error:
-            problems.append(f"annotation {raw.get('id')}: {error}")
+        category = names.get(str(raw.get("category_id")))
+        if category is not None and category not in wanted:
             continue
-        if annotation.category in wanted:
-            objects.append(annotation)
+        try:
+            objects.append(_decode(raw, names))
+        except ObjectError as error:
+            dropped.add(f"annotation {raw.get('id')}", error)
     tags = record.get("tags") or {}
     if isinstance(tags, list):
         tags = {str(tag): "true" for tag in tags}
@@ -289,7 +289,7 @@ def _image(
         name=name,
         declared_size=size,
         annotations=None if annotations is None else tuple(objects),
-        problems=tuple(problems),
+        **dropped.facts(),
         split=split,
         group_key=None if group is None else str(group),
         captured_at=str(record["date_captured"]) if record.get("date_captured") else None,
@@ -301,7 +301,7 @@ def _image(
 def _decode(raw: Mapping[str, Any], names: Mapping[str, str]) -> NewAnnotation:
     category = names.get(str(raw.get("category_id")))
     if category is None:
-        raise ObjectError(f"unknown category_id {raw.get('category_id')!r}; dropped")
+        raise ObjectError(f"unknown category_id {raw.get('category_id')!r}")
     given, box = raw.get("attributes"), raw.get("bbox")
     attributes = {str(k): v for k, v in given.items()} if isinstance(given, dict) else {}
     mask, polygon = raw.get("segmentation"), None
@@ -310,14 +310,14 @@ def _decode(raw: Mapping[str, Any], names: Mapping[str, str]) -> NewAnnotation:
     elif isinstance(mask, list) and mask:
         rings = [finite(ring) for ring in mask if isinstance(ring, list)]
         if any(len(ring) < 6 or len(ring) % 2 for ring in rings):
-            raise ObjectError("expected polygons of at least 3 points (x, y); dropped")
+            raise ObjectError("expected polygons of at least 3 points (x, y)")
         polygon = tuple(rings)
     if box is None and polygon:
         xs, ys = [x for ring in polygon for x in ring[0::2]], [y for ring in polygon for y in ring[1::2]]
         corners: Sequence[float] = (min(xs), min(ys), max(xs), max(ys))
     else:
         if not isinstance(box, list) or len(box) != 4:
-            raise ObjectError(f"expected bbox [x, y, width, height], got {str(box)[:60]}; dropped")
+            raise ObjectError(f"expected bbox [x, y, width, height], got {str(box)[:60]}")
         x, y, width, height = finite(box)
         corners = (x, y, x + width, y + height)
     if isinstance(raw.get("score"), int | float):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from curator.errors import FormatError
 from curator.formats.base import LabelledImage
@@ -26,7 +27,39 @@ Point = Callable[[float, float], tuple[float, float]]
 
 
 class ObjectError(ValueError):
-    """One object of a file is unusable; the others are kept."""
+    """One object of a file is unusable; the others are kept.
+
+    Attributes:
+        empty: its box, where that is sound but without area. wanted: False for a class not asked for.
+    """
+
+    def __init__(self, message: str, *, empty: BoxTuple | None = None, wanted: bool = True) -> None:
+        super().__init__(message)
+        self.empty, self.wanted = empty, wanted
+
+
+class Dropped:
+    """What one image lost; `facts()` are the fields of `LabelledImage` that say so."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self.empty: list[BoxTuple] = []
+        self.incomplete = False
+
+    def add(self, where: str, error: ObjectError) -> None:
+        """Note an object that is dropped."""
+        self.problems.append(f"{where}: {error}; dropped")
+        if error.empty is not None:
+            self.empty.append(error.empty)
+        else:
+            self.incomplete |= error.wanted
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "problems": tuple(self.problems),
+            "empty": tuple(self.empty),
+            "incomplete": self.incomplete,
+        }
 
 
 def checked_box(values: Sequence[object]) -> BoxTuple:
@@ -39,7 +72,9 @@ def checked_box(values: Sequence[object]) -> BoxTuple:
     if len(box) != 4:
         raise ObjectError(f"expected a box of 4 numbers, got {len(box)}")
     if box[2] <= box[0] or box[3] <= box[1]:
-        raise ObjectError(f"degenerate box, {show(box)} has no area")
+        corners = (box[0], box[1], box[2], box[3])
+        turned = box[2] < box[0] or box[3] < box[1]  # a negative size: nobody knows where the object is
+        raise ObjectError(f"degenerate box, {show(box)} has no area", empty=None if turned else corners)
     return box[0], box[1], box[2], box[3]
 
 
@@ -99,6 +134,10 @@ def place(image: LabelledImage, size: tuple[int, int], orientation: int = 1) -> 
         return image
     kept, problems, notes = [], list(image.problems), list(image.notes)
     scale = (width, height) if image.relative else (1, 1)
+    incomplete = image.incomplete
+    for box in image.empty:
+        box = (box[0] * scale[0], box[1] * scale[1], box[2] * scale[0], box[3] * scale[1])
+        incomplete |= not _within(box if turn is None else _turned_box(box, turn), size)
     for annotation in image.annotations:
         box, polygon, attributes = annotation.box, annotation.polygon, annotation.attributes
         if image.relative:
@@ -121,6 +160,7 @@ def place(image: LabelledImage, size: tuple[int, int], orientation: int = 1) -> 
             problems.append(
                 f"{annotation.category}: box {show(box)} lies outside the {width} x {height} image; dropped"
             )
+            incomplete |= not _within(box, size)
             continue
         if max(-box[0], -box[1], box[2] - width, box[3] - height) > SLACK:
             notes.append(
@@ -131,6 +171,8 @@ def place(image: LabelledImage, size: tuple[int, int], orientation: int = 1) -> 
         image,
         annotations=tuple(kept),
         problems=tuple(problems),
+        incomplete=incomplete,
+        empty=(),
         relative=False,
         declared_size=size,
         notes=tuple(notes),
@@ -150,6 +192,10 @@ def upright(orientation: int, width: int, height: int) -> Point:
         8: lambda x, y: (y, width - x),
     }
     return maps[orientation]
+
+
+def _within(box: BoxTuple, size: tuple[int, int]) -> bool:
+    return 0 <= box[0] <= box[2] <= size[0] and 0 <= box[1] <= box[3] <= size[1]
 
 
 def _turned_box(box: BoxTuple, turn: Point) -> BoxTuple:

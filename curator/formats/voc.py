@@ -34,7 +34,7 @@ from curator.formats.files import (
     lookup,
     pre_annotated,
 )
-from curator.formats.placement import ObjectError, checked_box, rounded
+from curator.formats.placement import Dropped, ObjectError, checked_box, rounded
 from store.records import NewAnnotation
 
 _SIZE_LIMIT = 1 << 24
@@ -200,25 +200,25 @@ def _image(element: Element, path: Path, name: str, names: frozenset[str]) -> La
         size = (width, height) if width > 0 and height > 0 else None  # 0 x 0: some tools do not fill it in
     except (ValueError, OverflowError) as error:
         raise FormatError(f"expected a size in pixels, got {texts[0]} x {texts[1]}") from error
-    objects, problems = [], []
+    objects, dropped = [], Dropped()
     for number, node in enumerate(element.findall("object"), start=1):
         try:
             objects.append(_object(node, names))
         except ObjectError as error:
-            problems.append(f"object {number}: {error}; dropped")
+            dropped.add(f"object {number}", error)
     return LabelledImage(
         path=path,
         name=name,
         declared_size=size,
         annotations=tuple(objects),
-        problems=tuple(problems),
+        **dropped.facts(),
     )
 
 
 def _object(node: Element, names: frozenset[str]) -> NewAnnotation:
     category, box = (node.findtext("name") or "").strip(), node.find("bndbox")
     if category not in names:
-        raise ObjectError(f"unknown class {category!r}")
+        raise ObjectError(f"unknown class {category!r}", wanted=not category)
     if box is None:
         raise ObjectError("expected a bndbox")
     return rounded(

@@ -30,7 +30,7 @@ from curator.formats.files import (
     lookup,
     pre_annotated,
 )
-from curator.formats.placement import DIGITS, ObjectError, checked_box, finite, rounded
+from curator.formats.placement import DIGITS, Dropped, ObjectError, checked_box, finite, rounded
 from store.records import BoxTuple, NewAnnotation
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -272,15 +272,15 @@ def _labelled(item: LabelledImage, label: Path, names: Mapping[int, str]) -> Lab
         lines = label.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         return Broken(name=item.name, reason=f"{label.name}: not readable as text ({type(error).__name__})")
-    objects, problems = [], []
+    objects, dropped = [], Dropped()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             objects.append(_object(line.split(), names))
         except ObjectError as error:
-            problems.append(f"{label.name} line {number}: {error}; dropped")
-    return replace(item, annotations=tuple(objects), problems=tuple(problems))
+            dropped.add(f"{label.name} line {number}", error)
+    return replace(item, annotations=tuple(objects), **dropped.facts())
 
 
 def _object(fields: Sequence[str], names: Mapping[int, str]) -> NewAnnotation:

@@ -5,7 +5,8 @@ folder in a format of `curator.registry.FORMATS` with `manifest.json` (every fil
 with its lineage: failure -> query or sample -> file), and a data set version in the Store.
 
 Training images are copied byte for byte (with their EXIF orientation, where they have one; labels refer to
-the upright image). All added images are encoded alike, so that compression is no cue for what was added.
+the upright image). All added images, selected or synthetic, are written in one encoding, and no more is
+claimed: training images keep the encoding that they came with, so the added ones may differ from them in it.
 Selected images without labels carry the detector's boxes, marked as pre-annotations.
 
 The folder is written beside OUT, read back, compared, and renamed: OUT is there whole or not at all.
@@ -33,6 +34,7 @@ from curator.errors import InputError
 from curator.formats.base import Format, OutputImage
 from curator.formats.jsonstream import array_elements
 from curator.pipeline.additions import Addition, Additions, file_stem, gather, plain
+from curator.pipeline.outputs import require_folder
 from curator.pipeline.readback import Expected, read_back
 from curator.pipeline.stage import StageResult, recorded_run
 from curator.progress import progress
@@ -63,11 +65,12 @@ def export(store: Store, config: ExportConfig) -> StageResult:
         reasons).
         The summary names the folder, its manifest's key and the counts by role.
     Raises:
-        InputError: `config.out` holds something else, or there is nothing to export.
+        InputError: `config.out` holds something else or cannot be made, or there is nothing to export.
         StageError: what was read back is not what was to be written.
     """
     form: Format = FORMATS.load(config.format)()
     out = config.out.absolute()
+    require_folder(out.parent, f"export {config.format} {config.out}")
     additions = gather(store, config)
     categories = [category.name for category in store.categories()]
     key = _key(store, config, categories, additions)

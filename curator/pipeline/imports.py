@@ -5,6 +5,13 @@ memberships, annotation versions. Items stream through in batches; a batch is pr
 stored in one transaction. Adding again changes nothing; a corrected file gives the images concerned a new
 annotation version.
 
+An image counts as labelled when no object can be missing from its labels. A broken object (no finite box, a
+negative size, a box outside the picture, a class that the data set does not name) makes them incomplete: the
+image is stored without them and named, as what they leave out would teach "nothing is there", and a hit there
+would count as false. It keeps the labels of an earlier, sound file. No region to ignore is kept instead:
+trainers and the YOLO format take one for background. A box of zero area inside the picture holds no pixel:
+it is dropped alone.
+
 An exported selection that comes back corrected is recognised: its re-encoded files stand for the pool
 images that they were made from (the export remembers the hashes), so the labels reach those images and no
 copy of them enters the workspace.
@@ -65,6 +72,7 @@ class _Tally:
     passed_over: int = 0
     changed_objects: int = 0
     dropped_objects: int = 0
+    incomplete_images: int = 0
     broken_images: int = 0
     splits: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -78,10 +86,10 @@ def add(store: Store, config: AddConfig) -> StageResult:
     """Add a data set, or the labels that correct one.
 
     Returns:
-        counts of images (done: stored or changed; skipped: known already; failed: broken images and dropped
-        objects, each with its reason) and a summary that names duplicates and leaks. An image of another
-        role equal to a holdout image, or a pool image equal to a mined one, is a leak: it is stored and
-        named, and queries refuse it.
+        counts of images (done: stored or changed; skipped: known already; failed: broken images, dropped
+        objects and labels left out as incomplete, each with its reason) and a summary that names duplicates
+        and leaks. An image of another role equal to a holdout image, or a pool image equal to a mined one,
+        is a leak: it is stored and named, and queries refuse it.
     Raises:
         FormatError: no data set of this format at `config.path`.
     """
@@ -185,7 +193,13 @@ def _store_batch(
         tally.changed_objects += len(image.notes)
         tally.notes += [f"{image.name}: {note}" for note in image.notes[: max(0, NAMED - len(tally.notes))]]
         failures += [(image.name, problem) for problem in image.problems]
-        if image.status == "pre-annotation" and not config.reviewed:
+        if image.incomplete:
+            tally.incomplete_images += 1
+            failures.append(
+                (image.name, "its labels are incomplete, all are left out; correct the file and add it again")
+            )
+            item = replace(item, image=replace(image, annotations=None))
+        elif image.status == "pre-annotation" and not config.reviewed:
             tally.still_pre_annotated += 1
             item = replace(item, image=replace(image, annotations=None))
         if first := seen.first(item):

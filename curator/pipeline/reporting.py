@@ -6,6 +6,7 @@ renamed. Holdout pixels are never shown; of holdout images only the figures of `
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from curator.config import ReportConfig
 from curator.errors import InputError
 from curator.explain.heatmap import overlay
+from curator.pipeline.outputs import require_file
 from curator.pipeline.stage import StageResult, recorded_run
 from curator.report import Bars, FailureCard, Picture, ReportData, Table, render
 from store.errors import StoreError
@@ -26,6 +28,18 @@ from store.records import Attribution, Hit, ImageRecord, Outcome, Sample, Segmen
 if TYPE_CHECKING:
     from store.store import Store
 
+LEGEND = (
+    "F(1) is the explained score on the image as it is, F(0) the one with everything removed; "
+    "gap = F(1) - F(0) - the sum of the map's values: the part of the change that the map leaves unexplained."
+)
+NO_EVIDENCE = "no evidence: the score does not react to any segment"
+RULES = {
+    "detection": "the detection itself",
+    "matched": "the surest candidate on the object",
+    "raw": "the surest candidate on the object, whose score is within the detector's noise",
+    "best-iou": "no candidate fits the object, this one is nearest",
+}
+"""Which candidate stands for a failure, by the rule that chose it (`curator.failures`)."""
 TRUTH, FOUND, PAINTED = "#2ca02c", "#d62728", "#ff7f0e"
 
 
@@ -35,6 +49,7 @@ def report(store: Store, config: ReportConfig) -> StageResult:
     Raises:
         InputError: nothing was diagnosed yet, or the file cannot be written there.
     """
+    require_file(config.out)
     outcomes = store.outcomes()
     if not outcomes:
         raise InputError(
@@ -49,6 +64,7 @@ def report(store: Store, config: ReportConfig) -> StageResult:
             failures=_failures(store, config, outcomes),
             samples=_samples(store, accepted=True),
             rejected=_samples(store, accepted=False),
+            legend=LEGEND,
         )
         text = render(data)
         temporary = config.out.with_name(config.out.name + ".part")
@@ -88,7 +104,7 @@ def _causes(outcomes: Sequence[Outcome]) -> Table:
             table[outcome.kind, outcome.cause or ""][outcome.category] += 1
     rows = [
         (f"{kind} {cause}", *(str(count[category]) for category in categories), str(count.total()))
-        for (kind, cause), count in sorted(table.items())
+        for (kind, cause), count in sorted(table.items(), key=lambda row: (-row[1].total(), row[0]))
     ]
     found = Counter(outcome.category for outcome in outcomes if outcome.kind == "TP")
     rows.append(("found (TP)", *(str(found[category]) for category in categories), str(found.total())))
@@ -109,7 +125,7 @@ def _failures(
                 if hit.outcome_id is not None:
                     asked[hit.outcome_id].append((selection.name, hit))
     sections = []
-    for (kind, cause), members in sorted(groups.items()):
+    for (kind, cause), members in sorted(groups.items(), key=lambda group: (-len(group[1]), group[0])):
         # What asked for hits and has a score to explain tells most.
         members.sort(
             key=lambda o: (-(bool(asked[o.id or 0]) + (o.target.score > 0.01)), -o.target.score, o.id or 0)
@@ -125,10 +141,7 @@ def _failure(
 ) -> FailureCard:
     assert outcome.id is not None
     image = store.images(reader="report", ids=[outcome.image_id])[0]
-    facts = [
-        f"image {os.path.basename(image.uri)}; candidate {outcome.target.candidate} chosen by rule "
-        f"{outcome.target.rule}, score {outcome.target.score:.3f}, best IoU {outcome.iou:.2f}"
-    ]
+    facts = [f"image {os.path.basename(image.uri)}; {_explained(outcome)}"]
     boxes = ((outcome.box, TRUTH if outcome.kind == "FN" else FOUND),)
     pixels = _pixels(store, image)
     if pixels is None:
@@ -137,11 +150,13 @@ def _failure(
         )
     pictures = [Picture(pixels=pixels, caption=_title(outcome), boxes=boxes)]
     attributions = store.attributions(outcome_ids=[outcome.id])
+    missing = "not explained: `curator explain` draws the map"
     if attributions:
-        picture, fact = _heat_map(store, pixels, outcome, attributions[0], boxes)
-        facts.append(fact)
-        if picture is not None:
-            pictures.append(picture)
+        facts.append(_figures(attributions[0]))
+        heat_map = _heat_map(store, pixels, outcome, attributions[0], boxes)
+        missing = heat_map if isinstance(heat_map, str) else ""
+        if isinstance(heat_map, Picture):
+            pictures.append(heat_map)
     hits = []
     for name, hit in asked[: config.hits_per_failure]:
         hit_image = store.images(reader="report", ids=[hit.image_id])[0]
@@ -155,7 +170,37 @@ def _failure(
                     f"{os.path.basename(hit_image.uri)}",
                 )
             )
-    return FailureCard(title=_title(outcome), facts=tuple(facts), pictures=tuple(pictures), hits=tuple(hits))
+    return FailureCard(
+        title=_title(outcome),
+        facts=tuple(facts),
+        pictures=tuple(pictures),
+        hits=tuple(hits),
+        missing=missing,
+    )
+
+
+def _explained(outcome: Outcome) -> str:
+    """Which candidate stands for a failure, and how near the detections or the labels come to it."""
+    target = outcome.target
+    text = f"candidate {target.candidate} ({RULES.get(target.rule, target.rule)}), score {target.score:.3f}"
+    if outcome.kind == "FP":
+        return text + (
+            f"; IoU {outcome.iou:.2f} with the nearest label" if outcome.iou else "; it touches no label"
+        )
+    return f"{text}, IoU {target.iou:.2f} with the object; " + (
+        f"the nearest reported detection has IoU {outcome.iou:.2f}"
+        if outcome.iou
+        else "no reported detection touches the object"
+    )
+
+
+def _figures(attribution: Attribution) -> str:
+    explained = attribution.map
+    gap = "no gap claimed" if math.isnan(explained.gap) else f"gap = {explained.gap:.3f}"
+    return (
+        f"{attribution.method}: F(1) = {explained.full:.3f}, F(0) = {explained.empty:.3f}, {gap}, "
+        f"{explained.passes} passes"
+    )
 
 
 def _heat_map(
@@ -164,20 +209,17 @@ def _heat_map(
     outcome: Outcome,
     attribution: Attribution,
     boxes: tuple[Any, ...],
-) -> tuple[Picture | None, str]:
+) -> Picture | str:
+    """The map over the image, or why there is none."""
     explained = attribution.map
-    fact = (
-        f"{attribution.method}: F(1) = {explained.full:.3f}, F(0) = {explained.empty:.3f}, "
-        f"gap = {explained.gap:.3f}, {explained.passes} passes"
-    )
     if not explained.evidence:
-        return None, fact + "; no evidence: nothing in the image moves this score"
+        return NO_EVIDENCE
     if not isinstance(explained, SegmentMap) or attribution.segmentation_id is None:
-        return None, fact
+        return f"{attribution.method} gives a grid; the report draws maps of segments"
     labels = store.segmentation(attribution.segmentation_id).labels
     pin = store.detections(outcome.model_id, [outcome.image_id])[outcome.image_id].pin
     caption = f"{attribution.method}: red raises the score of {outcome.category}, blue lowers it"
-    return Picture(pixels=overlay(pixels, labels, explained.phi, pin), caption=caption, boxes=boxes), fact
+    return Picture(pixels=overlay(pixels, labels, explained.phi, pin), caption=caption, boxes=boxes)
 
 
 def _title(outcome: Outcome) -> str:

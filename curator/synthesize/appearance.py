@@ -73,7 +73,9 @@ class AppearanceRecipe:
                 )
             annotations = scene.annotations
             details.update(change="colour", distance=round(distance, 1))
-            mask = torch.from_numpy(strength > 0.02)
+            mask = torch.from_numpy(strength > 0)
+            # The way through Lab and back changes a pixel even where the strength is zero.
+            rendered = torch.where(mask, rendered, scene.image)
         rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
         painted: BoxTuple = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
         return Plan(

@@ -76,6 +76,7 @@ def test_classes_not_asked_for_are_reported(tmp_path: Path, picture: Callable[..
     (item,) = read(tmp_path, classes=["car"])
     assert isinstance(item, LabelledImage)
     assert item.problems == ("object 2: unknown class 'bus'; dropped",)
+    assert not item.incomplete  # the user left the class out
 
 
 @pytest.mark.parametrize(

@@ -129,34 +129,72 @@ def test_the_orientation_turns_image_and_boxes(store: Store, tmp_path: Path, ori
 def test_broken_items_are_listed_and_the_rest_is_stored(store: Store, tmp_path: Path) -> None:
     folder = tmp_path / "set"
     picture(folder / "good.png", 1)
+    picture(folder / "outside.png", 3)
     picture(folder / "wrong.png", 2, size=(20, 20))
     (folder / "text.png").write_text("no image")
     path = coco(
         folder,
         {
-            "good.png": [[1, 2, 3, 4], [1, 2, 0, 4], [90, 90, 3, 4], [40, 20, 20, 20]],
+            "good.png": [[1, 2, 3, 4], [1, 2, 0, 4], [40, 20, 20, 20]],
+            "outside.png": [[1, 2, 3, 4], [90, 90, 3, 4]],
             "wrong.png": [],
             "text.png": [],
             "missing.png": [],
         },
     )
     result = run(store, path)
-    assert (result.done, result.failed, result.exit_code) == (1, 5, 3)
+    assert (result.done, result.failed, result.exit_code) == (2, 6, 3)
     reasons = dict(result.failures)
-    assert set(reasons) == {"good.png", "wrong.png", "text.png", "missing.png"}
+    assert set(reasons) == {"good.png", "outside.png", "wrong.png", "text.png", "missing.png"}
     assert "missing image" in reasons["missing.png"]
     assert "48 x 32 pixels, the image has 20 x 20" in reasons["wrong.png"]
     assert "no known format" in reasons["text.png"]
-    assert [
-        "degenerate" in reason or "outside" in reason
-        for name, reason in result.failures
-        if name == "good.png"
-    ] == [True, True]
+    assert "degenerate" in reasons["good.png"]
+    assert ["lies outside" in reason for name, reason in result.failures if name == "outside.png"] == [
+        True,
+        False,
+    ]
+    assert "incomplete" in reasons["outside.png"]
     assert (result.summary["dropped_objects"], result.summary["changed_objects"]) == (2, 1)
     assert "leaves the 48 x 32 image; clipped" in result.summary["notes"][0]
     assert len(store.failed_items(result.run_id)) == 3
-    assert len(store.image_ids(role="train")) == 1
+    assert len(store.image_ids(role="train")) == 2
     assert run(store, path).exit_code == 3
+
+
+@pytest.mark.parametrize("role", ["train", "mine", "holdout", "pool"])
+@pytest.mark.parametrize(
+    ("broken", "labelled"),
+    [
+        ({"bbox": [1, 2, float("nan"), 4]}, False),
+        ({"bbox": [9, 9, -3, 4]}, False),
+        ({"bbox": None}, False),
+        ({"bbox": [90, 90, 3, 4]}, False),
+        ({"bbox": [-1, -1, 0, 0]}, False),
+        ({"category_id": 7}, False),
+        ({"bbox": [1, 2, 0, 4]}, True),
+        ({"bbox": [48, 32, 0, 0]}, True),
+    ],
+)
+def test_an_object_that_may_be_missing_takes_the_image_its_labels(
+    store: Store, tmp_path: Path, role: Role, broken: dict[str, Any], labelled: bool
+) -> None:
+    picture(tmp_path / "set/a.png", 1)
+    path = coco(tmp_path / "set", {"a.png": [[1, 2, 3, 4], [5, 5, 9, 9]]})
+    table = json.loads(path.read_text())
+    table["annotations"][1].update(broken)
+    path.write_text(json.dumps(table))
+    result = run(store, path, role)
+    assert (result.done, result.exit_code) == (1, 3)
+    assert {name for name, _ in result.failures} == {"a.png"}
+    assert (result.summary["incomplete_images"], result.summary["unlabelled"]) == (
+        (0, 0) if labelled else (1, 1)
+    )
+    versions = store.counts()["annotation_versions"]
+    assert versions == labelled
+    table["annotations"][1].update({"bbox": [5, 5, 9, 9], "category_id": 1})
+    path.write_text(json.dumps(table))
+    assert run(store, path, role).summary["new_annotation_versions"] == 1
 
 
 def test_leaks_and_duplicates_are_named(store: Store, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from scipy import ndimage
 
 from curator.boxes import intersection
 from curator.errors import StageError
+from curator.pipeline.synthesis_work import load_inpainter, paint
 from curator.registry import RECIPES
 from curator.synthesize.appearance import AppearanceRecipe, shrink
 from curator.synthesize.base import Exemplar, Plan, Scene
@@ -25,6 +27,7 @@ from curator.synthesize.recipes import (
     culprit_mask,
     kept_labels,
 )
+from curator.tensors import image_pixels, image_tensor
 from store.records import NewAnnotation
 
 MakeExemplar = Callable[..., Exemplar]
@@ -160,6 +163,35 @@ def test_appearance_takes_colours_from_the_failure(
     assert plan.rendered is not None
     x1, y1, x2, y2 = (int(v) for v in scene.annotations[plan.details["object"]].box)
     assert float(plan.rendered[:, y1:y2, x1:x2].mean()) < 0.6 * float(scene.image[:, y1:y2, x1:x2].mean())
+
+
+@pytest.mark.parametrize("name", ["culprit", "replace", "lookalike", "appearance"])
+def test_pixels_outside_the_mask_come_back_bit_identical(
+    name: str, scene: Scene, failing: MakeExemplar, textured: MakeImage, tiny_folder: Path
+) -> None:
+    exemplar = {
+        "culprit": failing(),
+        "replace": failing(blamed=False),
+        "lookalike": failing("FP"),
+        "appearance": dataclasses.replace(failing(), image=textured(5) * 0.3),
+    }[name]
+    recipe = RECIPES.load({"replace": "culprit"}.get(name, name))()
+    scene = dataclasses.replace(scene, image=image_tensor(image_pixels(scene.image)))
+    plans: dict[int, Plan] = {}
+    for seed in range(24):
+        try:
+            plans[seed] = recipe.plan(exemplar, scene, seed=seed)
+        except StageError:
+            continue  # no place for it
+    assert len(plans) > 8
+    samples = paint(load_inpainter(f"curator:{tiny_folder}", 1, "cpu"), plans)
+    partial = 0
+    for seed, plan in plans.items():
+        outside = ~plan.mask
+        partial += bool(outside.any())
+        assert torch.equal(samples[seed][:, outside], scene.image[:, outside])
+        assert not torch.equal(samples[seed][:, plan.mask], scene.image[:, plan.mask])
+    assert partial > 4
 
 
 def test_appearance_answers_a_small_object_by_scale_and_refuses_where_nothing_differs(
