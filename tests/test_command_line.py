@@ -13,8 +13,10 @@ from curator.cli.app import main
 from store.store import Store
 
 WAITING = """
-import time
+import signal, time
 from curator.cli.app import app, main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background start with it ignored
 
 @app.command()
 def wait():
