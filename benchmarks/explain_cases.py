@@ -328,16 +328,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, help="folder for workspaces; default: a temporary one")
+    parser.add_argument("--only", type=int, nargs="*", help="numbers of the images to compute (from 0)")
     parser.add_argument("--shared", type=Path)
     options = parser.parse_args()
     work = options.work or Path(tempfile.mkdtemp(prefix="explain-cases-"))
     entries = dict(load_references(options.out))
     for family in ("ssd", "yolox") if options.family == "both" else (options.family,):
-        for case in cases(
+        drawn = cases(
             work, family, options.which, options.images, options.seed, shared_folder(options.shared)
-        ):
+        )
+        for number, case in enumerate(drawn):
             key = f"{family}/{case.key}"
-            if key in entries:
+            if key in entries or (options.only and number not in options.only):
                 continue
             entries[key] = {**describe(case), **reference(case, pairs=options.pairs, most=options.most)}
             options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -246,6 +246,8 @@ class ExplainConfig(StageConfig):
         failures: selector such as "FN", "FN:miss", "FP,class=Car"; "" explains all failures.
         successes: how many true positives per class to explain beside them.
         samples: K. segments: wanted number of SLIC segments. grid: "midpoint" (k + 0.5)/K or "paper" k/(K-1).
+        target: "auto" is log-odds where the detector gives them, probability elsewhere.
+        batch_size: masked images per forward pass; 0 chooses from free memory.
     """
 
     detector: str | None = None
@@ -255,16 +257,16 @@ class ExplainConfig(StageConfig):
     samples: int = 16
     segments: int = 200
     grid: Literal["midpoint", "paper"] = "midpoint"
-    target: Literal["probability", "log_odds"] = "probability"
+    target: Literal["auto", "probability", "log_odds"] = "auto"
     fill: str = "mean"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    batch_size: int = speed_only(16)
+    batch_size: int = speed_only(0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._at_least(1, "samples", "batch_size")
+        self._at_least(1, "samples")
         require(2 <= self.segments <= 60000, f"segments: expected 2 to 60000, got {self.segments}")
-        self._at_least(0, "successes")
+        self._at_least(0, "successes", "batch_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,7 +289,7 @@ class EvaluateConfig(StageConfig):
     per_image: int = 3
     reference_pairs: int = 20
     segments: int = 100
-    target: Literal["probability", "log_odds"] = "probability"
+    target: Literal["auto", "probability", "log_odds"] = "auto"
     fill: str = "mean"
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     out: Path = Path("evaluation.json")

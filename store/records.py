@@ -388,6 +388,10 @@ class Segmentation:
         return int(self.labels.max()) + 1 if self.labels.size else 0
 
 
+LOG_ODDS = "log_odds"
+"""In a map's `extra`: its numbers are log-odds, not probabilities."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentMap:
     """Signed attribution per segment, in units of the target.
@@ -398,6 +402,7 @@ class SegmentMap:
         gap: F(1) - F(0) - sum(phi); never hidden by rescaling.
         passes: forward-equivalents spent (a backward counts one more forward).
         evidence: False when the map carries no evidence (max |phi| near 0): a result to report.
+        extra: a method's further numbers, and `LOG_ODDS`.
     """
 
     phi: Floats

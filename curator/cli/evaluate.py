@@ -27,7 +27,10 @@ def evaluate_explanations(
         int, typer.Option(help="Antithetic pairs of permutations of the reference.")
     ] = 20,
     segments: Annotated[int, typer.Option(help="Wanted number of segments per image.")] = 100,
-    target: Annotated[str, typer.Option(help="What is explained: probability or log_odds.")] = "probability",
+    target: Annotated[
+        str,
+        typer.Option(help="What is explained: probability, log_odds, or auto: log-odds where they exist."),
+    ] = "auto",
     fill: Annotated[str, typer.Option(help="What hidden segments show.")] = "mean",
     detector: Annotated[
         str | None, typer.Option(help="Detector spec; default: the one last diagnosed.")

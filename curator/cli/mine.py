@@ -177,7 +177,10 @@ def explain(
     grid: Annotated[
         str, typer.Option(help="Weights of e2x: midpoint (k+0.5)/K or paper k/(K-1).")
     ] = "midpoint",
-    target: Annotated[str, typer.Option(help="What is explained: probability or log_odds.")] = "probability",
+    target: Annotated[
+        str,
+        typer.Option(help="What is explained: probability, log_odds, or auto: log-odds where they exist."),
+    ] = "auto",
     fill: Annotated[
         str,
         typer.Option(help="What hidden segments show: mean, blur, noise, local-mean ..., inpaint?spec=SPEC."),
@@ -186,7 +189,9 @@ def explain(
     successes: Annotated[
         int, typer.Option(help="True positives per class explained beside the failures.")
     ] = 20,
-    batch_size: Annotated[int, typer.Option(help="Masked images per forward pass.")] = 16,
+    batch_size: Annotated[
+        int, typer.Option(help="Masked images per forward pass; 0: as many as free memory allows.")
+    ] = 0,
     device: Device = "auto",
     seed: Seed = 0,
     as_json: Json = False,

@@ -20,6 +20,8 @@ from curator.errors import ConfigError
 from store.records import BoxTuple, GridMap, Pin, SegmentMap
 
 TargetKind = Literal["probability", "log_odds"]
+TargetChoice = Literal["auto", "probability", "log_odds"]
+"""What a user may ask for; "auto" is resolved by `curator.explain.target.target_kind`."""
 
 EVIDENCE_FLOOR: Mapping[TargetKind, float] = {"probability": 1e-3, "log_odds": 1e-2}
 """A map carries evidence when some segment moves the target by more than this: a tenth of a percentage point

@@ -71,6 +71,7 @@ class DRISE:
     name = "drise"
     takes: tuple[FillKind, ...] = ("continuous",)
     gradients = False
+    by_prediction = True
 
     def __init__(self, options: AttributionOptions | None = None) -> None:
         self.options = options or AttributionOptions()

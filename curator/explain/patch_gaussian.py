@@ -8,6 +8,7 @@ squares of patch + 2 pad px, as a safetensors file; and draws from
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from torch import Tensor
 from curator.errors import ConfigError, InputError
 
 _NOISE = (1 / 255) ** 2  # variance added to every pixel: one grey level, so that flat skies can be inverted
+_FORMAT = "curator patches"
 
 Conditional = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]
 
@@ -57,13 +59,19 @@ class PatchGaussian:
         return self.patch + 2 * self.pad
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file (float32)."""
+        """Write a safetensors file, float32 (temporary file, then rename); equal patches give equal bytes."""
+        path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {"mean": self.mean, "covariance": self.covariance}
+        metadata = {
+            _FORMAT: json.dumps({"patch": self.patch, "pad": self.pad})
+        }  # one key: their order varies
+        temporary = path.with_name(f".{path.name}.part")
         save_file(
             {name: values.astype(np.float32) for name, values in tensors.items()},
-            path,
-            metadata={"format": "curator patches", "patch": str(self.patch), "pad": str(self.pad)},
+            temporary,
+            metadata=metadata,
         )
+        temporary.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> PatchGaussian:
@@ -75,14 +83,15 @@ class PatchGaussian:
         try:
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
-                if metadata.get("format") != "curator patches":
-                    raise ConfigError(f"{path}: expected patches that fit_patches(...).save wrote")
+                if _FORMAT not in metadata:
+                    raise ConfigError(f"{path}: expected patches that curator fit-patches wrote")
                 mean, covariance = (file.get_tensor(name).astype(float) for name in ("mean", "covariance"))
         except (OSError, SafetensorError) as error:
             raise ConfigError(
-                f"{path}: expected patches that fit_patches(...).save wrote, got: {error}"
+                f"{path}: expected patches that curator fit-patches wrote, got: {error}"
             ) from error
-        return cls(int(metadata["patch"]), int(metadata["pad"]), mean, covariance)
+        sizes = json.loads(metadata[_FORMAT])
+        return cls(sizes["patch"], sizes["pad"], mean, covariance)
 
     def draw(
         self, around: NDArray[np.float64], top: int, left: int, noise: NDArray[np.float64]

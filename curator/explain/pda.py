@@ -76,9 +76,9 @@ def window_means(count: int, size: int, stride: int) -> NDArray[np.float64]:
 class PDA:
     """PDA; `model` names the fitted patches.
 
-    Settings: `model`, a file that `curator.explain.pda.fit_patches(images).save(PATH)` wrote, fitted on
-    training images alone; `patch` and `pad`, the model's (given, they must agree with it); `samples` S (10);
-    `stride` (8); `instances` N (1,200,000). The options' `samples` play no part.
+    Settings: `model`, a file that `curator fit-patches` wrote, fitted on training images alone; `patch`
+    and `pad`, the model's (given, they must agree with it); `samples` S (10); `stride` (8); `instances` N
+    (1,200,000). The options' `samples` play no part.
     Raises:
         ConfigError: no model, or one of another size.
     """
@@ -93,16 +93,15 @@ class PDA:
         path = self.options.settings.get("model")
         if not path:
             raise ConfigError(
-                "--method pda: expected pda?model=PATH, patches fitted on training images; write one with "
-                "curator.explain.pda.fit_patches(images).save(PATH), images (3, h, w) as "
-                "detector.prepare gives them"
+                "--method pda: expected pda?model=PATH, patches fitted on training images; write them with "
+                "curator fit-patches --out PATH"
             )
         self.model = PatchGaussian.load(Path(path))
         for name, own in (("patch", self.model.patch), ("pad", self.model.pad)):
             if self.options.whole(name, own) != own:
                 raise ConfigError(
                     f"--method pda: {path} holds {name}={own}, got {name}={self.options.settings[name]}; "
-                    f"leave it out, or fit another with fit_patches(images, {name}=...)"
+                    f"leave it out, or fit others with curator fit-patches --{name}"
                 )
         self.samples = self.options.whole("samples", 10, low=1)
         self.stride = self.options.whole("stride", 8, low=1)
@@ -135,7 +134,7 @@ class PDA:
         if min(region[2] - region[0], region[3] - region[1]) < square:
             raise ConfigError(
                 f"--method pda: expected a picture of at least {square} px a side, got {region}; "
-                f"fit smaller patches"
+                f"fit smaller patches with curator fit-patches --patch"
             )
         grid = inner_grid(region, self.model.patch, self.stride)
         spans = [_span(grid, pin, target) for target in targets]

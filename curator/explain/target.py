@@ -8,7 +8,7 @@ passes through NMS.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torchvision.ops import box_iou
 from curator.boxes import iou
 from curator.detect.base import Detector
 from curator.errors import ConfigError, InputError
-from curator.explain.base import Target
+from curator.explain.base import Target, TargetChoice, TargetKind
 from store.records import Pin
 
 PREDICTED = 0.01
@@ -43,6 +43,28 @@ def scores_of(detector: Detector, pin: Pin, targets: Sequence[Target]) -> Scores
         InputError: no target, a class that the detector does not have, or no box where one is needed.
     """
     return (PredictionScores if detector.modules() is None else TargetScores)(detector, pin, targets)
+
+
+def target_kind(
+    wanted: TargetChoice, detector: Detector, image: Tensor, pin: Pin, methods: Sequence[Any]
+) -> TargetKind:
+    """What "auto" means here: log-odds where the detector gives them and all `methods` can use them.
+
+    Log-odds move where a probability is saturated near 0 or 1, and are nearer to additive: every method comes
+    nearer to Shapley's values with them (docs/decisions/0006).
+
+    Args:
+        image: x (3, h, w) in the pin's input frame; its candidates are asked for once.
+        methods: attribution methods; one with `by_prediction` explains predictions, which have no log-odds.
+    """
+    if wanted != "auto":
+        return wanted
+    if detector.modules() is None or any(getattr(method, "by_prediction", False) for method in methods):
+        return "probability"
+    with torch.no_grad():
+        first = torch.zeros(1, dtype=torch.int64, device=image.device)
+        found = detector.candidates(image[None], pin, index=first)
+    return "probability" if found.log_odds is None else "log_odds"
 
 
 def _checked(detector: Detector, targets: Sequence[Target]) -> tuple[Target, ...]:

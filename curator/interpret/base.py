@@ -266,7 +266,7 @@ class Interpretation:
         path.parent.mkdir(parents=True, exist_ok=True)
         stored = {name: value for name, value in asdict(self).items() if name != "weights"}
         temporary = path.with_name(f".{path.name}.part")
-        metadata = {"format": _FORMAT, "interpretation": json.dumps(stored)}
+        metadata = {_FORMAT: json.dumps(stored)}  # one key: several are written in random order
         save_file({"weights": np.ascontiguousarray(self.weights)}, temporary, metadata=metadata)
         temporary.replace(path)
 
@@ -286,7 +286,7 @@ class Interpretation:
         try:
             with safe_open(path, framework="numpy") as opened:
                 metadata = opened.metadata() or {}
-                if metadata.get("format") != _FORMAT:
+                if _FORMAT not in metadata:
                     raise InputError(
                         f"interpretation: {path} was not written by this version; fit it again with "
                         f"`curator interpret --detector SPEC --out DIR`"
@@ -294,6 +294,6 @@ class Interpretation:
                 weights = opened.get_tensor("weights")
         except SafetensorError as error:
             raise InputError(f"interpretation: {path} is no safetensors file ({error})") from error
-        stored = json.loads(metadata["interpretation"])
+        stored = json.loads(metadata[_FORMAT])
         lists = {name: tuple(value) for name, value in stored.items() if isinstance(value, list)}
         return cls(weights=weights, **{**stored, **lists})

@@ -23,6 +23,7 @@ _FUNCTIONS = {
     "explain": "explanations",
     "evaluate_explanations": "evaluation",
     "interpret": "interpretation",
+    "fit_patches": "patch_fitting",
     "index": "vectors",
     "query": "queries",
     "synthesize": "synthesis",

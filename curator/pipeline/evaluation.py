@@ -11,7 +11,7 @@ import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch import Tensor
 from curator.config import EvaluateConfig, ExplainConfig
 from curator.detect.base import Detector
 from curator.errors import InputError, StageError
-from curator.explain.base import EVIDENCE_FLOOR, AttributionOptions, Fill, Target
+from curator.explain.base import EVIDENCE_FLOOR, AttributionOptions, Fill, Target, TargetKind
 from curator.explain.base import Attribution as AttributionMethod
 from curator.explain.faithfulness.fidelity import (
     Reference,
@@ -36,7 +36,7 @@ from curator.explain.faithfulness.perturbation import deletion_insertion, hider
 from curator.explain.fill import make_fill
 from curator.explain.game import coalition_game
 from curator.explain.segments import keyed_draws, slic_segments
-from curator.explain.target import scores_of
+from curator.explain.target import scores_of, target_kind
 from curator.pipeline.evaluation_output import check_outputs, summarise, write_outputs
 from curator.pipeline.explanations import ExplainWork, build_method, diagnosed
 from curator.pipeline.stage import StageResult, recorded_run
@@ -108,7 +108,7 @@ def evaluate_explanations(store: Store, config: EvaluateConfig) -> StageResult:
         fingerprint=model.fingerprint,
         config=_explain_config(config, *plans[0]),
     )
-    detector, _, _ = work.setup(config.device)
+    detector = work.setup(config.device).detector
     contenders = [_contender(config, detector, name, samples) for name, samples in plans]
     judged: list[Judged] = []
     failures: list[tuple[str, str]] = []
@@ -125,6 +125,10 @@ def evaluate_explanations(store: Store, config: EvaluateConfig) -> StageResult:
                     failures.append((image.uri, str(error)))
                 else:
                     x = detector.prepare(stored, pins[number])
+                    if config.target == "auto":
+                        methods = [contender.method for contender in contenders]
+                        kind = target_kind("auto", detector, x, pins[number], methods)
+                        config = replace(config, target=kind)
                     labels = slic_segments(x, pins[number], config.segments)
                     scene = _Scene(detector, x, pins[number], labels, image.sha256)
                     here = _judge_image(scene, image, members, config, contenders, failures)
@@ -229,12 +233,12 @@ def _judge_image(
     failures: list[tuple[str, str]],
 ) -> list[Judged]:
     """The reference and every contender's measures for the outcomes of one image."""
+    kind: TargetKind = "log_odds" if config.target == "log_odds" else "probability"
     targets = [
-        Target(candidate=o.target.candidate, label=o.target.label, kind=config.target, box=o.box)
-        for o in outcomes
+        Target(candidate=o.target.candidate, label=o.target.label, kind=kind, box=o.box) for o in outcomes
     ]
     reference = _reference(scene, targets, config)
-    floor = EVIDENCE_FLOOR[config.target]
+    floor = EVIDENCE_FLOOR[kind]
     judged = [
         Judged(image, outcome, phi, float(reliability), bool(np.abs(phi).max() > floor))
         for outcome, phi, reliability in zip(outcomes, reference.phi, reference.reliability, strict=True)
@@ -295,7 +299,10 @@ def _measure(
     """Every measure of the maps of all targets of an image."""
     size = (scene.labels.shape[0], scene.labels.shape[1])
     hide = hider(fill, scene.image, scene.detector, seed=config.seed)
-    scores = scores_of(scene.detector, scene.pin, targets)
+    shown = [
+        replace(target, kind="probability") for target in targets
+    ]  # areas in [0, 1], whatever is explained
+    scores = scores_of(scene.detector, scene.pin, shown)
     curves = deletion_insertion(scores, hide, maps, scene.labels, batch_size=config.batch_size)
     rows = []
     for j, found, (deletion, insertion) in zip(judged, maps, curves, strict=True):

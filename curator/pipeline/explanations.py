@@ -11,7 +11,8 @@ import hashlib
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,12 +22,14 @@ from curator.config import ExplainConfig
 from curator.detect.base import Detector
 from curator.errors import InputError
 from curator.explain.base import Attribution as AttributionMethod
-from curator.explain.base import AttributionOptions, Fill, Target
+from curator.explain.base import AttributionOptions, Fill, Target, TargetKind
+from curator.explain.batches import fitting_batch, free_bytes, saved_bytes
 from curator.explain.faithfulness.maps import segment_values
 from curator.explain.fill import INPAINT, make_fill
 from curator.explain.inpainting_fill import load_inpainter
 from curator.explain.segments import VERSION as SEGMENTS_VERSION
 from curator.explain.segments import slic_segments
+from curator.explain.target import target_kind
 from curator.groups import group_outcomes
 from curator.jobs.base import Done, Executor
 from curator.pipeline.detections import load_detector
@@ -38,6 +41,7 @@ from curator.tensors import image_tensor, resolve_device
 from store.images import read_pixels
 from store.keys import content_key
 from store.records import (
+    LOG_ODDS,
     Attribution,
     GridMap,
     ImageRecord,
@@ -50,6 +54,7 @@ from store.records import (
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from store.store import Store
 
@@ -75,6 +80,43 @@ class ExplainedImage:
     labels: NDArray[np.uint16]
     maps: tuple[SegmentMap | GridMap, ...]
     regions: tuple[tuple[RegionDraft, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainState:
+    """What explains, loaded once per worker; per input size the method with its batch size, and the unit."""
+
+    detector: Detector
+    fill: Fill
+    config: ExplainConfig
+    methods: dict[tuple[int, ...], AttributionMethod] = field(default_factory=dict)
+    kinds: dict[tuple[int, ...], TargetKind] = field(default_factory=dict)
+
+    def method(self, image: Tensor, pin: Pin) -> AttributionMethod:
+        """The method for images x (3, h, w) of this size; a batch size of 0 is chosen from free memory."""
+        size = tuple(image.shape)
+        if size not in self.methods:
+            wanted = self.config.batch_size or fitting_batch(
+                saved_bytes(self.detector, image, pin), free_bytes(image.device), image.device
+            )
+            self.methods[size] = build_method(replace(self.config, batch_size=wanted))
+        return self.methods[size]
+
+    def kind(self, image: Tensor, pin: Pin) -> TargetKind:
+        """Probability or log-odds, for images x (3, h, w) of this size."""
+        size = tuple(image.shape)
+        if size not in self.kinds:
+            method = self.method(image, pin)
+            self.kinds[size] = target_kind(self.config.target, self.detector, image, pin, [method])
+        return self.kinds[size]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An image in the input frame (3, h, w), its segments (h, w)."""
+
+    image: Tensor
+    labels: NDArray[np.uint16]
 
 
 @dataclass
@@ -132,15 +174,15 @@ class ExplainWork:
             c.seed,
         )
 
-    def setup(self, device: str) -> tuple[Detector, AttributionMethod, Fill]:
-        """Load the detector, the method and its fill.
+    def setup(self, device: str) -> ExplainState:
+        """Load the detector and the fill, and try the method's settings.
 
         Raises:
             InputError: the detector is no longer the one whose failures are stored.
             RegistryError, ConfigError: unknown method, or a fill that does not fit it.
         """
         c = self.config
-        method = build_method(c)
+        method = build_method(replace(c, batch_size=c.batch_size or 1))
         detector = load_detector(self.spec, device)
         if detector.fingerprint != self.fingerprint:
             raise InputError(
@@ -148,36 +190,42 @@ class ExplainWork:
                 f"({self.fingerprint[:12]}), got {detector.fingerprint[:12]}; run curator "
                 f"detect and curator diagnose again"
             )
-        return detector, method, make_fill(c.fill, detector, method=method.name, takes=method.takes)
+        fill = make_fill(c.fill, detector, method=method.name, takes=method.takes)
+        return ExplainState(detector, fill, c)
 
-    def process(
-        self, state: tuple[Detector, AttributionMethod, Fill], batch: Sequence[ExplainItem]
-    ) -> list[ExplainedImage | Exception]:
-        """Explain images one after the other; an image's own trouble is returned."""
+    def process(self, state: ExplainState, batch: Sequence[ExplainItem]) -> list[ExplainedImage | Exception]:
+        """Explain images one after the other; an image's own trouble is returned.
+
+        The next image is read and cut into segments while one is explained.
+        """
         results: list[ExplainedImage | Exception] = []
-        for item in batch:
-            try:
-                results.append(self._explain(*state, item))
-            except Exception as error:
-                results.append(error)
+        with ThreadPoolExecutor(1) as reader:
+            coming = [reader.submit(self._prepare, state.detector, item) for item in batch]
+            for item, prepared in zip(batch, coming, strict=True):
+                try:
+                    results.append(self._explain(state, item, prepared.result()))
+                except Exception as error:
+                    results.append(error)
         return results
 
-    def _explain(
-        self, detector: Detector, method: AttributionMethod, fill: Fill, item: ExplainItem
-    ) -> ExplainedImage:
+    def _prepare(self, detector: Detector, item: ExplainItem) -> Prepared:
         stored = image_tensor(read_pixels(item.image.uri, item.image.sha256))
         image = detector.prepare(stored, item.pin)
-        labels = slic_segments(image, item.pin, self.config.segments)
+        return Prepared(image, slic_segments(image, item.pin, self.config.segments))
+
+    def _explain(self, state: ExplainState, item: ExplainItem, prepared: Prepared) -> ExplainedImage:
+        image, labels = prepared.image, prepared.labels
+        kind = state.kind(image, item.pin)
         targets = [
-            Target(candidate=o.target.candidate, label=o.target.label, kind=self.config.target, box=o.box)
+            Target(candidate=o.target.candidate, label=o.target.label, kind=kind, box=o.box)
             for o in item.outcomes
         ]
-        maps = method.explain(
-            detector,
+        maps = state.method(image, item.pin).explain(
+            state.detector,
             image,
             item.pin,
             labels,
-            fill,
+            state.fill,
             targets,
             seed=self.config.seed,
             image_key=item.image.sha256,
@@ -190,19 +238,26 @@ class ExplainWork:
             )
             for outcome, found in zip(item.outcomes, maps, strict=True)
         )
-        return ExplainedImage(labels, tuple(maps), regions)
+        return ExplainedImage(labels, tuple(with_unit(found, kind) for found in maps), regions)
 
 
 def method_key(text: str) -> tuple[object, ...]:
-    """What of `NAME?setting=value` changes results: a file that a setting names counts by its content."""
+    """What of `NAME?setting=value` changes results: a file or folder that is named counts by its content."""
     spec = Spec.of_method(text)
-    return (
-        spec.name,
-        *(
-            (name, hashlib.sha256(Path(value).read_bytes()).hexdigest() if Path(value).is_file() else value)
-            for name, value in sorted(spec.options.items())
-        ),
-    )
+    return (spec.name, *((name, _content(value)) for name, value in sorted(spec.options.items())))
+
+
+def _content(value: str) -> str:
+    path = Path(value)
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        named = [
+            (str(file.relative_to(path)), hashlib.sha256(file.read_bytes()).hexdigest()) for file in files
+        ]
+        return content_key("folder", named)
+    return value
 
 
 def fill_key(text: str, device: str) -> str:
@@ -215,6 +270,11 @@ def fill_key(text: str, device: str) -> str:
     if spec.name != INPAINT:
         return text
     return f"{text}#{load_inpainter(spec.options, resolve_device(device)).fingerprint}"
+
+
+def with_unit(found: SegmentMap | GridMap, kind: TargetKind) -> SegmentMap | GridMap:
+    """A map that says that its numbers are log-odds (`extra["log_odds"]`); one of probabilities as it is."""
+    return replace(found, extra={**found.extra, LOG_ODDS: 1.0}) if kind == "log_odds" else found
 
 
 def over_segments(found: SegmentMap | GridMap, labels: NDArray[np.uint16]) -> SegmentMap:

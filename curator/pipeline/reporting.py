@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from curator.config import ReportConfig
 from curator.errors import InputError
-from curator.explain.heatmap import overlay
+from curator.explain.faithfulness.maps import map_pixels
+from curator.explain.heatmap import overlay_density
 from curator.pipeline.outputs import require_file
 from curator.pipeline.stage import StageResult, recorded_run
 from curator.report import Bars, FailureCard, Picture, ReportData, Table, render
 from store.errors import StoreError
 from store.images import read_bytes_as_pixels
-from store.records import Attribution, Hit, ImageRecord, Outcome, Sample, SegmentMap, Trial
+from store.records import LOG_ODDS, Attribution, Hit, ImageRecord, Outcome, Sample, Trial
 
 if TYPE_CHECKING:
     from store.store import Store
@@ -197,8 +198,9 @@ def _explained(outcome: Outcome) -> str:
 def _figures(attribution: Attribution) -> str:
     explained = attribution.map
     gap = "no gap claimed" if math.isnan(explained.gap) else f"gap = {explained.gap:.3f}"
+    unit = "in log-odds, " if LOG_ODDS in explained.extra else ""
     return (
-        f"{attribution.method}: F(1) = {explained.full:.3f}, F(0) = {explained.empty:.3f}, {gap}, "
+        f"{attribution.method}: {unit}F(1) = {explained.full:.3f}, F(0) = {explained.empty:.3f}, {gap}, "
         f"{explained.passes} passes"
     )
 
@@ -214,12 +216,15 @@ def _heat_map(
     explained = attribution.map
     if not explained.evidence:
         return NO_EVIDENCE
-    if not isinstance(explained, SegmentMap) or attribution.segmentation_id is None:
-        return f"{attribution.method} gives a grid; the report draws maps of segments"
-    labels = store.segmentation(attribution.segmentation_id).labels
     pin = store.detections(outcome.model_id, [outcome.image_id])[outcome.image_id].pin
+    labels = (
+        None
+        if attribution.segmentation_id is None
+        else store.segmentation(attribution.segmentation_id).labels
+    )
+    values = map_pixels(explained, labels, pin.input_size)
     caption = f"{attribution.method}: red raises the score of {outcome.category}, blue lowers it"
-    return Picture(pixels=overlay(pixels, labels, explained.phi, pin), caption=caption, boxes=boxes)
+    return Picture(pixels=overlay_density(pixels, values, pin), caption=caption, boxes=boxes)
 
 
 def _title(outcome: Outcome) -> str:

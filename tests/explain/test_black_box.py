@@ -15,8 +15,10 @@ from curator.detect.black_box import BlackBox
 from curator.detect.small_ssd import SsdOptions, make_detector
 from curator.errors import ConfigError, InputError
 from curator.explain.base import Target
-from curator.explain.target import PredictionScores, TargetScores, scores_of
-from curator.pipeline.detections import detect
+from curator.explain.drise import DRISE
+from curator.explain.e2x import E2X
+from curator.explain.target import PredictionScores, TargetScores, scores_of, target_kind
+from curator.pipeline.detections import detect, load_detector
 from curator.pipeline.diagnosis import diagnose
 from curator.pipeline.explanations import explain
 from curator.pipeline.imports import add
@@ -183,3 +185,15 @@ def test_what_a_black_box_cannot_do(ssd: Detector, image: torch.Tensor) -> None:
     wrong = BlackBox(lambda images: [(np.zeros((1, 4)), np.ones(1), np.full(1, 7))], ("a",), fingerprint="x")
     with pytest.raises(InputError, match="labels 0 to 0"):
         wrong.predict([image], score_threshold=0.1)
+
+
+def test_auto_means_log_odds_where_they_can_be_had() -> None:
+    detector = load_detector("curator:ssd?classes=a,b&size=96&channels=8,8,16,16,16&seed=5", "cpu")
+    image = torch.rand(3, 96, 96)
+    _, pin = detector.predict([image], score_threshold=0.5)[0]
+    assert target_kind("auto", detector, image, pin, [E2X()]) == "log_odds"
+    assert target_kind("auto", detector, image, pin, [E2X(), DRISE()]) == "probability"
+    assert target_kind("probability", detector, image, pin, [E2X()]) == "probability"
+    assert (
+        target_kind("log_odds", detector, image, pin, [DRISE()]) == "log_odds"
+    )  # refused later, with a reason

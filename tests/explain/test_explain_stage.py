@@ -17,7 +17,7 @@ from curator.pipeline.explanations import ExplainWork, choose_successes, explain
 from curator.pipeline.explanations import diagnosed as explained_model
 from curator.tensors import image_tensor
 from store.images import encode_png, probe
-from store.records import DetectionSet, GridMap, NewImage, Outcome, SegmentMap, TargetRecord
+from store.records import LOG_ODDS, DetectionSet, GridMap, NewImage, Outcome, SegmentMap, TargetRecord
 from store.store import Store
 
 SPEC = "curator:ssd?classes=a,b&size=96&channels=8,8,16,16,16&seed=5"
@@ -115,7 +115,9 @@ def test_failures_and_some_successes_are_explained_stored_and_grouped(diagnosed:
             segmentation = store.segmentation(attribution.segmentation_id)
             assert segmentation.labels.shape == (96, 96)
             assert len(found.phi) == segmentation.count
-            assert found.full == pytest.approx(outcomes[attribution.outcome_id].target.score, abs=1e-4)
+            assert found.extra[LOG_ODDS] == 1.0  # the SSD gives them
+            probability = 1 / (1 + np.exp(-found.full))
+            assert probability == pytest.approx(outcomes[attribution.outcome_id].target.score, abs=1e-4)
             assert found.gap == pytest.approx(found.full - found.empty - float(found.phi.sum()), abs=1e-5)
         regions = store.regions()
         for outcome_id in {a.outcome_id for a in attributions}:
@@ -161,6 +163,9 @@ def test_a_grid_shaped_method_gives_regions_too_and_a_files_content_enters_its_k
     before = method_key(f"vebi?model={model}")
     model.write_bytes(b"two")
     assert method_key(f"vebi?model={model}") != before
+    folder = method_key(f"vebi?model={tmp_path}")
+    model.write_bytes(b"three")
+    assert method_key(f"vebi?model={tmp_path}") != folder
     assert method_key("sp?stride=3&patch=9") == method_key("sp?patch=9&stride=3")
 
 

@@ -219,15 +219,15 @@ def test_windows_stay_in_the_picture(model):
 
 
 def test_what_is_wrong_is_said(model, tmp_path):
-    with pytest.raises(ConfigError, match=r"curator\.explain\.pda\.fit_patches\(images\)\.save"):
+    with pytest.raises(ConfigError, match="curator fit-patches --out PATH"):
         PDA()
-    with pytest.raises(ConfigError, match="expected patches that fit_patches"):
+    with pytest.raises(ConfigError, match="expected patches that curator fit-patches wrote"):
         PDA(AttributionOptions(settings={"model": str(tmp_path / "none.safetensors")}))
     save_file({"mean": np.zeros(3, np.float32)}, tmp_path / "other.safetensors")
-    with pytest.raises(ConfigError, match="expected patches that fit_patches"):
+    with pytest.raises(ConfigError, match="expected patches that curator fit-patches wrote"):
         PDA(AttributionOptions(settings={"model": str(tmp_path / "other.safetensors")}))
     (tmp_path / "text.safetensors").write_text("nothing of the kind")
-    with pytest.raises(ConfigError, match="expected patches that fit_patches"):
+    with pytest.raises(ConfigError, match="expected patches that curator fit-patches wrote"):
         PDA(AttributionOptions(settings={"model": str(tmp_path / "text.safetensors")}))
     with pytest.raises(ConfigError, match="holds patch=4, got patch=10"):
         PDA(AttributionOptions(settings={"model": str(model), "patch": "10"}))

@@ -12,7 +12,17 @@ import pytest
 from curator.config import ReportConfig
 from curator.pipeline.reporting import NO_EVIDENCE, _causes, _explained, _failure, _figures, report
 from store.images import encode_png, probe
-from store.records import Attribution, GridMap, NewImage, Outcome, SegmentMap, TargetRecord
+from store.records import (
+    Attribution,
+    Detections,
+    DetectionSet,
+    GridMap,
+    NewImage,
+    Outcome,
+    Pin,
+    SegmentMap,
+    TargetRecord,
+)
 from store.store import Store
 
 MISS = Outcome(
@@ -107,3 +117,29 @@ def test_a_missing_map_says_why(store: Store, tmp_path: Path) -> None:
     html = config.out.read_text()
     assert NO_EVIDENCE in html
     assert html.count("gap = F(1) - F(0) - the sum") == 1
+
+
+def test_a_grid_is_drawn_too(store: Store, tmp_path: Path) -> None:
+    (outcome,) = store.outcomes()
+    assert outcome.id is not None
+    run = store.begin_run("explain", config={})
+    pin = Pin(image_size=(32, 32), input_size=(32, 32), scale=(1.0, 1.0), offset=(0.0, 0.0))
+    nothing = Detections(
+        boxes=np.zeros((0, 4), np.float32),
+        scores=np.zeros(0, np.float32),
+        labels=np.zeros(0, np.int64),
+        candidates=np.zeros(0, np.int64),
+    )
+    store.put_detections(
+        run, [DetectionSet(image_id=1, model_id=outcome.model_id, detections=nothing, pin=pin, key="d")]
+    )
+    values = np.array([[1.0, 0.0], [0.0, -1.0]], np.float32)
+    grid = GridMap(
+        values=values, scale=(16, 16), offset=(8, 8), full=0.5, empty=0.1, gap=float("nan"), passes=3
+    )
+    store.put_attributions(run, [Attribution(outcome_id=outcome.id, method="drise", map=grid, key="map")])
+    card = _failure(store, ReportConfig(out=tmp_path / "report.html"), outcome, ())
+    assert not card.missing
+    painted = card.pictures[-1].pixels.astype(int)
+    assert painted[4, 4, 0] > painted[4, 4, 2]  # red where it raises the score
+    assert painted[28, 28, 2] > painted[28, 28, 0]  # blue where it lowers it
