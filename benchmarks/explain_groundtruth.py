@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,13 @@ from curator.config import AddConfig, DetectConfig, DiagnoseConfig
 from curator.detect.base import Detector
 from curator.example.dataset import GapRates, draw_gaps, write_dataset
 from curator.example.scene import Scene, SceneParams, render_scene
-from curator.explain.base import AttributionOptions, Target
+from curator.explain.base import AttributionOptions, Target, TargetChoice
 from curator.explain.faithfulness.localisation import energy_inside, overlap_area, points_at_mask
 from curator.explain.faithfulness.maps import Map, map_pixels, segment_values, strongest_point
 from curator.explain.faithfulness.perturbation import deletion_insertion, hider
 from curator.explain.fill import make_fill
 from curator.explain.segments import slic_segments
-from curator.explain.target import TargetScores
+from curator.explain.target import TargetScores, target_kind
 from curator.pipeline.detections import load_detector
 from curator.registry import ATTRIBUTIONS, Spec
 from curator.tensors import image_tensor
@@ -71,14 +72,17 @@ def explained(
     image: Any,
     pin: Pin,
     segments: NDArray[np.uint16],
-    targets: Sequence[Target],
+    outcomes: Sequence[Outcome],
     key: str,
+    wanted: TargetChoice = "auto",
 ) -> tuple[list[Map], float]:
-    """Maps of all targets by one method, and seconds per target."""
+    """Maps of all outcomes by one method, and seconds per target."""
     spec = Spec.of_method(name)
     options = AttributionOptions(samples=samples, batch_size=BATCH, precision="fp32", settings=spec.options)
     method = ATTRIBUTIONS.load(spec.name)(options)
     fill = make_fill("mean", detector, method=spec.name, takes=method.takes)
+    kind = target_kind(wanted, detector, image, pin, [method])
+    targets = [replace(target_of(outcome), kind=kind) for outcome in outcomes]
     start = time.perf_counter()
     maps = method.explain(detector, image, pin, segments, fill, targets, seed=0, image_key=key)
     return maps, (time.perf_counter() - start) / len(targets)
@@ -104,7 +108,7 @@ def target_of(outcome: Outcome) -> Target:
 
 
 def planted(
-    work: Path, count: int, seed: int, wanted: dict[str, int], per_cause: int
+    work: Path, count: int, seed: int, wanted: dict[str, int], per_cause: int, kind: TargetChoice = "auto"
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of failures with a local planted cause, and rows of found objects on clean scenes."""
     gaps = draw_gaps("mine", count, seed, GapRates())
@@ -132,9 +136,10 @@ def planted(
         done[cause] = done.get(cause, 0) + len(chosen)
         image = detector.prepare(image_tensor(read_pixels(record.uri, record.sha256)), pin)
         segments = slic_segments(image, pin, SEGMENTS)
-        targets = [target_of(o) for o in chosen]
         for name, samples in wanted.items():
-            maps, seconds = explained(name, samples, detector, image, pin, segments, targets, record.sha256)
+            maps, seconds = explained(
+                name, samples, detector, image, pin, segments, chosen, record.sha256, kind
+            )
             for outcome, found_map in zip(chosen, maps, strict=True):
                 base = {"method": name, "seconds": seconds, "evidence": bool(found_map.evidence)}
                 if gap is None:
@@ -221,7 +226,9 @@ def polygons(shared: Path, stem: str, size: tuple[int, int]) -> list[tuple[Bools
     return found
 
 
-def coco(work: Path, shared: Path, images: int, wanted: dict[str, int]) -> list[dict[str, Any]]:
+def coco(
+    work: Path, shared: Path, images: int, wanted: dict[str, int], kind: TargetChoice = "auto"
+) -> list[dict[str, Any]]:
     """Rows of true positives with a polygon."""
     with open_workspace(work, "yolox", "final", shared) as store:
         model = store.models()[0]
@@ -254,7 +261,9 @@ def coco(work: Path, shared: Path, images: int, wanted: dict[str, int]) -> list[
             make_fill("mean", detector, method="e2x", takes=("continuous",)), image, detector, seed=0
         )
         for name, samples in wanted.items():
-            maps, seconds = explained(name, samples, detector, image, pin, segments, targets, record.sha256)
+            maps, seconds = explained(
+                name, samples, detector, image, pin, segments, chosen, record.sha256, kind
+            )
             curves = deletion_insertion(scores, hide, maps, segments, batch_size=BATCH)
             for outcome, mask, found_map, (deleted, inserted) in zip(
                 chosen, masks, maps, curves, strict=True
@@ -330,16 +339,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--shared", type=Path)
     parser.add_argument("--work", type=Path)
+    parser.add_argument("--target", choices=("auto", "probability", "log_odds"), default="auto")
     parser.add_argument("--methods", default="", help="some of " + ", ".join(METHODS))
     options = parser.parse_args()
     start = time.monotonic()
     work = options.work or Path(tempfile.mkdtemp(prefix="explain-groundtruth-"))
     wanted = methods(options.methods)
     rows, parts = planted(
-        work, 120 if options.quick else 400, options.seed, wanted, 8 if options.quick else 40
+        work, 120 if options.quick else 400, options.seed, wanted, 8 if options.quick else 40, options.target
     )
     shared = shared_folder(options.shared)
-    polygon_rows = coco(work, shared, 6 if options.quick else 40, wanted) if shared.is_dir() else []
+    polygon_rows = (
+        coco(work, shared, 6 if options.quick else 40, wanted, options.target) if shared.is_dir() else []
+    )
     tables = {
         "planted": means(rows, ("method", "cause", "outcome"), ("hit", "random", "evidence", "seconds")),
         "parts": means(parts, ("method",), ("points", "overlap_area", "energy", "seconds")),
@@ -404,6 +416,7 @@ def main() -> None:
                     "versions": versions(),
                     "seconds": round(time.monotonic() - start, 1),
                     "samples": wanted,
+                    "target": options.target,
                     "tables": tables,
                     "acceptance": acceptance,
                 },
