@@ -29,10 +29,10 @@ METHODS = {
     "e2x_kernel": 64,
     "lime": 500,
     "odam": 1,
-    "drise": 2000,
+    "drise": 1000,
     "sp?patch=29&stride=13": 1,
     "fido": 1,
-    "permutation": 10,
+    "permutation": 4,
 }
 ROWS = ("post", "beside", "dark", "lookalike", "found")
 
