@@ -16,32 +16,37 @@ import numpy as np
 from explain_cases import SEGMENTS
 from explain_groundtruth import explained, failures_of
 from numpy.typing import NDArray
-from papers_scenes import Setting, detector_of, scene_cases, sheet
+from papers_scenes import Setting, detector_of, scene_cases, sheet, shown_pixels
 from PIL import Image, ImageDraw
 
 from curator.explain.faithfulness.maps import map_pixels
-from curator.explain.heatmap import overlay_density
 from curator.explain.segments import slic_segments
 from store.records import BoxTuple
 
 METHODS = {
     "e2x": 16,
     "e2x_kernel": 64,
-    "lime": 500,
+    "lime": 256,
     "odam": 1,
-    "drise": 1000,
+    "drise": 500,
     "sp?patch=29&stride=13": 1,
     "fido": 1,
-    "permutation": 4,
+    "permutation": 3,
 }
 ROWS = ("post", "beside", "dark", "lookalike", "found")
 
 
+SIDE = 96  # px of a scene that are shown around the box
+
+
 def boxed(pixels: NDArray[np.uint8], box: BoxTuple) -> NDArray[np.uint8]:
-    """The picture (h, w, 3) with a yellow frame."""
+    """The surroundings (SIDE, SIDE, 3) of a box, framed in yellow."""
     picture = Image.fromarray(pixels)
-    ImageDraw.Draw(picture).rectangle(box, outline=(255, 220, 0), width=2)
-    return np.asarray(picture)
+    ImageDraw.Draw(picture).rectangle(box, outline=(255, 220, 0), width=1)
+    height, width = pixels.shape[:2]
+    x = int(np.clip((box[0] + box[2]) / 2 - SIDE / 2, 0, width - SIDE))
+    y = int(np.clip((box[1] + box[3]) / 2 - SIDE / 2, 0, height - SIDE))
+    return np.asarray(picture)[y : y + SIDE, x : x + SIDE]
 
 
 def main() -> None:
@@ -72,7 +77,7 @@ def main() -> None:
             )
             values = map_pixels(found, segments, case.pin.input_size)
             title = method.partition("?")[0] + ("" if found.evidence else " (no evidence)")
-            row[title] = boxed(overlay_density(pixels, values, case.pin), chosen[0].box)
+            row[title] = boxed(shown_pixels(case.image, values), chosen[0].box)
         drawn[name] = row
     sheet(options.out.parent, options.out.name, [drawn[name] for name in ROWS if name in drawn])
 

@@ -34,7 +34,7 @@ from store.images import read_pixels
 from store.records import Outcome, Pin
 
 DATA = "built-in SSD (about 1 M parameters) on rendered flower scenes of 192 px"
-_LARGEST = 150_000  # bytes of a picture
+_LARGEST = 400_000  # bytes of a picture
 _MARGIN = 16  # px above a panel, for its title
 
 
@@ -191,7 +191,7 @@ def shown_pixels(image: Tensor, density: Array) -> NDArray[np.uint8]:
 
 
 def sheet(folder: Path | None, name: str, rows: Sequence[Mapping[str, NDArray[np.uint8]]]) -> str | None:
-    """Write rows of titled pictures (h, w, 3) as one PNG of at most 150 kB; nothing without a folder."""
+    """Write rows of titled pictures (h, w, 3) as one PNG of at most 400 kB; nothing without a folder."""
     if folder is None or not rows:
         return None
     side = 128

@@ -286,3 +286,14 @@ def test_what_cannot_be_explained_is_refused_in_words():
         run(E2X, detector, image, segments, [])
     with pytest.raises(InputError, match="one size"):
         run(E2X, detector, image, blocks(6, 8, 1, 2), [Target(candidate=0, label=0)])
+
+
+def test_low_keeps_weights_near_the_picture_as_it_is() -> None:
+    segments = np.arange(12, dtype=np.uint16).reshape(3, 4)
+    usual = E2X(AttributionOptions(samples=8)).weights(segments, seed=1, image_key="i")
+    near = E2X(AttributionOptions(samples=8, settings={"low": "0.5"})).weights(
+        segments, seed=1, image_key="i"
+    )
+    np.testing.assert_allclose(near, 0.5 + 0.5 * usual, rtol=1e-6)
+    with pytest.raises(ConfigError, match="low"):
+        E2X(AttributionOptions(settings={"low": "1"}))
