@@ -1,6 +1,6 @@
-"""What torchvision's RetinaNet, FCOS and Faster R-CNN share: their frame, feature pyramid and weights.
+"""What torchvision's RetinaNet, FCOS and Faster R-CNN share: their frame and feature pyramid.
 
-In: stored images RGB [0, 1]. Out: inputs of the detector's size, feature levels, a file of weights.
+In: stored images RGB [0, 1]. Out: inputs of the detector's size, feature levels.
 
 torchvision normalises, resizes to a least and a greatest side (or to one fixed size) and pads every image of
 a batch to the largest, so that batch mates change the result. Here an image is padded to its own next
@@ -11,11 +11,9 @@ linear, so their order does not matter beyond rounding.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -26,62 +24,29 @@ from torchvision.models.detection.image_list import ImageList
 
 from curator.detect.base import FeatureMap
 from curator.detect.geometry import Affine, cell_affines
-from curator.detect.weights import fingerprint, write_state
+from curator.detect.torchvision_network import TorchvisionNetwork
 from curator.errors import InputError
 from store.records import Pin
 
 
-class PyramidDetector:
-    """The half of the `Detector` protocol that does not depend on the heads.
-
-    Args:
-        network: torchvision's detector; its parameters are frozen and it is put into eval mode.
-        classes: names without background, in label order.
-        description: plain JSON that `save` stores and from which `curator:PATH` builds it again.
-        spec: the registry spec that it came from.
-    """
+class PyramidDetector(TorchvisionNetwork):
+    """The half of the `Detector` protocol that does not depend on the heads."""
 
     pooled: ClassVar[frozenset[str]] = frozenset()  # maps that no score is read from
 
     def __init__(
         self, network: Any, classes: Sequence[str], *, description: Mapping[str, Any], spec: str
     ) -> None:
-        self.network = network.eval().requires_grad_(False)
-        self.network.to(memory_format=torch.channels_last)
-        self.classes = tuple(classes)
-        self.description = dict(description)
-        self.spec = spec
-        mean = network.transform.image_mean
-        self.mean_color = (float(mean[0]), float(mean[1]), float(mean[2]))
-        self.device = torch.device("cpu")
-        self._mean = torch.tensor(mean).view(3, 1, 1)
-        self._std = torch.tensor(network.transform.image_std).view(3, 1, 1)
-        self._fingerprint: str | None = None
+        super().__init__(network, classes, description=description, spec=spec)
         self._anchors: dict[tuple[int, int], Tensor] = {}
         self._affines = self._measure()
         self.levels = tuple(self._affines)
 
-    @property
-    def fingerprint(self) -> str:
-        """Hash of architecture, options and weights; of the present weights while they are trained."""
-        if any(p.requires_grad for p in self.network.parameters()):
-            return fingerprint(self.network, self.description)
-        if self._fingerprint is None:
-            self._fingerprint = fingerprint(self.network, self.description)
-        return self._fingerprint
-
     def to(self, device: torch.device) -> Self:
         """Move to a device; returns self."""
-        self.device = torch.device(device)
-        self.network.to(self.device)
-        self._mean, self._std = self._mean.to(self.device), self._std.to(self.device)
+        super().to(device)
         self._anchors.clear()
         return self
-
-    def modules(self) -> nn.Module:
-        """The torchvision network."""
-        network: nn.Module = self.network
-        return network
 
     # ------------------------------------------------------------ the input frame
 
@@ -130,17 +95,9 @@ class PyramidDetector:
             for numbers in by_size.values()
         ]
 
-    # ------------------------------------------------------------ weights
-
-    def save(self, path: Path) -> None:
-        """Write weights, architecture and classes; `curator:PATH` reads them."""
-        write_state(path, self.network, self.description)
-
     def clone(self) -> Self:
         """An independent copy with equal weights and trainable parameters."""
-        twin = copy.copy(self)
-        twin.network = copy.deepcopy(self.network).requires_grad_(True)
-        twin._fingerprint = None
+        twin = super().clone()
         twin._anchors = {}
         return twin
 
@@ -148,8 +105,7 @@ class PyramidDetector:
 
     def _features(self, u: Tensor) -> dict[str, Tensor]:
         """u (B, 3, h, w) RGB [0, 1] -> maps by torchvision's names, fine to coarse."""
-        normalised = ((u - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
-        maps: dict[str, Tensor] = self.network.backbone(normalised)
+        maps: dict[str, Tensor] = self.network.backbone(self._normalised(u))
         return maps
 
     def _named(self, maps: Mapping[str, Tensor], levels: Sequence[str]) -> dict[str, FeatureMap]:

@@ -38,7 +38,8 @@ from curator.explain.game import coalition_game
 from curator.explain.segments import keyed_draws, slic_segments
 from curator.explain.target import scores_of, target_kind
 from curator.pipeline.evaluation_output import check_outputs, summarise, write_outputs
-from curator.pipeline.explanations import ExplainWork, build_method, diagnosed
+from curator.pipeline.explain_work import ExplainWork, build_method
+from curator.pipeline.explanations import diagnosed
 from curator.pipeline.stage import StageResult, recorded_run
 from curator.progress import progress
 from curator.tensors import image_tensor

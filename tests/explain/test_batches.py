@@ -12,7 +12,7 @@ from torch import nn
 from curator.config import ExplainConfig
 from curator.explain.batches import MOST, fitting_batch, free_bytes, saved_bytes
 from curator.pipeline.detections import load_detector
-from curator.pipeline.explanations import ExplainState
+from curator.pipeline.explain_work import ExplainState
 from store.records import Pin
 from tests.explain.tiny_detectors import TinyDetector
 

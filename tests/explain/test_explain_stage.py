@@ -13,7 +13,8 @@ from curator.cli import main
 from curator.config import DiagnoseConfig, ExplainConfig
 from curator.errors import ConfigError, InputError
 from curator.pipeline.detections import load_detector
-from curator.pipeline.explanations import ExplainWork, choose_successes, explain, method_key, over_segments
+from curator.pipeline.explain_work import ExplainWork, method_key, over_segments
+from curator.pipeline.explanations import choose_successes, explain
 from curator.pipeline.explanations import diagnosed as explained_model
 from curator.tensors import image_tensor
 from store.images import encode_png, probe
