@@ -13,18 +13,15 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -33,6 +30,7 @@ from curator.config import AddConfig, DetectConfig, DiagnoseConfig
 from curator.detect.base import Detector
 from curator.example.dataset import write_dataset
 from curator.explain.base import AttributionOptions, Target
+from curator.explain.faithfulness.fidelity import pearson, spearman_brown
 from curator.explain.fill import MeanFill
 from curator.explain.game import coalition_game, ends_of
 from curator.explain.segments import keyed_draws, slic_segments
@@ -201,12 +199,10 @@ def cases(folder: Path, family: str, which: str, images: int, seed: int, shared:
     return made
 
 
-def spearman_brown(a: Floats, b: Floats) -> float:
-    """Reliability of the mean of two halves: 2 r / (1 + r); 0 where a half is constant or r < 0."""
-    if a.std() == 0 or b.std() == 0:
-        return 0.0
-    r = float(np.corrcoef(a, b)[0, 1])
-    return max(0.0, 2 * r / (1 + r))
+def halves_agree(a: Floats, b: Floats) -> float:
+    """Reliability of the mean of two halves; 0 where a half is constant or they disagree."""
+    r = pearson(a, b)
+    return spearman_brown(r) if r > 0 else 0.0
 
 
 def reference(
@@ -242,7 +238,7 @@ def reference(
             phi = stacked.mean(0)
             reliability = np.array(
                 [
-                    spearman_brown(stacked[0::2, t].mean(0), stacked[1::2, t].mean(0))
+                    halves_agree(stacked[0::2, t].mean(0), stacked[1::2, t].mean(0))
                     for t in range(len(targets))
                 ]
             )
@@ -284,27 +280,6 @@ def describe(case: Case) -> dict[str, Any]:
             for o in case.outcomes
         ],
     }
-
-
-def machine() -> dict[str, Any]:
-    """What this ran on."""
-    return {
-        "system": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def versions(*names: str) -> dict[str, str]:
-    """Versions of what matters."""
-    found = {"python": platform.python_version()}
-    for name in ("curator", "torch", "torchvision", "numpy", *names):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
 
 
 def load_references(path: Path) -> Mapping[str, Any]:

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from explain_cases import machine, versions
+from environment import machine, versions
 
 from curator import pipeline
 from curator.config import AddConfig, DetectConfig, DiagnoseConfig

@@ -27,7 +27,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from explain_cases import machine, versions
+from environment import machine, versions
 from papers_dve import dve
 from papers_e2x import e2x
 from papers_gmethods import gmethods

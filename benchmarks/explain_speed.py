@@ -20,7 +20,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from explain_cases import BATCH, SEGMENTS, machine, shared_folder, versions, yolox
+from environment import machine, versions
+from explain_cases import BATCH, SEGMENTS, shared_folder, yolox
 
 from curator.detect.base import Detector
 from curator.example.dataset import scenes

@@ -16,19 +16,17 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from environment import machine, versions
 
 from curator import pipeline
 from curator.config import (
@@ -105,7 +103,7 @@ def main() -> None:
         "steps": steps,
         "budget": budget,
         "machine": machine(),
-        "versions": versions(),
+        "versions": versions("faiss-cpu", "hotcoco"),
         "seconds": round(time.monotonic() - start, 1),
         "runs": runs,
         "rows": rows,
@@ -410,26 +408,6 @@ def _commit(root: Path) -> str:
         ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False
     )
     return found.stdout.strip() if found.returncode == 0 else "no-commit"
-
-
-def machine() -> dict[str, Any]:
-    """What this ran on."""
-    return {
-        "system": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of what matters."""
-    found = {"python": platform.python_version()}
-    for name in ("curator", "torch", "torchvision", "numpy", "faiss-cpu", "hotcoco"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
 
 
 if __name__ == "__main__":

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
 from collections import Counter
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
+
+from environment import machine, versions
 
 from curator import pipeline
 from curator.config import AddConfig, DetectConfig, DiagnoseConfig, ExplainConfig, IndexConfig, QueryConfig
@@ -138,12 +137,8 @@ def main() -> None:
         verdict = "ok  " if claim["ok"] else "MISS"
         print(f"{verdict} {claim['claim']}: {claim['value']:.2f} (target {claim['target']})")
     report = {
-        "machine": {
-            "platform": platform.platform(),
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-        },
-        "versions": {name: version(name) for name in ("curator", "torch", "torchvision", "numpy")},
+        "machine": machine(),
+        "versions": versions(),
         "seed": arguments.seed,
         "quick": arguments.quick,
         "explain": arguments.explain,
