@@ -26,7 +26,7 @@ from curator.example.scene import Scene, SceneParams, render_scene
 from curator.explain.base import AttributionOptions, Fill, Target
 from curator.explain.faithfulness.maps import Array, Labels, Map, map_pixels
 from curator.explain.fill import make_fill
-from curator.explain.heatmap import BLUE, RED
+from curator.explain.heatmap import overlay_density
 from curator.pipeline.detections import load_detector
 from curator.registry import ATTRIBUTIONS, Spec
 from curator.tensors import image_pixels, image_tensor
@@ -180,14 +180,11 @@ def shown(image: Tensor, found: Map, labels: Labels) -> NDArray[np.uint8]:
 
 
 def shown_pixels(image: Tensor, density: Array) -> NDArray[np.uint8]:
-    """As `shown`, of a density (h, w)."""
-    pixels = image_pixels(image).astype(np.float64)
-    grey = np.repeat(pixels.mean(2, keepdims=True), 3, 2)
-    largest = float(np.abs(density).max())
-    strength = np.abs(density)[..., None] / largest if largest > 0 else np.zeros((*density.shape, 1))
-    colour = np.where(density[..., None] >= 0, np.array(RED), np.array(BLUE))
-    alpha = 0.85 * strength**0.6
-    return np.asarray(np.rint(grey * (1 - alpha) + colour * alpha), dtype=np.uint8)
+    """As `shown`, of a density (h, w); the picture is grey, so that nothing in it looks like a map."""
+    grey = image_pixels(image).mean(2, keepdims=True).round().astype(np.uint8).repeat(3, axis=2)
+    size = (density.shape[0], density.shape[1])
+    frame = Pin(image_size=size, input_size=size, scale=(1.0, 1.0), offset=(0.0, 0.0))
+    return overlay_density(grey, density, frame, opacity=0.85)
 
 
 def sheet(folder: Path | None, name: str, rows: Sequence[Mapping[str, NDArray[np.uint8]]]) -> str | None:

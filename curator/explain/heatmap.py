@@ -36,12 +36,15 @@ def overlay(
     return overlay_density(pixels, density(labels, phi)[labels], pin)
 
 
-def overlay_density(pixels: NDArray[np.uint8], values: NDArray[np.float64], pin: Pin) -> NDArray[np.uint8]:
+def overlay_density(
+    pixels: NDArray[np.uint8], values: NDArray[np.float64], pin: Pin, *, opacity: float = _OPACITY
+) -> NDArray[np.uint8]:
     """Lay any density over an image: red above 0, blue below, the strongest place the most opaque.
 
     Args:
         pixels: (H, W, 3) RGB of the stored image.
         values: (h, w) in the pin's input frame, e.g. `curator.explain.faithfulness.maps.map_pixels`.
+        opacity: of the strongest place, in [0, 1].
     Returns:
         (H, W, 3).
     """
@@ -51,7 +54,7 @@ def overlay_density(pixels: NDArray[np.uint8], values: NDArray[np.float64], pin:
     rows = np.floor(pin.scale[1] * (np.arange(height) + 0.5) + pin.offset[1]).astype(int).clip(0, h - 1)
     strongest = np.abs(values).max(initial=0.0)
     share = np.abs(values) / strongest if strongest > 0 else np.zeros_like(values)
-    alpha = (_OPACITY * share**_CONTRAST).astype(np.float32)[rows[:, None], columns[None, :], None]
+    alpha = (opacity * share**_CONTRAST).astype(np.float32)[rows[:, None], columns[None, :], None]
     above = (values >= 0)[rows[:, None], columns[None, :], None]
     colour = np.where(above, np.array(RED, np.float32), np.array(BLUE, np.float32))
     mixed: NDArray[np.uint8] = np.rint(pixels * (1 - alpha) + colour * alpha).astype(np.uint8)

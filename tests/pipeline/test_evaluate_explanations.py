@@ -11,90 +11,22 @@ import numpy as np
 import pytest
 
 from curator.cli import main
-from curator.config import DiagnoseConfig, EvaluateConfig
+from curator.config import EvaluateConfig
 from curator.errors import ConfigError, InputError, RegistryError, StageError
 from curator.explain.e2x import SegmentIntegratedGradients
-from curator.pipeline.detections import load_detector
 from curator.pipeline.evaluation import draw_targets, evaluate_explanations
 from curator.pipeline.evaluation_output import conclusion
-from curator.tensors import image_tensor
-from store.images import encode_png, probe
-from store.records import DetectionSet, NewImage, Outcome, TargetRecord
+from store.records import Outcome, TargetRecord
 from store.store import Store
+from tests.diagnosed import make_diagnosed
 
-SPEC = "curator:ssd?classes=a,b&size=96&channels=8,8,16,16,16&seed=5"
 IMAGES = 2
 
 
 @pytest.fixture(scope="module")
 def diagnosed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with two images, detections of an untrained SSD, and outcomes made from them."""
-    root = tmp_path_factory.mktemp("evaluate")
-    detector = load_detector(SPEC, "cpu")
-    with Store.create(root / "ws") as store:
-        run = store.begin_run("test", config={})
-        numbers = np.random.default_rng(0)
-        new = []
-        for i in range(IMAGES):
-            coarse = numbers.integers(0, 255, (6, 8, 3), dtype=np.uint8)
-            path = root / f"{i}.png"
-            path.write_bytes(encode_png(np.kron(coarse, np.ones((20, 20, 1), np.uint8))))
-            seen = probe(path)
-            new.append(
-                NewImage(
-                    uri=str(path),
-                    sha256=seen.sha256,
-                    phash=seen.phash,
-                    width=160,
-                    height=120,
-                    dataset="d",
-                    role="mine",
-                )
-            )
-        ids = [added.image_id for added in store.add_images(run, new)]
-        model = store.put_model(SPEC, detector.fingerprint, detector.classes)
-        diagnose = store.begin_run("diagnose", config=DiagnoseConfig().everything())
-        for image in store.images(reader="detect", ids=ids):
-            pixels = image_tensor(store.pixels(image, reader="detect"))
-            found, pin = detector.predict([pixels], score_threshold=0.01)[0]
-            store.put_detections(
-                run,
-                [
-                    DetectionSet(
-                        image_id=image.id, model_id=model, detections=found, pin=pin, key=f"found-{image.id}"
-                    )
-                ],
-            )
-            outcomes = []
-            for j, (kind, cause) in enumerate(
-                [("TP", None), ("FN", "miss"), ("FP", "background"), ("TP", None)]
-            ):
-                x1, y1, x2, y2 = found.boxes[j].tolist()
-                outcomes.append(
-                    Outcome(
-                        image_id=image.id,
-                        model_id=model,
-                        kind=kind,
-                        cause=cause,
-                        category="a",
-                        box=(x1, y1, x2, y2),
-                        score=float(found.scores[j]),
-                        iou=1.0,
-                        target=TargetRecord(
-                            candidate=int(found.candidates[j]),
-                            label=int(found.labels[j]),
-                            rule="detection",
-                            score=float(found.scores[j]),
-                            iou=1.0,
-                        ),
-                        detection_index=None if kind == "FN" else j,
-                        key=f"outcome-{image.sha256}-{j}",
-                    )
-                )
-            store.put_outcomes(diagnose, image.id, outcomes, item_key=f"diagnosed-{image.id}")
-        store.set_current("diagnose", [f"diagnosed-{i}" for i in ids], run_id=diagnose)
-        store.finish_run(diagnose, status="done", counts={})
-    return root / "ws"
+    """A workspace with two images."""
+    return make_diagnosed(tmp_path_factory.mktemp("evaluate"), IMAGES)
 
 
 def quick(folder: Path, **changes: object) -> EvaluateConfig:
