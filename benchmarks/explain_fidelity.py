@@ -255,6 +255,16 @@ def table(rows: Sequence[Row], family: str, kind: Kind) -> list[Row]:
     ]
 
 
+def kept(before: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
+    """The rows of an earlier run whose method, cost and kind of target were not measured again."""
+    again = {(row["kind"], row["method"], row["passes"]) for row in rows}
+    return [
+        {**row, "seconds": float("nan") if row["seconds"] is None else row["seconds"]}
+        for row in before
+        if (row["kind"], row["method"], row["passes"]) not in again
+    ]
+
+
 def paired(rows: Sequence[Row], family: str, kind: Kind, a: str, b: str, passes: int) -> Interval:
     """r_corrected of method `a` minus `b`, with a bootstrap interval over targets.
 
@@ -369,6 +379,9 @@ def main() -> None:
     parser.add_argument("--set", dest="which", choices=("dev", "final"), default="final")
     parser.add_argument("--methods", default="e2x,e2x-paper,e2x_kernel,ig_s,lime,kernel_shap")
     parser.add_argument("--workers", type=int, default=1, help="processes, each of one thread if several")
+    parser.add_argument(
+        "--keep", type=Path, help="a result of before: its rows stay where this run measures nothing"
+    )
     parser.add_argument("--packages", default="lime,captum,shap", help="the others' implementations to run")
     options = parser.parse_args()
     start = time.monotonic()
@@ -384,6 +397,8 @@ def main() -> None:
         parts = [judge(*job) for job in jobs]
     rows = [row for part in parts for row in part[0]]
     left_out = [row for part in parts for row in part[1]]
+    if options.keep:
+        rows = kept(json.loads(options.keep.read_text())["rows"], rows) + rows
     recomputed = next((part[2] for part in parts if part[2] is not None), None)
     tables = [row for family in ("ssd", "yolox") for kind in KINDS for row in table(rows, family, kind)]
     for row in tables:

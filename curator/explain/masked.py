@@ -8,14 +8,15 @@ per target; memory does not grow with the number of targets.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from curator.errors import InputError
+from curator.explain.inner_layers import InnerLayer, recorded
 from curator.explain.precision import Precision, autocast
 from curator.explain.target import Scores
 
@@ -105,30 +106,47 @@ class MaskedImages:
                     total[t] += self._segment_sums(gradient * per_pixel)
         return total
 
-    def moments(
-        self, weights: Weights, precision: Precision = "fp32"
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and variance over the samples of the products that `mean_products` averages: (T, M) each."""
-        total = np.zeros((2, len(self.scores), self.count))
-        for u in self._batches(weights):
-            u.requires_grad_(True)
-            with autocast(precision, u.device):
-                values = self.scores(u)  # (B, T)
-            if not values.requires_grad:
-                continue
-            summed = values.sum(0)
-            places = (np.arange(len(u))[:, None] * self.count + self.flat).ravel()
-            for t in range(len(self.scores)):
-                (gradient,) = torch.autograd.grad(
-                    summed[t], u, retain_graph=t + 1 < len(self.scores), allow_unused=True
-                )
-                if gradient is not None:
-                    per_pixel = (gradient * self.difference).sum(1).double().cpu().numpy().ravel()
-                    sums = np.bincount(places, weights=per_pixel, minlength=len(u) * self.count)
-                    products = sums.reshape(len(u), self.count)
-                    total[:, t] += products.sum(0), (products**2).sum(0)
-        mean, square = total / len(weights)
-        return mean, np.maximum(square - mean**2, 0.0)
+    def samples(
+        self,
+        weights: Weights,
+        precision: Precision = "fp32",
+        *,
+        network: nn.Module | None = None,
+        layers: Sequence[InnerLayer] = (),
+    ) -> NDArray[np.float64]:
+        """The products that `mean_products` averages, sample by sample, and the same at inner layers.
+
+        Args:
+            weights: (n, M). network, layers: where the inner layers lie, and which.
+        Returns:
+            (1 + layers, T, n, M); first the input's.
+        """
+        found = np.zeros((1 + len(layers), len(self.scores), len(weights), self.count))
+        start = 0
+        with recorded(network, [layer.name for layer in layers]) as outputs:
+            for u in self._batches(weights):
+                rows = slice(start, start + len(u))
+                start += len(u)
+                u.requires_grad_(True)
+                with autocast(precision, u.device):
+                    values = self.scores(u)  # (B, T)
+                if not values.requires_grad:
+                    continue
+                summed = values.sum(0)
+                wanted = [u, *(outputs[layer.name] for layer in layers)]
+                reached = [n for n, value in enumerate(wanted) if value.requires_grad]
+                for t in range(len(self.scores)):
+                    gradients = torch.autograd.grad(
+                        summed[t],
+                        [wanted[n] for n in reached],
+                        retain_graph=t + 1 < len(self.scores),
+                        allow_unused=True,
+                    )
+                    for n, gradient in zip(reached, gradients, strict=True):
+                        if gradient is not None:
+                            sums = self._sums_each(gradient) if n == 0 else layers[n - 1].sums(gradient)
+                            found[n, t, rows] = sums.double().cpu().numpy()
+        return found
 
     def _batches(self, weights: Weights) -> Iterator[Tensor]:
         """Yield u (B, 3, h, w)."""
@@ -142,6 +160,12 @@ class MaskedImages:
             # A third less time on YOLOX's depthwise convolutions, neutral on plain ones. The weights keep
             # their layout: other stages share the detector and must see the same rounding.
             yield u.contiguous(memory_format=torch.channels_last)
+
+    def _sums_each(self, gradient: Tensor) -> Tensor:
+        """sum_{p in S_i, channels} (x - b)_p g_p of each image: gradient (B, 3, h, w) -> (B, M)."""
+        per_pixel = (gradient * self.difference).sum(1).flatten(1)  # (B, h w)
+        sums = torch.zeros(len(gradient), self.count, device=gradient.device)
+        return sums.index_add_(1, self.labels, per_pixel.float())
 
     def _segment_sums(self, gradient: Tensor) -> NDArray[np.float64]:
         """sum_{p in S_i, channels} (x - b)_p sum_k g_p(k): gradient (B, 3, h, w) -> (M,), in float64."""

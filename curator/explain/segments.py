@@ -87,6 +87,14 @@ def segment_sizes(labels: NDArray[np.uint16]) -> NDArray[np.int64]:
     return np.bincount(labels.ravel())
 
 
+def segment_centres(labels: NDArray[np.uint16]) -> tuple[NDArray[np.float64], float]:
+    """Centroids (M, 2) as (x, y) px, and the side in px of a square as large as the median segment."""
+    sizes = segment_sizes(labels)
+    y, x = np.indices(labels.shape)
+    sums = [np.bincount(labels.ravel(), weights=v.ravel().astype(np.float64)) for v in (x, y)]
+    return np.stack(sums, axis=1) / sizes[:, None], float(np.sqrt(np.median(sizes)))
+
+
 def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """SplitMix64's finaliser (Steele et al., OOPSLA 2014): uint64 -> uint64, a scrambling bijection."""
     z = values + np.uint64(0x9E3779B97F4A7C15)
