@@ -4,7 +4,8 @@
 
 (a) Built-in example: for failures whose planted cause is local (its mask covers at most 15% of the image),
 does the strongest segment of the culprit's sign (negative for a miss, positive for a false positive) lie at
-least half inside the culprit's mask? "No evidence" counts as a miss; beside it the rate of a random segment.
+least half inside the culprit's mask? "No evidence" counts as a miss; beside it the rate of a random segment,
+and how often hiding the whole culprit moves the score in the right direction at all ("moves"); those apart.
 For found objects: does the map point at the part that bears the class's colour, and the area under IoU
 against threshold (VEBI, Figs. 8 and 9).
 (b) YOLOX-nano on coco_val128: pointing game and energy inside the mask for the methods of a few passes over
@@ -44,6 +45,7 @@ from curator.explain.faithfulness.localisation import energy_inside, overlap_are
 from curator.explain.faithfulness.maps import Map, map_pixels, segment_values, strongest_point
 from curator.explain.faithfulness.perturbation import deletion_insertion, hider
 from curator.explain.fill import make_fill
+from curator.explain.game import coalition_game
 from curator.explain.segments import slic_segments
 from curator.explain.target import TargetScores, target_kind
 from curator.pipeline.detections import load_detector
@@ -56,11 +58,15 @@ from store.store import Store
 LOCAL = 0.15
 LARGE = 32 * 32
 TOLERANCE = 15.0
-# method -> samples: what a user would take by default
+# method, with its fill where it is not the usual one -> samples: what a user would take by default
 METHODS = {
     "e2x": 16,
     "e2x?low=0.5": 16,
+    "e2x blur": 16,
+    "e2x?low=0.8 blur": 16,
     "e2x_kernel": 16,
+    "e2x_kernel blur": 16,
+    "occlusion": 1,
     "ig_s": 16,
     "lime": 256,
     "kernel_shap": 256,
@@ -81,7 +87,11 @@ BLURRED = ("mp2", "fido")  # their papers' fill
 CHEAP = (
     "e2x",
     "e2x?low=0.5",
+    "e2x blur",
+    "e2x?low=0.8 blur",
     "e2x_kernel",
+    "e2x_kernel blur",
+    "occlusion",
     "ig_s",
     "odam",
 )  # measured on all images, the others on the first
@@ -101,16 +111,25 @@ def explained(
     wanted: TargetChoice = "auto",
 ) -> tuple[list[Map], float]:
     """Maps of all outcomes by one method, and seconds per target."""
-    spec = Spec.of_method(name)
+    spec = spec_of(name)
     options = AttributionOptions(samples=samples, batch_size=BATCH, precision="fp32", settings=spec.options)
     method = ATTRIBUTIONS.load(spec.name)(options)
-    fill_name = "blur" if spec.name in BLURRED else "mean"
-    fill = make_fill(fill_name, detector, method=spec.name, takes=method.takes)
+    fill = make_fill(fill_of(name), detector, method=spec.name, takes=method.takes)
     kind = target_kind(wanted, detector, image, pin, [method])
     targets = [replace(target_of(outcome), kind=kind) for outcome in outcomes]
     start = time.perf_counter()
     maps = method.explain(detector, image, pin, segments, fill, targets, seed=0, image_key=key)
     return maps, (time.perf_counter() - start) / len(targets)
+
+
+def spec_of(name: str) -> Spec:
+    """The method that a name of `METHODS` names."""
+    return Spec.of_method(name.partition(" ")[0])
+
+
+def fill_of(name: str) -> str:
+    """The fill that a name of `METHODS` names, or its paper's, or the detector's mean colour."""
+    return name.partition(" ")[2] or ("blur" if spec_of(name).name in BLURRED else "mean")
 
 
 def methods(wanted: str) -> dict[str, int]:
@@ -120,7 +139,7 @@ def methods(wanted: str) -> dict[str, int]:
     return {
         name: samples
         for name, samples in METHODS.items()
-        if Spec.of_method(name).name in known and (not names or Spec.of_method(name).name in names)
+        if spec_of(name).name in known and (not names or spec_of(name).name in names)
     }
 
 
@@ -161,6 +180,11 @@ def planted(
         done[cause] = done.get(cause, 0) + len(chosen)
         image = detector.prepare(image_tensor(read_pixels(record.uri, record.sha256)), pin)
         segments = slic_segments(image, pin, SEGMENTS)
+        helps = {
+            fill: culprit_moves(detector, image, pin, segments, chosen, scene.culprit_mask, fill)
+            for fill in {fill_of(name) for name in wanted}
+            if gap is not None
+        }
         for name, samples in wanted.items():
             few = done[cause] <= 2 * FIRST
             if not few and name not in CHEAP:
@@ -168,13 +192,44 @@ def planted(
             maps, seconds = explained(
                 name, samples, detector, image, pin, segments, chosen, record.sha256, kind
             )
-            for outcome, found_map in zip(chosen, maps, strict=True):
+            for number, (outcome, found_map) in enumerate(zip(chosen, maps, strict=True)):
                 base = {"method": name, "seconds": seconds, "evidence": bool(found_map.evidence)}
                 if gap is None:
                     parts.append({**base, **part_row(scene, outcome, found_map, segments)})
                 else:
-                    rows.append({**base, "cause": gap, **culprit_row(scene, outcome, found_map, segments)})
+                    row = culprit_row(scene, outcome, found_map, segments)
+                    moves = bool(helps[fill_of(name)][number])
+                    rows.append({**base, "cause": gap, "moves": moves, **row})
     return rows, parts
+
+
+def culprit_moves(
+    detector: Detector,
+    image: Any,
+    pin: Pin,
+    segments: NDArray[np.uint16],
+    outcomes: Sequence[Outcome],
+    mask: Bools,
+    fill: str,
+) -> Bools:
+    """Does hiding the whole culprit raise a missed object's log-odds, lower a false positive's? (n,)
+
+    Where it does not, a map that is right cannot blame the culprit: what hides it is as much in the way.
+    """
+    targets = [replace(target_of(outcome), kind="log_odds") for outcome in outcomes]
+    inside = np.bincount(segments.ravel(), weights=mask.ravel()) / np.bincount(segments.ravel())
+    game = coalition_game(
+        TargetScores(detector, pin, targets),
+        detector,
+        image,
+        segments,
+        make_fill(fill, detector, method="occlusion", takes=("continuous",)),
+        seed=0,
+        options=AttributionOptions(batch_size=BATCH, precision="fp32"),
+    )
+    before, after = game(np.stack([np.ones(len(inside), dtype=bool), inside < 0.5]))
+    signs = np.array([1 if outcome.kind == "FN" else -1 for outcome in outcomes])
+    return np.asarray(signs * (after - before) > 0)
 
 
 def open_scenes(work: Path, count: int, seed: int) -> Store:
@@ -303,7 +358,7 @@ def coco(
         fill = make_fill("mean", detector, method="e2x", takes=("continuous",))
         hide = hider(fill, image, detector, seed=0)
         for name, samples in wanted.items():
-            if (not every and name not in CHEAP) or (used >= FIRST and Spec.of_method(name).name in DEAR):
+            if (not every and name not in CHEAP) or (used >= FIRST and spec_of(name).name in DEAR):
                 continue
             maps, seconds = explained(
                 name, samples, detector, image, pin, segments, chosen, record.sha256, kind
@@ -432,7 +487,12 @@ def main() -> None:
         [row for row in polygon_rows if row["every"]],
     )
     tables = {
-        "planted": means(rows, ("method", "cause", "outcome"), ("hit", "random", "evidence", "seconds")),
+        "planted": means(
+            rows, ("method", "cause", "outcome"), ("hit", "random", "evidence", "seconds", "moves")
+        ),
+        "planted, culprit moves the score": means(
+            [row for row in rows if row["moves"]], ("method", "cause", "outcome"), ("hit", "random")
+        ),
         "parts": means(parts, ("method",), ("points", "overlap_area", "energy", "seconds")),
         "pointing": means(polygon_rows, ("method", "large"), pointed),
         "coco": means(judged, ("method", "large"), (*pointed, "deletion", "insertion")),
@@ -468,7 +528,7 @@ def main() -> None:
                 }
             )
     for figure, sign in FIGURES:
-        if any(Spec.of_method(row["method"]).name != "e2x" for row in tables["coco"]):
+        if any(spec_of(row["method"]).name != "e2x" for row in tables["coco"]):
             better = dominated(tables["coco"], figure, sign)
             acceptance.append(
                 {

@@ -142,6 +142,7 @@ ATTRIBUTIONS = Registry(
         "sp": "curator.explain.patches:SlidingPatch",
         "kernel_shap": "curator.explain.kernel_shap:KernelSHAP",
         "lime": "curator.explain.lime:LIME",
+        "occlusion": "curator.explain.occlusion:Occlusion",
     },
 )
 INPAINTERS = Registry(
