@@ -265,10 +265,16 @@ class GuidedBackpropagation:
                 full=float(full[t]),
                 empty=float(empty[t]),
                 passes=4,  # the explained forward and its backward, and the two ends
-                evidence=bool(maps[t].max() > EVIDENCE_FLOOR[target.kind]),
+                # a floor for segments: what moving all of a segment's pixels by 1 would do to the score
+                evidence=bool(segment_sums(maps[t], segments).max() > EVIDENCE_FLOOR[target.kind]),
             )
             for t, target in enumerate(targets)
         ]
+
+
+def segment_sums(values: NDArray[np.float32], segments: NDArray[np.uint16]) -> NDArray[np.float64]:
+    """(M,) of values (h, w)."""
+    return np.asarray(np.bincount(segments.ravel(), weights=values.ravel().astype(np.float64)))
 
 
 def pixel_map(

@@ -42,7 +42,8 @@ def drops(
     """F(x) - F(x with a hole repainted) for each hole.
 
     Args:
-        image: x (3, h, w). paint: repaints a hole. holes: n times (h, w) bool. full: F(x) (T,).
+        image: x (3, h, w). paint: repaints holes, see `painter`. holes: n times (h, w) bool.
+        full: F(x) (T,).
     Returns:
         (n, T), exactly 0 where repainting changes no pixel (such images are not run), and the images run.
     """
@@ -50,7 +51,7 @@ def drops(
     run = 0
     pending = iter(holes)
     while batch := list(itertools.islice(pending, batch_size)):
-        painted = [paint(hole) for hole in batch]
+        painted = paint(torch.stack(batch))
         changed = [i for i, u in enumerate(painted) if not torch.equal(u, image)]
         found = np.zeros((len(batch), len(full)))
         found[changed] = full - score_images(
@@ -108,14 +109,14 @@ class SlidingPatch:
             image.device,
             lambda candidate: score_images(
                 scores,
-                [image, *(paint(grid.hole(*place, image)) for place in trial)],
+                [image, *paint(torch.stack([grid.hole(*place, image) for place in trial]))],
                 batch_size=batch_size,
                 precision=candidate,
             ),
         )
         everything = torch.ones(image.shape[1:], dtype=torch.bool, device=image.device)
         full, empty = score_images(
-            scores, [image, paint(everything)], batch_size=batch_size, precision=precision
+            scores, [image, *paint(everything[None])], batch_size=batch_size, precision=precision
         )
         values, run = drops(
             scores,

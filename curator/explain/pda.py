@@ -158,7 +158,7 @@ class PDA:
             lambda candidate: score_images(scores, trial, batch_size=batch_size, precision=candidate),
         )
         everything = torch.ones(image.shape[1:], dtype=torch.bool, device=image.device)
-        blank = painter(fill, image, detector, seed)(everything)
+        blank = painter(fill, image, detector, seed)(everything[None])[0]
         full, empty = score_images(scores, [image, blank], batch_size=batch_size, precision=precision)
         without = np.full((len(targets), *wanted.shape), np.nan)  # F_w (T, R, C)
         found = score_images(scores, drawn(places), batch_size=batch_size, precision=precision)

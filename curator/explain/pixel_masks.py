@@ -21,6 +21,7 @@ from torch import Tensor
 from curator.detect.base import Detector
 from curator.errors import StageError
 from curator.explain.base import EVIDENCE_FLOOR, Fill, Target
+from curator.explain.fill import fill_many
 from curator.explain.precision import Precision, autocast
 from curator.explain.target import Scores
 from store.records import GridMap
@@ -103,14 +104,14 @@ def overlaps(first: NDArray[np.float64], width: float, side: int) -> NDArray[np.
 
 
 def painter(fill: Fill, image: Tensor, detector: Detector, seed: int) -> Callable[[Tensor], Tensor]:
-    """The function that repaints a hole (h, w) bool of x (3, h, w), bit-exact outside it.
+    """The function that repaints holes (n, h, w) bool of x, each by itself, bit-exact outside: (n, 3, h, w).
 
     A continuous fill shows its baseline there, so that its mean and the hole fill `mean` give equal bits.
     """
     if not fill.continuous:
-        return lambda hole: fill.fill(image, hole, seed)
+        return lambda holes: fill_many(fill, image, holes, [seed] * len(holes))
     baseline = fill.baseline(image, detector)
-    return lambda hole: torch.where(hole, baseline, image)
+    return lambda holes: torch.where(holes[:, None], baseline, image)
 
 
 @torch.no_grad()

@@ -51,6 +51,29 @@ def detector():
     return TinyDetector(Convolutional(), size=(H, W), classes=2, mean=MEAN)
 
 
+class CountedFill(MeanHole):
+    """Paints many holes at once, as an inpainter does, and counts how often it was asked."""
+
+    def __init__(self, color) -> None:
+        super().__init__(color)
+        self.asked: list[int] = []
+
+    def fill_many(self, image, holes, seeds):
+        self.asked.append(len(holes))
+        return torch.stack([self.fill(image, hole, seed) for hole, seed in zip(holes, seeds, strict=True)])
+
+
+def test_a_fill_that_paints_many_holes_at_once_is_asked_once_per_batch(detector):
+    fill = CountedFill(MEAN)
+    found = explain(detector, fill=fill, batch_size=16, precision="fp32")
+    alone = explain(detector, fill=MeanHole(MEAN), batch_size=16, precision="fp32")
+    windows = found[0].values.size
+    assert sum(fill.asked) == windows + 1  # and the whole picture
+    assert len(fill.asked) == -(-windows // 16) + 1
+    for a, b in zip(found, alone, strict=True):
+        np.testing.assert_array_equal(a.values, b.values)
+
+
 @given(st.integers(0, 9), st.integers(1, 60), st.integers(1, 60), st.integers(1, 12), st.integers(1, 12))
 @settings(max_examples=200, deadline=None)
 def test_grids_are_regular_and_reach_the_edges(start, width, height, size, stride):
