@@ -200,6 +200,7 @@ def measure(
     alone = name in GRADIENT  # what only runs the detector costs the same for one target and for three
     seconds = float("nan")
     if timed and alone:
+        run(case, kind, which[:1])  # the first run of a size waits for memory
         start = time.perf_counter()
         run(case, kind, which[:1])
         seconds = time.perf_counter() - start
@@ -306,19 +307,20 @@ def claims(rows: Sequence[Row], tables: Sequence[Row]) -> list[Row]:
             d = cell("yolox", kind, "e2x", 32) - cell("yolox", kind, rival, 32)
             claim(f"YOLOX, {kind}: E2X at K = 16 minus {rival}, equal passes", ">= 0.15", d, d >= 0.15)
         for family in ("ssd", "yolox"):
-            reached = cell(family, kind, "e2x", 32)
-            own = cell(family, kind, "e2x", 32, "seconds")
-            ladder = [
+            ladder = sorted(
                 (row["seconds"], row["r"])
                 for row in tables
                 if (row["family"], row["kind"], row["method"]) == (family, kind, "lime package")
-            ]
-            if ladder:
-                seconds, there = crossing(sorted(ladder), reached)
+            )
+            for method, passes in (("e2x", 32), ("e2x_kernel", 32), ("e2x_kernel", 64)) if ladder else ():
+                seconds, there = crossing(ladder, cell(family, kind, method, passes))
+                ratio = seconds / cell(family, kind, method, passes, "seconds")
                 note = "" if there else " (not reached: at least)"
-                ratio = seconds / own
                 claim(
-                    f"{family}, {kind}: lime package's wall time to E2X's r{note}", ">= 9", ratio, ratio >= 9
+                    f"{family}, {kind}: lime package's time to r of {method}, K = {passes // 2}{note}",
+                    ">= 9",
+                    ratio,
+                    ratio >= 9,
                 )
         gain = paired(rows, "yolox", kind, "e2x_kernel", "e2x-paper", 128)
         if gain.count:

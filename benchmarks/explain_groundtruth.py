@@ -139,7 +139,7 @@ def methods(wanted: str) -> dict[str, int]:
     return {
         name: samples
         for name, samples in METHODS.items()
-        if spec_of(name).name in known and (not names or spec_of(name).name in names)
+        if spec_of(name).name in known and (not names or {name, spec_of(name).name} & names)
     }
 
 
@@ -456,6 +456,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path)
     parser.add_argument("--workers", type=int, default=1, help="processes, each of one thread if several")
     parser.add_argument("--target", choices=("auto", "probability", "log_odds"), default="auto")
+    parser.add_argument("--only", choices=("planted", "coco"), help="one of the two parts")
+    parser.add_argument(
+        "--keep", type=Path, help="a result of before: its means stay where this run measures nothing"
+    )
     parser.add_argument("--methods", default="", help="some of " + ", ".join(METHODS))
     options = parser.parse_args()
     start = time.monotonic()
@@ -464,14 +468,17 @@ def main() -> None:
     shared = shared_folder(options.shared)
     scenes, per_cause = (120, 8) if options.quick else (400, 30)
     images, most = (4, 8) if options.quick else (6, 60)
-    open_scenes(work, scenes, options.seed).close()
+    if options.only != "coco":
+        open_scenes(work, scenes, options.seed).close()
     jobs: list[tuple[Any, ...]] = [(planted, work, scenes, options.seed, wanted, per_cause, options.target)]
-    if shared.is_dir():
+    if shared.is_dir() and options.only != "planted":
         open_workspace(work, "yolox", "final", shared).close()
         pieces = max(1, options.workers)
         jobs += [
             (coco_part, work, shared, images, wanted, options.target, most, i, pieces) for i in range(pieces)
         ]
+    if options.only == "coco":
+        jobs[0] = (dict,)  # nothing to do, and it can be pickled
     if options.workers > 1:
         with ProcessPoolExecutor(
             options.workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
@@ -480,7 +487,7 @@ def main() -> None:
         results = results[-1:] + results[:-1]
     else:
         results = [run(*arguments) for run, *arguments in jobs]
-    rows, parts = results[0]
+    rows, parts = results[0] if options.only != "coco" else ([], [])
     polygon_rows = [row for found in results[1:] for row in found]
     pointed, judged = (
         ("points", "energy", "seconds", "evidence"),
@@ -497,6 +504,10 @@ def main() -> None:
         "pointing": means(polygon_rows, ("method", "large"), pointed),
         "coco": means(judged, ("method", "large"), (*pointed, "deletion", "insertion")),
     }
+    if options.keep:
+        for name, table in json.loads(options.keep.read_text())["tables"].items():
+            again = {row["method"] for row in tables[name]}
+            tables[name] += [row for row in table if row["method"] not in again]
     for name, table in tables.items():
         print(name)
         for row in table:

@@ -283,7 +283,7 @@ class EvaluateConfig(StageConfig):
     """
 
     detector: str | None = None
-    methods: tuple[str, ...] = ("e2x", "ig_s", "lime", "kernel_shap", "odam@1", "permutation@1")
+    methods: tuple[str, ...] = ("e2x", "e2x_kernel", "ig_s", "lime", "kernel_shap", "odam@1", "permutation@1")
     samples: tuple[int, ...] = (16, 64)
     targets: int = 12
     per_image: int = 3

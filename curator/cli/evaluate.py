@@ -19,7 +19,7 @@ def evaluate_explanations(
             help="Methods joined by commas: NAME, NAME?setting=value or NAME@K; @K overrides --samples "
             "(permutation@1: one pair of permutations)."
         ),
-    ] = "e2x,ig_s,lime,kernel_shap,odam@1,permutation@1",
+    ] = "e2x,e2x_kernel,ig_s,lime,kernel_shap,odam@1,permutation@1",
     samples: Annotated[str, typer.Option(help="Numbers of samples K to try, such as 16,64.")] = "16,64",
     targets: Annotated[int, typer.Option(help="Failures and successes drawn by the seed.")] = 12,
     per_image: Annotated[int, typer.Option(help="At most so many of them on one image.")] = 3,
