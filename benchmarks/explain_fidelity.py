@@ -399,8 +399,8 @@ def main() -> None:
         parts = [judge(*job) for job in jobs]
     rows = [row for part in parts for row in part[0]]
     left_out = [row for part in parts for row in part[1]]
-    if options.keep:
-        rows = kept(json.loads(options.keep.read_text())["rows"], rows) + rows
+    before = kept(json.loads(options.keep.read_text())["rows"], rows) if options.keep else []
+    rows = before + rows
     recomputed = next((part[2] for part in parts if part[2] is not None), None)
     tables = [row for family in ("ssd", "yolox") for kind in KINDS for row in table(rows, family, kind)]
     for row in tables:
@@ -425,6 +425,7 @@ def main() -> None:
                     "quick": options.quick,
                     "workers": options.workers,
                     "seed": options.seed,
+                    "kept": sorted({f"{row['method']}, {row['passes']} passes" for row in before}),
                     "machine": machine(),
                     "versions": versions("lime", "shap", "captum"),
                     "seconds": round(time.monotonic() - start, 1),
