@@ -40,19 +40,23 @@ class Spec:
         """Parse `text`.
 
         Raises:
-            RegistryError: when there is no scheme.
+            RegistryError: when there is no scheme, or an option is given twice.
         """
         scheme, colon, rest = text.partition(":")
         if not colon or not scheme:
             raise RegistryError(f"expected SCHEME:NAME, such as torchvision:ssd300_vgg16, got {text!r}")
         name, _, query = rest.partition("?")
-        return cls(scheme, name, dict(parse_qsl(query, keep_blank_values=True)), text)
+        return cls(scheme, name, _options(query, text), text)
 
     @classmethod
     def of_method(cls, text: str) -> Spec:
-        """Parse `NAME?option=value&...`, a method without scheme."""
+        """Parse `NAME?option=value&...`, a method without scheme.
+
+        Raises:
+            RegistryError: an option is given twice.
+        """
         name, _, query = text.partition("?")
-        return cls("", name, dict(parse_qsl(query, keep_blank_values=True)), text)
+        return cls("", name, _options(query, text), text)
 
     def only(self, allowed: Iterable[str]) -> Spec:
         """Return self, or refuse options that the plug-in does not know."""
@@ -63,6 +67,15 @@ class Spec:
                 f"got {', '.join(unknown)} in {self.text!r}"
             )
         return self
+
+
+def _options(query: str, text: str) -> dict[str, str]:
+    pairs = parse_qsl(query, keep_blank_values=True)
+    options = dict(pairs)
+    if len(options) < len(pairs):
+        twice = sorted({name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1})
+        raise RegistryError(f"{text}: expected every setting once, got {', '.join(twice)} more often")
+    return options
 
 
 class Registry:

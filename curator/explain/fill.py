@@ -308,7 +308,9 @@ def make_fill(name: str, detector: Detector, *, method: str, takes: Sequence[Fil
     if spec.name in {*HOLES, *CONTINUOUS, INPAINT}:
         does = "fades segments towards a baseline" if "continuous" in takes else "repaints holes"
         raise ConfigError(f"--fill {name}: {method} {does} and takes one of: {known}")
-    raise ConfigError(f"--fill: expected one of {known}, got {name!r}")
+    others = [] if "hole" in takes else [*(set(HOLES) - set(CONTINUOUS)), INPAINT]
+    more = f" ({', '.join(sorted(others))} are for methods that repaint holes)" if others else ""
+    raise ConfigError(f"--fill: expected one of {known}, got {name!r}{more}")
 
 
 def _only(name: str, spec: Spec, known: Sequence[str]) -> None:

@@ -22,6 +22,8 @@ from curator.errors import ConfigError, InputError
 from curator.explain.base import Target, TargetChoice, TargetKind
 from store.records import Pin
 
+RUNNING = "--method drise, permutation, occlusion, sp, lime or kernel_shap"
+"""What explains a black box, for messages."""
 PREDICTED = 0.01
 """Detections of a black box below this score count as nothing predicted."""
 
@@ -93,7 +95,7 @@ class TargetScores:
         if detector.modules() is None:
             raise ConfigError(
                 f"explain: expected a detector with a network to look into, got the black box "
-                f"{detector.spec}; use a method that only runs it: --method drise or permutation"
+                f"{detector.spec}; use a method that only runs it: {RUNNING}"
             )
         self.targets = _checked(detector, targets)
         self._detector, self._pin = detector, pin

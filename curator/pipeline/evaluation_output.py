@@ -9,6 +9,7 @@ import json
 import math
 import os
 import platform
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -124,11 +125,13 @@ def check_outputs(config: EvaluateConfig) -> None:
     """Make the folders of the outputs before the long work begins.
 
     Raises:
-        InputError: a folder that cannot be made, or an output that is one.
+        InputError: a folder that cannot be made or written to, or an output that is one.
     """
     for option, path in (("--out", config.out), ("--plot", config.plot)):
         with _written(option, path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
         if path.is_dir():
             raise InputError(f"{option} {path}: expected a file, got a folder")
 

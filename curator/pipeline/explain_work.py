@@ -17,16 +17,16 @@ import numpy as np
 
 from curator.config import ExplainConfig
 from curator.detect.base import Detector
-from curator.errors import InputError
+from curator.errors import ConfigError, InputError
 from curator.explain.base import Attribution as AttributionMethod
-from curator.explain.base import AttributionOptions, Fill, Target, TargetKind
+from curator.explain.base import AttributionOptions, Fill, Target, TargetChoice, TargetKind
 from curator.explain.batches import fitting_batch, free_bytes, saved_bytes
 from curator.explain.faithfulness.maps import segment_values
 from curator.explain.fill import INPAINT, make_fill
 from curator.explain.inpainting_fill import load_inpainter
 from curator.explain.segments import VERSION as SEGMENTS_VERSION
 from curator.explain.segments import slic_segments
-from curator.explain.target import target_kind
+from curator.explain.target import RUNNING, target_kind
 from curator.pipeline.detections import load_detector
 from curator.regions import RegionDraft, find_regions
 from curator.registry import ATTRIBUTIONS, Spec
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 STAGE = "explain"
 STAGE_VERSION = 1
 COMMITTED = 4  # images per transaction
+MODEL = "model"
+"""The setting of a method (`pda`, `vebi`) that names a file or folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,7 @@ class ExplainWork:
                 f"({self.fingerprint[:12]}), got {detector.fingerprint[:12]}; run curator "
                 f"detect and curator diagnose again"
             )
+        check_possible(method, detector, c.target)
         fill = make_fill(c.fill, detector, method=method.name, takes=method.takes)
         return ExplainState(detector, fill, c)
 
@@ -228,14 +231,37 @@ class ExplainWork:
         return ExplainedImage(labels, tuple(with_unit(found, kind) for found in maps), regions)
 
 
+def check_possible(method: AttributionMethod, detector: Detector, target: TargetChoice) -> None:
+    """Refuse before the first image what no image could be explained with.
+
+    Raises:
+        ConfigError: a method that looks into the network of a black box, or log-odds of predictions.
+    """
+    black_box = detector.modules() is None
+    if black_box and method.gradients:
+        raise ConfigError(
+            f"--method {method.name}: expected a detector with a network to look into, got the black box "
+            f"{detector.spec}; use a method that only runs it: {RUNNING}"
+        )
+    if target == "log_odds" and (black_box or getattr(method, "by_prediction", False)):
+        raise ConfigError(
+            f"--target log_odds: expected candidates, but {detector.spec if black_box else method.name} "
+            f"{'only predicts' if black_box else 'explains predictions'}, and what is not found has no "
+            f"log-odds; use --target probability"
+        )
+
+
 def method_key(text: str) -> tuple[object, ...]:
     """What of `NAME?setting=value` changes results: a file or folder that is named counts by its content."""
     spec = Spec.of_method(text)
-    return (spec.name, *((name, _content(value)) for name, value in sorted(spec.options.items())))
+    settings = sorted(spec.options.items())
+    return (spec.name, *((name, _content(value) if name == MODEL else value) for name, value in settings))
 
 
 def _content(value: str) -> str:
     path = Path(value)
+    if not value:
+        return value
     if path.is_file():
         return hashlib.sha256(path.read_bytes()).hexdigest()
     if path.is_dir():

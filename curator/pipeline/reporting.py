@@ -198,7 +198,7 @@ def _explained(outcome: Outcome) -> str:
 def _figures(attribution: Attribution) -> str:
     explained = attribution.map
     gap = "no gap claimed" if math.isnan(explained.gap) else f"gap = {explained.gap:.3f}"
-    unit = "in log-odds, " if LOG_ODDS in explained.extra else ""
+    unit = "in log-odds, " if LOG_ODDS in explained.extra else "as a probability, "
     return (
         f"{attribution.method}: {unit}F(1) = {explained.full:.3f}, F(0) = {explained.empty:.3f}, {gap}, "
         f"{explained.passes} passes"

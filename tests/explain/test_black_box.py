@@ -111,9 +111,9 @@ def test_detect_diagnose_and_explain(workspace: Path, monkeypatch: pytest.Monkey
                 if method == "permutation":  # what it does not look at has no part, exactly
                     assert np.abs(np.delete(explained.phi, inside)).max(initial=0) < 1e-6
                     assert abs(explained.gap) < 1e-6
-        refused = explain(store, ExplainConfig(method="e2x", samples=2, segments=12, device="cpu"))
-        assert refused.failed == 3
-        assert "black box" in refused.failures[0][1]
+        for wrong in ({"method": "e2x"}, {"method": "odam"}, {"method": "lime", "target": "log_odds"}):
+            with pytest.raises(ConfigError, match=r"black box|only predicts"):
+                explain(store, ExplainConfig(**{"samples": 8, "segments": 12, "device": "cpu"} | wrong))
 
 
 def test_the_target_is_the_best_overlap_times_score() -> None:

@@ -75,7 +75,7 @@ def test_a_second_run_adds_nothing_and_another_batch_size_neither(diagnosed: Pat
 
 
 def test_a_grid_shaped_method_gives_regions_too_and_a_files_content_enters_its_key(
-    diagnosed: Path, tmp_path: Path
+    diagnosed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Store.open(diagnosed) as store:
         config = replace(QUICK, method="sp?patch=40&stride=28", failures="FN", successes=0)
@@ -94,6 +94,11 @@ def test_a_grid_shaped_method_gives_regions_too_and_a_files_content_enters_its_k
     folder = method_key(f"vebi?model={tmp_path}")
     model.write_bytes(b"three")
     assert method_key(f"vebi?model={tmp_path}") != folder
+    here = tmp_path / "0.5"
+    here.mkdir()
+    monkeypatch.chdir(tmp_path)  # where a folder's name may be a number, and "" is the folder itself
+    assert method_key("e2x?low=0.5") == ("e2x", ("low", "0.5"))
+    assert method_key("vebi?model=") == ("vebi", ("model", ""))
     assert method_key("sp?stride=3&patch=9") == method_key("sp?patch=9&stride=3")
 
 
@@ -130,6 +135,12 @@ def test_wrong_requests_are_refused(diagnosed: Path, tmp_path: Path) -> None:
             explain(store, replace(QUICK, detector="curator:other.safetensors"))
         with pytest.raises(ConfigError, match="takes one of: mean"):
             explain(store, replace(QUICK, fill="local-mean"))
+        with pytest.raises(ConfigError, match="low: expected a number"):
+            explain(store, replace(QUICK, method="e2x?low="))
+        with pytest.raises(InputError, match="every setting once, got low more often"):
+            explain(store, replace(QUICK, method="e2x?low=0.5&low=0.6"))
+        with pytest.raises(ConfigError, match="drise explains predictions"):
+            explain(store, replace(QUICK, method="drise", target="log_odds"))
         with pytest.raises(InputError, match=r"choose one of: .*e2x, "):
             explain(store, replace(QUICK, method="magic"))
     with Store.create(tmp_path / "empty") as store, pytest.raises(InputError, match="run curator diagnose"):

@@ -139,6 +139,10 @@ def test_wrong_requests_are_refused_before_any_work(diagnosed: Path, tmp_path: P
             evaluate_explanations(store, quick(tmp_path, detector="curator:other.safetensors"))
         with pytest.raises(InputError, match=r"--out .*: expected a file, got a folder"):
             evaluate_explanations(store, quick(tmp_path, out=tmp_path))
+        if Path("/proc/self").is_dir():  # where nobody writes
+            for wrong in ({"out": Path("/proc/x.json")}, {"plot": Path("/proc/x.svg")}):
+                with pytest.raises(InputError, match=r"/proc/x.*expected a writable file"):
+                    evaluate_explanations(store, quick(tmp_path, **wrong))
         assert store.runs(stage="evaluate-explanations")[0].counts["failed"] in (0, 2)
 
 

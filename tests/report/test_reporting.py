@@ -78,7 +78,7 @@ def test_a_gap_that_is_not_claimed_is_no_number() -> None:
         passes=3,
     )
     text = _figures(Attribution(outcome_id=1, method="drise", map=grid, key="k"))
-    assert text == "drise: F(1) = 0.500, F(0) = 0.100, no gap claimed, 3 passes"
+    assert text == "drise: as a probability, F(1) = 0.500, F(0) = 0.100, no gap claimed, 3 passes"
 
 
 @pytest.fixture
