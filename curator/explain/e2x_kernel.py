@@ -63,6 +63,7 @@ class E2XKernel:
     """E2X's gradients corrected by coalitions; see the module. `samples` must be at least 8."""
 
     name = "e2x_kernel"
+    version = 2  # docs/decisions/0007
     takes: tuple[FillKind, ...] = ("continuous",)
     gradients = True
 

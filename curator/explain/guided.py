@@ -217,6 +217,7 @@ class GuidedBackpropagation:
     """
 
     name = "guided"
+    version = 2  # evidence by segment
     takes: tuple[FillKind, ...] = ("continuous", "hole")
     gradients = True
 
@@ -258,6 +259,7 @@ class GuidedBackpropagation:
             maps.append(heat_map(torch.zeros_like(u) if gradient is None else gradient))
         game = coalition_game(scores, detector, image, segments, fill, seed=seed, options=self.options)
         full, empty = ends_of(game, int(segments.max()) + 1)
+        labels = segments.ravel()
         return [
             pixel_map(
                 self.name,
@@ -266,15 +268,10 @@ class GuidedBackpropagation:
                 empty=float(empty[t]),
                 passes=4,  # the explained forward and its backward, and the two ends
                 # a floor for segments: what moving all of a segment's pixels by 1 would do to the score
-                evidence=bool(segment_sums(maps[t], segments).max() > EVIDENCE_FLOOR[target.kind]),
+                evidence=bool(np.bincount(labels, maps[t].ravel()).max() > EVIDENCE_FLOOR[target.kind]),
             )
             for t, target in enumerate(targets)
         ]
-
-
-def segment_sums(values: NDArray[np.float32], segments: NDArray[np.uint16]) -> NDArray[np.float64]:
-    """(M,) of values (h, w)."""
-    return np.asarray(np.bincount(segments.ravel(), weights=values.ravel().astype(np.float64)))
 
 
 def pixel_map(

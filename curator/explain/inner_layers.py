@@ -15,9 +15,10 @@ that this one belongs to. A network without such layers (a transformer on patche
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,23 +55,27 @@ class InnerLayer:
 
 
 @contextmanager
-def recorded(network: nn.Module | None, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """While open, the latest outputs of the modules called `names`, in the graph of what they led to."""
-    modules = dict(network.named_modules()) if network is not None else {}
-    found: dict[str, Tensor] = {}
+def _watched(modules: Mapping[str, nn.Module], see: Callable[[str, Any], None]) -> Iterator[None]:
+    """While open, `see(name, output)` is called whenever one of `modules` has run."""
 
-    def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            found[name] = output
+    def hook_of(name: str) -> Callable[[nn.Module, object, Any], None]:
+        return lambda _module, _inputs, output: see(name, output)
 
-        return hook
-
-    handles = [modules[name].register_forward_hook(keep(name)) for name in names]
+    handles = [module.register_forward_hook(hook_of(name)) for name, module in modules.items()]
     try:
-        yield found
+        yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def recorded(network: nn.Module | None, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """While open, the latest outputs of the modules called `names`, in the graph of what they led to."""
+    modules = {name: network.get_submodule(name) for name in names} if network is not None else {}
+    found: dict[str, Tensor] = {}
+    with _watched(modules, found.__setitem__):
+        yield found
 
 
 def inner_layers(
@@ -84,20 +89,12 @@ def inner_layers(
         return []
     seen: list[tuple[str, Tensor]] = []
 
-    def note(name: str) -> Callable[[nn.Module, object, object], None]:
-        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
-            if isinstance(output, Tensor) and output.ndim == 4 and len(output) == 1:
-                seen.append((name, output))
+    def see(name: str, output: object) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4 and len(output) == 1:
+            seen.append((name, output))
 
-        return hook
-
-    handles = [module.register_forward_hook(note(name)) for name, module in network.named_modules() if name]
-    try:
-        with torch.no_grad():
-            scores(image[None])
-    finally:
-        for handle in handles:
-            handle.remove()
+    with _watched({name: m for name, m in network.named_modules() if name}, see), torch.no_grad():
+        scores(image[None])
     shape = (int(image.shape[1]), int(image.shape[2]))
     places = choose_layers([name for name, _ in seen], [tuple(value.shape[2:]) for _, value in seen], shape)
     shown = {seen[place][0]: seen[place][1][0].float() for place in places}

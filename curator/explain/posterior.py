@@ -68,6 +68,8 @@ def posterior_mean(
     variance = mean**2 + error + views.var(0)
     y = np.append(values - empty, full - empty)  # (n + 1,)
     power = float((y**2).mean())
+    if not np.isfinite(power + variance.sum()):
+        return np.full(count, np.nan)  # what broke is not known here; the maps' maker refuses it
     if power == 0.0 or not variance.any():
         return np.zeros(count)
     z = np.vstack([members, np.ones(count)]).astype(np.float64)

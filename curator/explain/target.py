@@ -22,8 +22,6 @@ from curator.errors import ConfigError, InputError
 from curator.explain.base import Target, TargetChoice, TargetKind
 from store.records import Pin
 
-RUNNING = "--method drise, permutation, occlusion, sp, lime or kernel_shap"
-"""What explains a black box, for messages."""
 PREDICTED = 0.01
 """Detections of a black box below this score count as nothing predicted."""
 
@@ -69,6 +67,32 @@ def target_kind(
     return "probability" if found.log_odds is None else "log_odds"
 
 
+def refuse_impossible(method: Any, detector: Detector, wanted: TargetChoice) -> None:
+    """Refuse before the first image what no image could be explained with.
+
+    Raises:
+        ConfigError: a method that looks into the network of a black box, or log-odds of predictions.
+    """
+    black_box = detector.modules() is None
+    if black_box and method.gradients:
+        raise _no_network(detector)
+    if wanted == "log_odds" and (black_box or getattr(method, "by_prediction", False)):
+        raise _no_log_odds()
+
+
+def _no_network(detector: Detector) -> ConfigError:
+    return ConfigError(
+        f"explain: expected a detector with a network to look into, got the black box {detector.spec}; use a "
+        f"method that only runs it: --method drise, permutation, occlusion, sp, lime or kernel_shap"
+    )
+
+
+def _no_log_odds() -> ConfigError:
+    return ConfigError(
+        "--target log_odds: a target by prediction is 0 where nothing is found; use probability"
+    )
+
+
 def _checked(detector: Detector, targets: Sequence[Target]) -> tuple[Target, ...]:
     if not targets:
         raise InputError("explain: expected at least one target, got none")
@@ -93,10 +117,7 @@ class TargetScores:
 
     def __init__(self, detector: Detector, pin: Pin, targets: Sequence[Target]) -> None:
         if detector.modules() is None:
-            raise ConfigError(
-                f"explain: expected a detector with a network to look into, got the black box "
-                f"{detector.spec}; use a method that only runs it: {RUNNING}"
-            )
+            raise _no_network(detector)
         self.targets = _checked(detector, targets)
         self._detector, self._pin = detector, pin
         unique = sorted({target.candidate for target in targets})
@@ -151,9 +172,7 @@ class PredictionScores:
         if any(target.box is None for target in targets):
             raise InputError("explain: expected the targets' boxes for a target by prediction, got none")
         if any(target.kind == "log_odds" for target in targets):
-            raise ConfigError(
-                "--target log_odds: a target by prediction is 0 where nothing is found; use probability"
-            )
+            raise _no_log_odds()
         self._detector, self._pin = detector, pin
         self._boxes = np.array([target.box for target in targets], dtype=np.float64)  # (T, 4)
         self._labels = np.array([target.label for target in targets])

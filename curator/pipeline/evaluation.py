@@ -36,10 +36,9 @@ from curator.explain.faithfulness.perturbation import deletion_insertion, hider
 from curator.explain.fill import make_fill
 from curator.explain.game import coalition_game
 from curator.explain.segments import keyed_draws, slic_segments
-from curator.explain.target import scores_of, target_kind
+from curator.explain.target import refuse_impossible, scores_of, target_kind
 from curator.pipeline.evaluation_output import check_outputs, summarise, write_outputs
-from curator.pipeline.explain_work import ExplainWork, build_method
-from curator.pipeline.explanations import diagnosed
+from curator.pipeline.explain_work import ExplainWork, build_method, diagnosed
 from curator.pipeline.stage import StageResult, recorded_run
 from curator.progress import progress
 from curator.tensors import image_tensor
@@ -203,6 +202,7 @@ def _explain_config(config: EvaluateConfig, method: str, samples: int) -> Explai
 
 def _contender(config: EvaluateConfig, detector: Detector, name: str, samples: int) -> Contender:
     method = build_method(_explain_config(config, name, samples))
+    refuse_impossible(method, detector, config.target)
     return Contender(
         name, samples, method, make_fill(config.fill, detector, method=method.name, takes=method.takes)
     )

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,16 +18,16 @@ import numpy as np
 
 from curator.config import ExplainConfig
 from curator.detect.base import Detector
-from curator.errors import ConfigError, InputError
+from curator.errors import InputError
 from curator.explain.base import Attribution as AttributionMethod
-from curator.explain.base import AttributionOptions, Fill, Target, TargetChoice, TargetKind
+from curator.explain.base import AttributionOptions, Fill, Target, TargetKind
 from curator.explain.batches import fitting_batch, free_bytes, saved_bytes
 from curator.explain.faithfulness.maps import segment_values
 from curator.explain.fill import INPAINT, make_fill
 from curator.explain.inpainting_fill import load_inpainter
 from curator.explain.segments import VERSION as SEGMENTS_VERSION
 from curator.explain.segments import slic_segments
-from curator.explain.target import RUNNING, target_kind
+from curator.explain.target import refuse_impossible, target_kind
 from curator.pipeline.detections import load_detector
 from curator.regions import RegionDraft, find_regions
 from curator.registry import ATTRIBUTIONS, Spec
@@ -37,6 +38,7 @@ from store.records import (
     LOG_ODDS,
     GridMap,
     ImageRecord,
+    ModelRecord,
     Outcome,
     Pin,
     SegmentMap,
@@ -45,6 +47,8 @@ from store.records import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from store.store import Store
 
 STAGE = "explain"
 STAGE_VERSION = 1
@@ -122,7 +126,7 @@ class ExplainWork:
         """Content key of an image's explanations."""
         return content_key(
             STAGE,
-            self._settings(),
+            self._settings,
             item.image.sha256,
             item.pin.to_json(),
             [outcome.key for outcome in item.outcomes],
@@ -144,11 +148,11 @@ class ExplainWork:
 
     def attribution_key(self, item: ExplainItem, outcome: Outcome) -> str:
         """Content key of one outcome's attribution."""
-        return content_key(
-            "attribution", self._settings(), item.image.sha256, item.pin.to_json(), outcome.key
-        )
+        return content_key("attribution", self._settings, item.image.sha256, item.pin.to_json(), outcome.key)
 
+    @cached_property
     def _settings(self) -> tuple[object, ...]:
+        """What enters every key; files that settings name are read once."""
         c = self.config
         return (
             STAGE_VERSION,
@@ -168,7 +172,7 @@ class ExplainWork:
 
         Raises:
             InputError: the detector is no longer the one whose failures are stored.
-            RegistryError, ConfigError: unknown method, or a fill that does not fit it.
+            RegistryError, ConfigError: unknown method, or a fill or detector that does not fit it.
         """
         c = self.config
         method = build_method(replace(c, batch_size=c.batch_size or 1))
@@ -179,7 +183,7 @@ class ExplainWork:
                 f"({self.fingerprint[:12]}), got {detector.fingerprint[:12]}; run curator "
                 f"detect and curator diagnose again"
             )
-        check_possible(method, detector, c.target)
+        refuse_impossible(method, detector, c.target)
         fill = make_fill(c.fill, detector, method=method.name, takes=method.takes)
         return ExplainState(detector, fill, c)
 
@@ -231,31 +235,33 @@ class ExplainWork:
         return ExplainedImage(labels, tuple(with_unit(found, kind) for found in maps), regions)
 
 
-def check_possible(method: AttributionMethod, detector: Detector, target: TargetChoice) -> None:
-    """Refuse before the first image what no image could be explained with.
+def diagnosed(store: Store, spec: str | None) -> tuple[ModelRecord, list[Outcome]]:
+    """The model and outcomes of the current diagnosis.
 
     Raises:
-        ConfigError: a method that looks into the network of a black box, or log-odds of predictions.
+        InputError: there is none, or none with the detector `spec`.
     """
-    black_box = detector.modules() is None
-    if black_box and method.gradients:
-        raise ConfigError(
-            f"--method {method.name}: expected a detector with a network to look into, got the black box "
-            f"{detector.spec}; use a method that only runs it: {RUNNING}"
-        )
-    if target == "log_odds" and (black_box or getattr(method, "by_prediction", False)):
-        raise ConfigError(
-            f"--target log_odds: expected candidates, but {detector.spec if black_box else method.name} "
-            f"{'only predicts' if black_box else 'explains predictions'}, and what is not found has no "
-            f"log-odds; use --target probability"
-        )
+    outcomes = store.outcomes()
+    known = {outcome.model_id for outcome in outcomes}
+    for model in store.models():
+        if model.id in known and spec in (None, model.spec):
+            return model, [outcome for outcome in outcomes if outcome.model_id == model.id]
+    named = f" of {spec}" if spec else ""
+    raise InputError(f"explain: expected a stored diagnosis{named}, found none; run curator diagnose first")
 
 
 def method_key(text: str) -> tuple[object, ...]:
-    """What of `NAME?setting=value` changes results: a file or folder that is named counts by its content."""
+    """What of `NAME?setting=value` changes results: a file or folder that is named counts by its content, a
+    method whose numbers have changed since its first version by its version.
+
+    Raises:
+        RegistryError: an unknown name.
+    """
     spec = Spec.of_method(text)
+    version = getattr(ATTRIBUTIONS.load(spec.name), "version", 1)
+    name = spec.name if version == 1 else f"{spec.name} {version}"
     settings = sorted(spec.options.items())
-    return (spec.name, *((name, _content(value) if name == MODEL else value) for name, value in settings))
+    return (name, *((key, _content(value) if key == MODEL else value) for key, value in settings))
 
 
 def _content(value: str) -> str:

@@ -15,17 +15,22 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from curator.config import ExplainConfig
-from curator.errors import InputError
 from curator.groups import group_outcomes
 from curator.jobs.base import Done, Executor
-from curator.pipeline.explain_work import STAGE, ExplainedImage, ExplainItem, ExplainWork, fill_key
+from curator.pipeline.explain_work import (
+    STAGE,
+    ExplainedImage,
+    ExplainItem,
+    ExplainWork,
+    diagnosed,
+    fill_key,
+)
 from curator.pipeline.selectors import FailureSelector
 from curator.pipeline.stage import StageResult, recorded_run, run_items
 from store.keys import content_key
 from store.records import (
     Attribution,
     GridMap,
-    ModelRecord,
     Outcome,
     Segmentation,
     SegmentMap,
@@ -88,21 +93,6 @@ def explain(store: Store, config: ExplainConfig, *, executor: Executor | None = 
             seconds_per_outcome=round(seconds / explained, 4) if explained else None,
         )
     return result
-
-
-def diagnosed(store: Store, spec: str | None) -> tuple[ModelRecord, list[Outcome]]:
-    """The model and outcomes of the current diagnosis.
-
-    Raises:
-        InputError: there is none, or none with the detector `spec`.
-    """
-    outcomes = store.outcomes()
-    known = {outcome.model_id for outcome in outcomes}
-    for model in store.models():
-        if model.id in known and spec in (None, model.spec):
-            return model, [outcome for outcome in outcomes if outcome.model_id == model.id]
-    named = f" of {spec}" if spec else ""
-    raise InputError(f"explain: expected a stored diagnosis{named}, found none; run curator diagnose first")
 
 
 def choose_successes(outcomes: Sequence[Outcome], config: ExplainConfig) -> list[Outcome]:

@@ -13,8 +13,8 @@ from curator.cli import main
 from curator.config import ExplainConfig
 from curator.errors import ConfigError, InputError
 from curator.pipeline.explain_work import ExplainWork, method_key, over_segments
+from curator.pipeline.explain_work import diagnosed as explained_model
 from curator.pipeline.explanations import choose_successes, explain
-from curator.pipeline.explanations import diagnosed as explained_model
 from store.records import LOG_ODDS, GridMap, SegmentMap
 from store.store import Store
 from tests.diagnosed import SPEC, make_diagnosed
@@ -139,7 +139,7 @@ def test_wrong_requests_are_refused(diagnosed: Path, tmp_path: Path) -> None:
             explain(store, replace(QUICK, method="e2x?low="))
         with pytest.raises(InputError, match="every setting once, got low more often"):
             explain(store, replace(QUICK, method="e2x?low=0.5&low=0.6"))
-        with pytest.raises(ConfigError, match="drise explains predictions"):
+        with pytest.raises(ConfigError, match="--target log_odds: a target by prediction"):
             explain(store, replace(QUICK, method="drise", target="log_odds"))
         with pytest.raises(InputError, match=r"choose one of: .*e2x, "):
             explain(store, replace(QUICK, method="magic"))
