@@ -26,17 +26,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from curator import pipeline
-from curator.config import AddConfig, DetectConfig, DiagnoseConfig
+from curator.data.settings import AddConfig
 from curator.detect.base import Detector
+from curator.detect.load import load_detector
+from curator.detect.settings import DetectConfig
+from curator.diagnose.settings import DiagnoseConfig
 from curator.example.dataset import write_dataset
 from curator.explain.base import AttributionOptions, Target
-from curator.explain.faithfulness.fidelity import pearson, spearman_brown
-from curator.explain.fill import MeanFill
+from curator.explain.fills.fill import MeanFill
 from curator.explain.game import coalition_game, ends_of
+from curator.explain.measures.fidelity import pearson, spearman_brown
+from curator.explain.methods.shapley import permutation_values
 from curator.explain.segments import keyed_draws, slic_segments
-from curator.explain.shapley import permutation_values
 from curator.explain.target import TargetScores
-from curator.pipeline.detections import load_detector
 from curator.tensors import image_tensor
 from store.images import read_pixels
 from store.records import Outcome, Pin

@@ -38,11 +38,11 @@ from explain_cases import (
     shared_folder,
 )
 
+from curator.bootstrap import Interval, paired_difference
 from curator.explain.base import EVIDENCE_FLOOR, AttributionOptions
-from curator.explain.faithfulness.bootstrap import Interval, paired_difference
-from curator.explain.faithfulness.fidelity import corrected, pearson, relative_error
-from curator.explain.fill import MeanFill
+from curator.explain.fills.fill import MeanFill
 from curator.explain.game import coalition_game
+from curator.explain.measures.fidelity import corrected, pearson, relative_error
 from curator.explain.target import TargetScores
 from curator.registry import ATTRIBUTIONS, Spec
 

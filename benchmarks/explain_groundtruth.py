@@ -36,20 +36,22 @@ from PIL import Image, ImageDraw
 
 from curator import pipeline
 from curator.boxes import iou
-from curator.config import AddConfig, DetectConfig, DiagnoseConfig
+from curator.data.settings import AddConfig
 from curator.detect.base import Detector
+from curator.detect.load import load_detector
+from curator.detect.settings import DetectConfig
+from curator.diagnose.settings import DiagnoseConfig
 from curator.example.dataset import GapRates, draw_gaps, write_dataset
 from curator.example.scene import Scene, SceneParams, render_scene
 from curator.explain.base import AttributionOptions, Target, TargetChoice
-from curator.explain.faithfulness.localisation import energy_inside, overlap_area, points_at_mask
-from curator.explain.faithfulness.maps import Map, map_pixels, segment_values, strongest_point
-from curator.explain.faithfulness.perturbation import deletion_insertion, hider
-from curator.explain.fill import make_fill
+from curator.explain.fills.fill import make_fill
 from curator.explain.game import coalition_game
+from curator.explain.measures.localisation import energy_inside, overlap_area, points_at_mask
+from curator.explain.measures.perturbation import deletion_insertion, hider
 from curator.explain.segments import slic_segments
 from curator.explain.target import TargetScores, target_kind
-from curator.pipeline.detections import load_detector
 from curator.registry import ATTRIBUTIONS, Spec
+from curator.represent.pixel_maps import Map, map_pixels, segment_values, strongest_point
 from curator.tensors import image_tensor
 from store.images import read_pixels
 from store.records import Outcome, Pin

@@ -30,7 +30,9 @@ from typing import Any
 from environment import machine, versions
 
 from curator import pipeline
-from curator.config import AddConfig, DetectConfig, DiagnoseConfig
+from curator.data.settings import AddConfig
+from curator.detect.settings import DetectConfig
+from curator.diagnose.settings import DiagnoseConfig
 from curator.example.dataset import write_dataset
 from store.store import Store
 

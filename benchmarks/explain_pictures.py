@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from papers_scenes import Setting, detector_of, scene_cases, sheet, shown_pixels
 from PIL import Image, ImageDraw
 
-from curator.explain.faithfulness.maps import map_pixels
 from curator.explain.segments import slic_segments
+from curator.represent.pixel_maps import map_pixels
 from store.records import BoxTuple
 
 METHODS = {

@@ -24,14 +24,14 @@ from environment import machine, versions
 from explain_cases import BATCH, SEGMENTS, shared_folder, yolox
 
 from curator.detect.base import Detector
+from curator.detect.load import load_detector
 from curator.example.dataset import scenes
 from curator.explain.base import AttributionOptions, Target
-from curator.explain.e2x import E2X
-from curator.explain.fill import MeanFill
+from curator.explain.fills.fill import MeanFill
+from curator.explain.methods.e2x import E2X
 from curator.explain.precision import autocast, fast_bf16
 from curator.explain.segments import slic_segments
 from curator.explain.target import TargetScores
-from curator.pipeline.detections import load_detector
 from curator.tensors import image_tensor
 
 SAMPLES = 16

@@ -29,18 +29,15 @@ import numpy as np
 from environment import machine, versions
 
 from curator import pipeline
-from curator.config import (
-    AddConfig,
-    DetectConfig,
-    DiagnoseConfig,
-    ExplainConfig,
-    IndexConfig,
-    QueryConfig,
-    VerifyConfig,
-)
+from curator.data.settings import AddConfig
+from curator.detect.settings import DetectConfig
+from curator.diagnose.settings import DiagnoseConfig
 from curator.example.dataset import write_dataset
 from curator.example.gaps import GAPS
-from curator.verify import FEWEST, spread
+from curator.explain.settings import ExplainConfig
+from curator.prove.readings import FEWEST, spread
+from curator.prove.settings import VerifyConfig
+from curator.query.settings import IndexConfig, QueryConfig
 from store.records import ROLES, Role, Trial
 from store.store import Store
 

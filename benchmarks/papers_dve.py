@@ -32,12 +32,12 @@ from torch import Tensor
 
 from curator.detect.base import Detector
 from curator.explain.base import Target
-from curator.explain.faithfulness.fidelity import pearson
-from curator.explain.faithfulness.localisation import box_mask, energy_inside
-from curator.explain.faithfulness.maps import Map, map_pixels, strongest_point
-from curator.explain.fill import gaussian_blur
+from curator.explain.fills.fill import gaussian_blur
+from curator.explain.measures.fidelity import pearson
+from curator.explain.measures.localisation import box_mask, energy_inside
 from curator.explain.segments import slic_segments
 from curator.explain.target import TargetScores
+from curator.represent.pixel_maps import Map, map_pixels, strongest_point
 from curator.tensors import image_pixels
 
 SIGMAS = (0.05, 0.1, 0.2, 0.4)  # cycles per cell

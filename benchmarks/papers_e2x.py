@@ -36,12 +36,12 @@ from papers_scenes import (
 
 from curator.detect.base import Detector
 from curator.example.dataset import scenes
-from curator.explain.faithfulness.fidelity import pearson
-from curator.explain.faithfulness.localisation import box_mask
-from curator.explain.faithfulness.maps import Array, Map, map_pixels
-from curator.explain.heatmap import density
-from curator.explain.pda import fit_patches
+from curator.explain.measures.fidelity import pearson
+from curator.explain.measures.localisation import box_mask
+from curator.explain.methods.pda import fit_patches
 from curator.explain.segments import slic_segments
+from curator.represent.heatmap import density
+from curator.represent.pixel_maps import Array, Map, map_pixels
 from curator.tensors import image_pixels, image_tensor
 from store.records import BoxTuple, Outcome, SegmentMap
 

@@ -33,21 +33,21 @@ from papers_scenes import (
 )
 from torch import Tensor
 
+from curator.bootstrap import paired_difference
 from curator.detect.base import Detector
 from curator.explain.base import HoleFill, Target
-from curator.explain.faithfulness.bootstrap import paired_difference
-from curator.explain.faithfulness.localisation import (
+from curator.explain.fills.fill import MeanFill, fill_many, make_fill
+from curator.explain.measures.localisation import (
     ALPHAS,
     box_overlaps,
     chosen_on_held_out,
 )
-from curator.explain.faithfulness.maps import Array, Labels, Map, map_pixels
-from curator.explain.faithfulness.perturbation import deletion_insertion, hider, saliency_metric
-from curator.explain.faithfulness.robustness import mean_similarity
-from curator.explain.fill import MeanFill, fill_many, make_fill
+from curator.explain.measures.perturbation import deletion_insertion, hider, saliency_metric
+from curator.explain.measures.robustness import mean_similarity
 from curator.explain.pixel_masks import covering_grid
 from curator.explain.segments import picture_box, slic_segments
 from curator.explain.target import TargetScores
+from curator.represent.pixel_maps import Array, Labels, Map, map_pixels
 from curator.tensors import image_pixels
 from store.records import GridMap, Pin
 
@@ -73,7 +73,7 @@ class Painted:
         return self.fill_many(image, hole[None], [seed])[0]
 
     def fill_many(self, image: Tensor, holes: Tensor, seeds: Sequence[int]) -> Tensor:
-        """See `curator.explain.fill.BatchedHoleFill`."""
+        """See `curator.explain.fills.fill.BatchedHoleFill`."""
         if self._image is None or self._image.data_ptr() != image.data_ptr():
             self.forget()
             self._image = image  # held, so that its address stays its own

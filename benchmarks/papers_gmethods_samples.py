@@ -16,11 +16,11 @@ from torch import Tensor
 from curator.boxes import iou
 from curator.detect.base import Detector
 from curator.explain.base import HoleFill, Target
-from curator.explain.faithfulness.fills import FillCall, fill_study
-from curator.explain.faithfulness.localisation import box_mask
-from curator.explain.faithfulness.maps import Labels, Map
-from curator.explain.fill import fill_many, make_fill
-from curator.explain.lime import neighbourhood
+from curator.explain.fills.fill import fill_many, make_fill
+from curator.explain.measures.fills import FillCall, fill_study
+from curator.explain.measures.localisation import box_mask
+from curator.explain.methods.lime import neighbourhood
+from curator.represent.pixel_maps import Labels, Map
 from store.records import GridMap
 
 _FOUND = 0.5  # score and IoU at which an object counts as recognised

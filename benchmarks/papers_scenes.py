@@ -21,14 +21,14 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from curator.detect.base import Detector
+from curator.detect.load import load_detector
 from curator.example.dataset import GapRates, draw_gaps
 from curator.example.scene import Scene, SceneParams, render_scene
 from curator.explain.base import AttributionOptions, Fill, Target
-from curator.explain.faithfulness.maps import Array, Labels, Map, map_pixels
-from curator.explain.fill import make_fill
-from curator.explain.heatmap import overlay_density
-from curator.pipeline.detections import load_detector
+from curator.explain.fills.fill import make_fill
 from curator.registry import ATTRIBUTIONS, Spec
+from curator.represent.heatmap import overlay_density
+from curator.represent.pixel_maps import Array, Labels, Map, map_pixels
 from curator.tensors import image_pixels, image_tensor
 from store.images import read_pixels
 from store.records import Outcome, Pin

@@ -33,20 +33,20 @@ from PIL import Image
 from torch import Tensor, nn
 
 from curator import pipeline
-from curator.config import AddConfig
+from curator.data.settings import AddConfig
 from curator.detect.base import Detector
 from curator.example.dataset import scenes, write_dataset
 from curator.explain.base import Target
-from curator.explain.faithfulness.ablation import ablation_curve, random_ablation_curve
-from curator.explain.faithfulness.maps import map_pixels
-from curator.explain.faithfulness.perturbation import box_occlusion, hider
-from curator.explain.fill import MeanFill
+from curator.explain.features.base import Interpretation, Responses
+from curator.explain.features.relevant import measure
+from curator.explain.fills.fill import MeanFill
+from curator.explain.measures.ablation import ablation_curve, random_ablation_curve
+from curator.explain.measures.perturbation import box_occlusion, hider
+from curator.explain.run_interpret import interpret as run_interpret
 from curator.explain.segments import slic_segments
+from curator.explain.settings import InterpretConfig
 from curator.explain.target import TargetScores
-from curator.interpret.base import Interpretation, Responses
-from curator.interpret.features import measure
-from curator.pipeline.interpretation import InterpretConfig
-from curator.pipeline.interpretation import interpret as run_interpret
+from curator.represent.pixel_maps import map_pixels
 from curator.tensors import image_pixels, image_tensor
 from store.records import Pin
 from store.store import Store

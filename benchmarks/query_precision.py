@@ -21,9 +21,13 @@ from typing import Any, Literal
 from environment import machine, versions
 
 from curator import pipeline
-from curator.config import AddConfig, DetectConfig, DiagnoseConfig, ExplainConfig, IndexConfig, QueryConfig
+from curator.data.settings import AddConfig
+from curator.detect.settings import DetectConfig
+from curator.diagnose.settings import DiagnoseConfig
 from curator.example.dataset import write_dataset
 from curator.example.gaps import GAPS
+from curator.explain.settings import ExplainConfig
+from curator.query.settings import IndexConfig, QueryConfig
 from store.records import Role
 from store.store import Store
 

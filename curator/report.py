@@ -1,201 +1,284 @@
-"""Render the report: one self-contained HTML file, every text escaped.
+"""`report`: gather what the workspace holds into one self-contained HTML file.
 
-In: plain values (`ReportData`) with pictures as RGB uint8 arrays. Out: HTML text whose pictures are data
-URIs and whose plot is inline SVG; it loads nothing from anywhere (a Content-Security-Policy says so too).
+In: the current diagnosis, explanations, selections, samples and trials. Out: the file, written beside and
+renamed. Holdout pixels are never shown; of holdout images only the figures of `verify` appear.
 """
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
+import math
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
-from store.records import BoxTuple
+from curator.config import ReportConfig
+from curator.errors import InputError
+from curator.jobs.outputs import require_file
+from curator.jobs.stage import StageResult, recorded_run
+from curator.page import Bars, FailureCard, Picture, ReportData, Table, render
+from curator.represent.heatmap import overlay_density
+from curator.represent.pixel_maps import map_pixels
+from store.errors import StoreError
+from store.images import read_bytes_as_pixels
+from store.records import LOG_ODDS, Attribution, Hit, ImageRecord, Outcome, Sample, Trial
 
-Pixels = NDArray[np.uint8]
+if TYPE_CHECKING:
+    from store.store import Store
+
+LEGEND = (
+    "F(1) is the explained score on the image as it is, F(0) the one with everything removed; "
+    "gap = F(1) - F(0) - the sum of the map's values: the part of the change that the map leaves unexplained."
+)
+NO_EVIDENCE = "no evidence: the score does not react to any segment"
+RULES = {
+    "detection": "the detection itself",
+    "matched": "the surest candidate on the object",
+    "raw": "the surest candidate on the object, whose score is within the detector's noise",
+    "best-iou": "no candidate fits the object, this one is nearest",
+}
+"""Which candidate stands for a failure, by the rule that chose it (`curator.diagnose.causes`)."""
+TRUTH, FOUND, PAINTED = "#2ca02c", "#d62728", "#ff7f0e"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """A picture with its caption. `boxes`: (box in picture pixels, colour name or hex)."""
+def report(store: Store, config: ReportConfig) -> StageResult:
+    """Write the report.
 
-    pixels: Pixels
-    caption: str
-    boxes: tuple[tuple[BoxTuple, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailureCard:
-    """One failure: its title, facts, its pictures (image, heat map) and the pool images it asked for.
-
-    Attributes:
-        missing: stands beside the pictures where one is missing, and says why.
+    Raises:
+        InputError: nothing was diagnosed yet, or the file cannot be written there.
     """
-
-    title: str
-    facts: tuple[str, ...]
-    pictures: tuple[Picture, ...]
-    hits: tuple[Picture, ...] = ()
-    missing: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """A table; the first column is text, the others are right-aligned."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bars:
-    """A plot: one bar per arm (mean) with a dot per seed; values in [0, 1]."""
-
-    title: str
-    values: tuple[tuple[str, tuple[float, ...]], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportData:
-    """Everything that the report shows. `legend` stands above the failures and explains their facts."""
-
-    title: str
-    facts: tuple[str, ...]
-    tables: tuple[Table, ...] = ()
-    plots: tuple[Bars, ...] = ()
-    failures: tuple[tuple[str, tuple[FailureCard, ...]], ...] = ()
-    samples: tuple[Picture, ...] = ()
-    rejected: tuple[Picture, ...] = ()
-    legend: str = ""
-
-
-def render(data: ReportData) -> str:
-    """Return the report as HTML text."""
-    parts = [f"<h1>{escape(data.title)}</h1>", _list(data.facts)]
-    parts += [_table(table) for table in data.tables]
-    parts += [_bars(plot) for plot in data.plots]
-    if data.legend:
-        parts.append(f"<p class=note>{escape(data.legend)}</p>")
-    for title, cards in data.failures:
-        parts.append(f"<h2>{escape(title)}</h2>")
-        parts += [_card(card) for card in cards]
-    for title, pictures in (
-        ("Synthetic samples that the gate accepted", data.samples),
-        ("Synthetic samples that the gate rejected", data.rejected),
-    ):
-        if pictures:
-            parts.append(f"<h2>{escape(title)}</h2>{_row(pictures)}")
-    return _PAGE.format(title=escape(data.title), body="\n".join(parts))
-
-
-def thumbnail(pixels: Pixels, longest: int = 256, *, boxes: Sequence[tuple[BoxTuple, str]] = ()) -> bytes:
-    """Scale (H, W, 3) so that its longer side is at most `longest` px, draw `boxes`, encode as JPEG."""
-    image = Image.fromarray(pixels)
-    factor = longest / max(image.size)
-    if factor < 1 or max(image.size) < longest / 2:
-        size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-        image = image.resize(size, Image.Resampling.LANCZOS)
-    else:
-        factor = 1.0
-    draw = ImageDraw.Draw(image)
-    for (x1, y1, x2, y2), colour in boxes:
-        left, right = sorted((x1 * factor, x2 * factor))
-        top, bottom = sorted((y1 * factor, y2 * factor))
-        draw.rectangle((left, top, right, bottom), outline=colour, width=2)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()
-
-
-def _list(items: Sequence[str]) -> str:
-    return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>" if items else ""
-
-
-def _table(table: Table) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in table.columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows
-    )
-    note = f"<p class=note>{escape(table.note)}</p>" if table.note else ""
-    parts = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-    return f"<h2>{escape(table.title)}</h2><table>{parts}</table>{note}"
-
-
-def _picture(picture: Picture) -> str:
-    encoded = base64.b64encode(thumbnail(picture.pixels, boxes=picture.boxes)).decode()
-    caption = escape(picture.caption)
-    return (
-        f'<figure><img alt="{caption}" src="data:image/jpeg;base64,{encoded}">'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
-
-
-def _row(pictures: Sequence[Picture], missing: str = "") -> str:
-    instead = f"<p class=missing>{escape(missing)}</p>" if missing else ""
-    return "<div class=row>" + "".join(_picture(picture) for picture in pictures) + instead + "</div>"
-
-
-def _card(card: FailureCard) -> str:
-    hits = f"<h4>pool images that it asked for</h4>{_row(card.hits)}" if card.hits else ""
-    pictures = _row(card.pictures, card.missing)
-    return f"<section><h3>{escape(card.title)}</h3>{_list(card.facts)}{pictures}{hits}</section>"
-
-
-def _bars(plot: Bars) -> str:
-    width, step, left = 640, 34, 150
-    scale = width - left - 60
-    rows = []
-    for number, (name, values) in enumerate(plot.values):
-        y = number * step
-        mean = sum(values) / len(values) if values else 0.0
-        length = max(0.0, min(1.0, mean)) * scale
-        dots = "".join(
-            f'<circle cx="{left + max(0.0, min(1.0, value)) * scale:.1f}" cy="{y + 14}" r="3.5" class="dot"/>'
-            for value in values
+    require_file(config.out)
+    outcomes = store.outcomes()
+    if not outcomes:
+        raise InputError(
+            "nothing to report: expected a diagnosis in the workspace; run `curator diagnose` first"
         )
-        rows.append(
-            f'<text x="{left - 8}" y="{y + 19}" text-anchor="end">{escape(name)}</text>'
-            f'<rect x="{left}" y="{y + 4}" width="{length:.1f}" height="20" class="bar"/>{dots}'
-            f'<text x="{width - 50}" y="{y + 19}">{mean:.2f}</text>'
+    with recorded_run(store, "report", config) as (run_id, counts):
+        data = ReportData(
+            title="What the detector misses, why, and what mends it",
+            facts=_facts(store, outcomes),
+            tables=(_causes(outcomes), *_verifications(store.trials())),
+            plots=_plots(store.trials()),
+            failures=_failures(store, config, outcomes),
+            samples=_samples(store, accepted=True),
+            rejected=_samples(store, accepted=False),
+            legend=LEGEND,
         )
-    height = len(plot.values) * step + 8
-    return (
-        f'<h2>{escape(plot.title)}</h2><svg role="img" aria-label="{escape(plot.title)}" '
-        f'viewBox="0 0 {width} {height}" width="{width}" height="{height}">{"".join(rows)}</svg>'
+        text = render(data)
+        temporary = config.out.with_name(config.out.name + ".part")
+        try:
+            config.out.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, config.out)
+        except OSError as error:
+            raise InputError(f"--out {config.out}: expected a writable file ({error.strerror})") from error
+        counts.update(done=1, skipped=0, failed=0)
+    return StageResult(
+        stage="report", run_id=run_id, done=1, summary={"path": str(config.out), "bytes": len(text.encode())}
     )
 
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1180px;
-  margin: 2rem auto; padding: 0 1rem; color: #1c2330; }}
-h1 {{ font-size: 1.6rem; }} h2 {{ margin-top: 2.2rem; border-bottom: 1px solid #d5dae3; }}
-h3 {{ margin-bottom: .2rem; }}
-h4 {{ margin: .4rem 0 0; font-weight: 600; color: #566; }}
-table {{ border-collapse: collapse; }} th, td {{ padding: .25rem .8rem; border-bottom: 1px solid #e4e8ef;
-  text-align: right; }}
-th:first-child, td:first-child {{ text-align: left; }}
-.row {{ display: flex; flex-wrap: wrap; gap: .8rem; }} figure {{ margin: .4rem 0; max-width: 256px; }}
-figcaption {{ font-size: .8rem; color: #566; overflow-wrap: anywhere; }}
-img {{ display: block; max-width: 256px; }}
-section {{ margin-bottom: 1.4rem; }} ul {{ padding-left: 1.2rem; }} .note {{ color: #566; font-size: .9rem; }}
-.missing {{ width: 220px; margin: .4rem 0; padding: 1rem; border: 1px dashed #b8c0cc; color: #566; }}
-.bar {{ fill: #4878cf; }} .dot {{ fill: #1c2330; opacity: .7; }}
-svg text {{ font: 13px system-ui, sans-serif; }}
-</style></head><body>
-{body}
-</body></html>
-"""
+def _facts(store: Store, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    model = store.model(outcomes[0].model_id)
+    counts = store.counts()
+    kinds = Counter(outcome.kind for outcome in outcomes)
+    return (
+        f"detector {model.spec} (fingerprint {model.fingerprint[:12]}), {len(model.classes)} classes",
+        "images: "
+        + ", ".join(
+            f"{name.removeprefix('images_')} {number}"
+            for name, number in counts.items()
+            if name.startswith("images_")
+        ),
+        f"on the mined images: {kinds['TP']} found, {kinds['FN']} missed, {kinds['FP']} false alarms",
+    )
+
+
+def _causes(outcomes: Sequence[Outcome]) -> Table:
+    table: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    categories = sorted({outcome.category for outcome in outcomes})
+    for outcome in outcomes:
+        if outcome.kind != "TP":
+            table[outcome.kind, outcome.cause or ""][outcome.category] += 1
+    rows = [
+        (f"{kind} {cause}", *(str(count[category]) for category in categories), str(count.total()))
+        for (kind, cause), count in sorted(table.items(), key=lambda row: (-row[1].total(), row[0]))
+    ]
+    found = Counter(outcome.category for outcome in outcomes if outcome.kind == "TP")
+    rows.append(("found (TP)", *(str(found[category]) for category in categories), str(found.total())))
+    return Table(title="Failures by cause", columns=("cause", *categories, "all"), rows=tuple(rows))
+
+
+def _failures(
+    store: Store, config: ReportConfig, outcomes: Sequence[Outcome]
+) -> tuple[tuple[str, tuple[FailureCard, ...]], ...]:
+    groups: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        if outcome.kind != "TP":
+            groups[outcome.kind, outcome.cause or ""].append(outcome)
+    asked: dict[int, list[tuple[str, Hit]]] = defaultdict(list)
+    for selection in store.selections():
+        if selection.arm not in ("random", "oracle"):
+            for hit in selection.hits:
+                if hit.outcome_id is not None:
+                    asked[hit.outcome_id].append((selection.name, hit))
+    sections = []
+    for (kind, cause), members in sorted(groups.items(), key=lambda group: (-len(group[1]), group[0])):
+        # What asked for hits and has a score to explain tells most.
+        members.sort(
+            key=lambda o: (-(bool(asked[o.id or 0]) + (o.target.score > 0.01)), -o.target.score, o.id or 0)
+        )
+        shown = members[: config.failures_per_cause]
+        cards = tuple(_failure(store, config, outcome, asked[outcome.id or 0]) for outcome in shown)
+        sections.append((f"{kind} {cause}: {len(shown)} of {len(members)}", cards))
+    return tuple(sections)
+
+
+def _failure(
+    store: Store, config: ReportConfig, outcome: Outcome, asked: Sequence[tuple[str, Hit]]
+) -> FailureCard:
+    assert outcome.id is not None
+    image = store.images(reader="report", ids=[outcome.image_id])[0]
+    facts = [f"image {os.path.basename(image.uri)}; {_explained(outcome)}"]
+    boxes = ((outcome.box, TRUTH if outcome.kind == "FN" else FOUND),)
+    pixels = _pixels(store, image)
+    if pixels is None:
+        return FailureCard(
+            title=_title(outcome), facts=(*facts, "the image can no longer be read"), pictures=()
+        )
+    pictures = [Picture(pixels=pixels, caption=_title(outcome), boxes=boxes)]
+    attributions = store.attributions(outcome_ids=[outcome.id])
+    missing = "not explained: `curator explain` draws the map"
+    if attributions:
+        facts.append(_figures(attributions[0]))
+        heat_map = _heat_map(store, pixels, outcome, attributions[0], boxes)
+        missing = heat_map if isinstance(heat_map, str) else ""
+        if isinstance(heat_map, Picture):
+            pictures.append(heat_map)
+    hits = []
+    for name, hit in asked[: config.hits_per_failure]:
+        hit_image = store.images(reader="report", ids=[hit.image_id])[0]
+        hit_pixels = _pixels(store, hit_image)
+        if hit_pixels is not None:
+            hits.append(
+                Picture(
+                    pixels=hit_pixels,
+                    boxes=((hit.box, PAINTED),),
+                    caption=f"{name} no. {hit.rank}, score {hit.score:.2f}: "
+                    f"{os.path.basename(hit_image.uri)}",
+                )
+            )
+    return FailureCard(
+        title=_title(outcome),
+        facts=tuple(facts),
+        pictures=tuple(pictures),
+        hits=tuple(hits),
+        missing=missing,
+    )
+
+
+def _explained(outcome: Outcome) -> str:
+    """Which candidate stands for a failure, and how near the detections or the labels come to it."""
+    target = outcome.target
+    text = f"candidate {target.candidate} ({RULES.get(target.rule, target.rule)}), score {target.score:.3f}"
+    if outcome.kind == "FP":
+        return text + (
+            f"; IoU {outcome.iou:.2f} with the nearest label" if outcome.iou else "; it touches no label"
+        )
+    return f"{text}, IoU {target.iou:.2f} with the object; " + (
+        f"the nearest reported detection has IoU {outcome.iou:.2f}"
+        if outcome.iou
+        else "no reported detection touches the object"
+    )
+
+
+def _figures(attribution: Attribution) -> str:
+    explained = attribution.map
+    gap = "no gap claimed" if math.isnan(explained.gap) else f"gap = {explained.gap:.3f}"
+    unit = "in log-odds, " if LOG_ODDS in explained.extra else "as a probability, "
+    return (
+        f"{attribution.method}: {unit}F(1) = {explained.full:.3f}, F(0) = {explained.empty:.3f}, {gap}, "
+        f"{explained.passes} passes"
+    )
+
+
+def _heat_map(
+    store: Store,
+    pixels: NDArray[np.uint8],
+    outcome: Outcome,
+    attribution: Attribution,
+    boxes: tuple[Any, ...],
+) -> Picture | str:
+    """The map over the image, or why there is none."""
+    explained = attribution.map
+    if not explained.evidence:
+        return NO_EVIDENCE
+    pin = store.detections(outcome.model_id, [outcome.image_id])[outcome.image_id].pin
+    labels = (
+        None
+        if attribution.segmentation_id is None
+        else store.segmentation(attribution.segmentation_id).labels
+    )
+    values = map_pixels(explained, labels, pin.input_size)
+    caption = f"{attribution.method}: red raises the score of {outcome.category}, blue lowers it"
+    return Picture(pixels=overlay_density(pixels, values, pin), caption=caption, boxes=boxes)
+
+
+def _title(outcome: Outcome) -> str:
+    what = "missed" if outcome.kind == "FN" else "false alarm"
+    return f"{what}: {outcome.category} ({outcome.cause})"
+
+
+def _pixels(store: Store, image: ImageRecord) -> NDArray[np.uint8] | None:
+    try:
+        return store.pixels(image, reader="report")
+    except StoreError:
+        return None
+
+
+def _samples(store: Store, *, accepted: bool, most: int = 24) -> tuple[Picture, ...]:
+    return tuple(_sample(store, sample) for sample in store.samples(accepted=accepted)[:most])
+
+
+def _sample(store: Store, sample: Sample) -> Picture:
+    reasons = "; ".join(verdict.reason for verdict in sample.verdicts if not verdict.accepted)
+    boxes = ((sample.painted, PAINTED), *((annotation.box, TRUTH) for annotation in sample.annotations))
+    caption = f"{sample.recipe} for {sample.group}" + (f": {reasons}" if reasons else "")
+    return Picture(pixels=read_bytes_as_pixels(store.blob(sample.blob)), boxes=tuple(boxes), caption=caption)
+
+
+def _verifications(trials: Sequence[Trial]) -> tuple[Table, ...]:
+    from curator.prove.run_verify import trial_table
+
+    names = dict.fromkeys(trial.verification for trial in trials)
+    tables = []
+    for name in names:
+        columns, rows = trial_table([trial for trial in trials if trial.verification == name])
+        tables.append(
+            Table(
+                title=f"Verification on the holdout: {name}",
+                columns=tuple(columns),
+                rows=tuple(tuple(row) for row in rows),
+                note="Each figure is read twice, the worse stands: at the base's threshold; and objects at "
+                "the base's number of false positives, false positives at its number of found objects.",
+            )
+        )
+    return tuple(tables)
+
+
+def _plots(trials: Sequence[Trial]) -> tuple[Bars, ...]:
+    from curator.prove.run_verify import fix_rates
+
+    plots = []
+    for name in dict.fromkeys(trial.verification for trial in trials):
+        rates: Mapping[str, Sequence[float]] = fix_rates([t for t in trials if t.verification == name])
+        plots.append(
+            Bars(
+                title=f"Failures fixed on the holdout, a dot per seed: {name}",
+                values=tuple((arm, tuple(values)) for arm, values in rates.items()),
+            )
+        )
+    return tuple(plots)

@@ -18,3 +18,14 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real data at {path} (set CURATOR_SHARED)")
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved `ExemplarInpaintPipeline` with random weights, for crops of 32 pixels."""
+    from curator.inpaint.exemplar import build_pipeline
+    from curator.inpaint.training import save_half
+
+    folder = tmp_path_factory.mktemp("inpainter")
+    save_half(build_pipeline(size=32, width=32, channels=(16, 32), seed=1), folder)
+    return folder

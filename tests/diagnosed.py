@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from curator.config import DiagnoseConfig
-from curator.pipeline.detections import load_detector
+from curator.detect.load import load_detector
+from curator.diagnose.settings import DiagnoseConfig
 from curator.tensors import image_tensor
 from store.images import encode_png, probe
 from store.records import DetectionSet, NewImage, Outcome, TargetRecord

@@ -11,21 +11,15 @@ import pytest
 from typer.testing import CliRunner
 
 from curator.cli import app
-from curator.config import (
-    AddConfig,
-    DetectConfig,
-    DiagnoseConfig,
-    ExplainConfig,
-    ExportConfig,
-    IndexConfig,
-    QueryConfig,
-    ReportConfig,
-    StageConfig,
-    SynthesizeConfig,
-    TrainConfig,
-    VerifyConfig,
-)
+from curator.config import ReportConfig, StageConfig
+from curator.data.settings import AddConfig, ExportConfig
+from curator.detect.settings import DetectConfig
+from curator.diagnose.settings import DiagnoseConfig
 from curator.errors import ConfigError
+from curator.explain.settings import ExplainConfig
+from curator.prove.settings import TrainConfig, VerifyConfig
+from curator.query.settings import IndexConfig, QueryConfig
+from curator.synthesize.settings import SynthesizeConfig
 
 REQUIRED: dict[type[StageConfig], dict[str, object]] = {
     AddConfig: {"format": "coco", "path": Path("data"), "role": "pool"},

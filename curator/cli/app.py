@@ -17,7 +17,7 @@ import typer
 from curator import __version__
 
 if TYPE_CHECKING:
-    from curator.pipeline.stage import StageResult
+    from curator.jobs.stage import StageResult
     from store.store import Store
 
 app = typer.Typer(

@@ -56,7 +56,7 @@ def add(
     Broken items are listed and skipped (exit code 3); equal images and leaks are named.
     """
     from curator import pipeline
-    from curator.config import AddConfig
+    from curator.data.settings import AddConfig
 
     names = [name.strip() for name in classes.split(",") if name.strip()] if classes else []
     config = AddConfig.from_table(

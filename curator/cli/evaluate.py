@@ -47,7 +47,7 @@ def evaluate_explanations(
 ) -> None:
     """Measure which explanation method is faithful for this detector and these images."""
     from curator import pipeline
-    from curator.config import EvaluateConfig
+    from curator.explain.settings import EvaluateConfig
 
     config = EvaluateConfig.from_table(
         {

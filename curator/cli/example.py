@@ -65,7 +65,7 @@ def train_detector(
     as_json: Json = False,
 ) -> None:
     """Train the detector that the example ships, or one of another family, on clean scenes alone."""
-    from curator.pipeline.detector_training import ExampleDetectorConfig, train_example_detector
+    from curator.example.detector import ExampleDetectorConfig, train_example_detector
 
     result = train_example_detector(
         ExampleDetectorConfig(
@@ -97,7 +97,7 @@ def train_inpainter(
     as_json: Json = False,
 ) -> None:
     """Train the exemplar-conditioned inpainter that the example ships, without labels."""
-    from curator.pipeline.inpainter_training import InpainterConfig, train_example_inpainter
+    from curator.example.inpainter import InpainterConfig, train_example_inpainter
 
     result = train_example_inpainter(
         InpainterConfig(out=out, scenes=scenes, steps=steps, minutes=minutes, device=device, seed=seed)

@@ -29,7 +29,7 @@ def index(
 ) -> None:
     """Store vectors of failures, successes and the pool, to be queried."""
     from curator import pipeline
-    from curator.config import IndexConfig
+    from curator.query.settings import IndexConfig
 
     config = IndexConfig(
         embedder=embedder,
@@ -72,7 +72,7 @@ def query(
 ) -> None:
     """Select the pool images that are most like the failures and unlike what works."""
     from curator import pipeline
-    from curator.config import QueryConfig
+    from curator.query.settings import QueryConfig
 
     config = QueryConfig.from_table(
         {
@@ -136,7 +136,7 @@ def synthesize(
 ) -> None:
     """Paint the conditions of failures into labelled scenes; a gate accepts or rejects each sample."""
     from curator import pipeline
-    from curator.config import SynthesizeConfig
+    from curator.synthesize.settings import SynthesizeConfig
 
     table = {
         "selection": selection,
@@ -233,7 +233,7 @@ def export(
     """Write the training set with selected images and accepted samples, in the trainer's format."""
     from curator import pipeline
     from curator.cli.tables import parse_map
-    from curator.config import ExportConfig
+    from curator.data.settings import ExportConfig
 
     config = ExportConfig.from_table(
         {

@@ -45,7 +45,7 @@ def interpret(
     """Find the internal features that speak for each class, and show what they respond to (VEBI)."""
     from curator import pipeline
     from curator.cli.tables import parse_map
-    from curator.pipeline.interpretation import InterpretConfig
+    from curator.explain.settings import InterpretConfig
 
     config = InterpretConfig.from_table(
         {

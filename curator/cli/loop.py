@@ -11,8 +11,8 @@ import typer
 from curator.cli.app import Device, Json, Seed, app, finish, open_store, settings
 
 if TYPE_CHECKING:
+    from curator.jobs.stage import StageResult
     from curator.pipeline.loop import Step
-    from curator.pipeline.stage import StageResult
 
 
 @app.command()

@@ -30,7 +30,7 @@ def detect(
 ) -> None:
     """Run a detector over images and store what it finds."""
     from curator import pipeline
-    from curator.config import DetectConfig
+    from curator.detect.settings import DetectConfig
 
     config = DetectConfig(
         detector=detector,
@@ -88,7 +88,7 @@ def diagnose(
     """Find what the detector misses and invents on the mined images, with causes."""
     from curator import pipeline
     from curator.cli.tables import parse_map
-    from curator.config import DiagnoseConfig
+    from curator.diagnose.settings import DiagnoseConfig
 
     config = DiagnoseConfig(
         detector=detector,
@@ -198,7 +198,7 @@ def explain(
 ) -> None:
     """Attribute failures to image regions and group them by cause."""
     from curator import pipeline
-    from curator.config import ExplainConfig
+    from curator.explain.settings import ExplainConfig
 
     config = ExplainConfig.from_table(
         {

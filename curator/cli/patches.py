@@ -29,7 +29,7 @@ def fit_patches(
 ) -> None:
     """Fit the Gaussian over image patches that --method pda draws from, on training images alone."""
     from curator import pipeline
-    from curator.pipeline.patch_fitting import FitPatchesConfig
+    from curator.explain.settings import FitPatchesConfig
 
     config = FitPatchesConfig.from_table(
         {

@@ -52,8 +52,8 @@ def train(
     """Fine-tune a detector on the training images, selections and accepted samples."""
     from curator import pipeline
     from curator.cli.tables import parse_map
-    from curator.config import TrainConfig
-    from curator.pipeline.outputs import require_file
+    from curator.jobs.outputs import require_file
+    from curator.prove.settings import TrainConfig
 
     require_file(out)
     config = TrainConfig.from_table(
@@ -129,7 +129,7 @@ def verify(
     """Retrain on every arm's images and measure on the holdout what that fixes and breaks."""
     from curator import pipeline
     from curator.cli.tables import parse_map, parse_seeds
-    from curator.config import VerifyConfig
+    from curator.prove.settings import VerifyConfig
 
     config = VerifyConfig(
         detector=detector,

@@ -154,8 +154,8 @@ class Attribution(Protocol):
         takes: the kinds of fill it takes, the preferred one first.
         gradients: True where it needs a detector to look into; a black box is refused.
 
-    A method may have a `version` above 1: its numbers have changed, and stored ones of before are not current.
-    One with `by_prediction` explains predictions, which have no log-odds.
+    A method may have a `version` above 1: its numbers have changed, and stored ones of before are not
+    current. One with `by_prediction` explains predictions, which have no log-odds.
     """
 
     name: str

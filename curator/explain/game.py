@@ -17,7 +17,7 @@ from torch import Tensor
 from curator.detect.base import Detector
 from curator.errors import StageError
 from curator.explain.base import EVIDENCE_FLOOR, AttributionOptions, Fill, HoleFill, Target
-from curator.explain.fill import fill_many
+from curator.explain.fills.fill import fill_many
 from curator.explain.masked import MaskedImages
 from curator.explain.precision import Precision, autocast, choose
 from curator.explain.target import Scores

@@ -22,7 +22,7 @@ from torch import Tensor
 from curator.detect.base import Detector
 from curator.errors import StageError
 from curator.explain.base import EVIDENCE_FLOOR, AttributionOptions, Fill, FillKind, Target
-from curator.explain.fill import fill_many
+from curator.explain.fills.fill import fill_many
 from curator.explain.precision import autocast
 from curator.explain.target import Scores, TargetScores
 from store.records import GridMap, Pin, SegmentMap

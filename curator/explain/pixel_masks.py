@@ -21,7 +21,7 @@ from torch import Tensor
 from curator.detect.base import Detector
 from curator.errors import StageError
 from curator.explain.base import EVIDENCE_FLOOR, Fill, Target
-from curator.explain.fill import fill_many
+from curator.explain.fills.fill import fill_many
 from curator.explain.precision import Precision, autocast
 from curator.explain.target import Scores
 from store.records import GridMap

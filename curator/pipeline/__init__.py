@@ -1,11 +1,11 @@
 """The stages as Python calls; each is what the command of the same name runs.
 
     from curator import pipeline
-    from curator.config import DetectConfig
     with pipeline.open_workspace("ws") as store:
-        pipeline.detect(store, DetectConfig(detector="torchvision:ssd300_vgg16?weights=w.safetensors"))
+        config = pipeline.DetectConfig(detector="torchvision:ssd300_vgg16?weights=w.safetensors")
+        pipeline.detect(store, config)
 
-Functions are imported on first use, so that `import curator.pipeline` stays cheap.
+Functions and settings are imported on first use, so that `import curator.pipeline` stays cheap.
 """
 
 from __future__ import annotations
@@ -13,34 +13,46 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-_FUNCTIONS = {
-    "init_workspace": "workspace",
-    "open_workspace": "workspace",
-    "status": "workspace",
-    "add": "imports",
-    "detect": "detections",
-    "diagnose": "diagnosis",
-    "explain": "explanations",
-    "evaluate_explanations": "evaluation",
-    "interpret": "interpretation",
-    "fit_patches": "patch_fitting",
-    "index": "vectors",
-    "query": "queries",
-    "synthesize": "synthesis",
-    "export": "exports",
-    "train": "training",
-    "verify": "verification",
-    "report": "reporting",
-    "run_config": "loop",
-    "demo": "demonstration",
+_PLACES = {
+    "init_workspace": "curator.pipeline.workspace",
+    "open_workspace": "curator.pipeline.workspace",
+    "status": "curator.pipeline.workspace",
+    "add": "curator.data.run_add",
+    "AddConfig": "curator.data.settings",
+    "detect": "curator.detect.run",
+    "DetectConfig": "curator.detect.settings",
+    "diagnose": "curator.diagnose.run",
+    "DiagnoseConfig": "curator.diagnose.settings",
+    "explain": "curator.explain.run",
+    "ExplainConfig": "curator.explain.settings",
+    "evaluate_explanations": "curator.explain.run_evaluate",
+    "EvaluateConfig": "curator.explain.settings",
+    "interpret": "curator.explain.run_interpret",
+    "fit_patches": "curator.explain.run_fit_patches",
+    "index": "curator.query.run_index",
+    "IndexConfig": "curator.query.settings",
+    "query": "curator.query.run",
+    "QueryConfig": "curator.query.settings",
+    "synthesize": "curator.synthesize.run",
+    "SynthesizeConfig": "curator.synthesize.settings",
+    "export": "curator.data.run_export",
+    "ExportConfig": "curator.data.settings",
+    "train": "curator.prove.run_train",
+    "TrainConfig": "curator.prove.settings",
+    "verify": "curator.prove.run_verify",
+    "VerifyConfig": "curator.prove.settings",
+    "report": "curator.report",
+    "ReportConfig": "curator.config",
+    "run_config": "curator.pipeline.loop",
+    "demo": "curator.pipeline.demonstration",
 }
 
-__all__ = sorted(_FUNCTIONS)
+__all__ = sorted(_PLACES)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _FUNCTIONS:
-        value = getattr(import_module(f"curator.pipeline.{_FUNCTIONS[name]}"), name)
+    if name in _PLACES:
+        value = getattr(import_module(_PLACES[name]), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module 'curator.pipeline' has no attribute {name!r}")

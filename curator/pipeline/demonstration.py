@@ -11,22 +11,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from curator.config import (
-    AddConfig,
-    DetectConfig,
-    DiagnoseConfig,
-    ExplainConfig,
-    ExportConfig,
-    IndexConfig,
-    QueryConfig,
-    ReportConfig,
-    StageConfig,
-    SynthesizeConfig,
-    VerifyConfig,
-)
+from curator.config import ReportConfig, StageConfig
+from curator.data.settings import AddConfig, ExportConfig
+from curator.detect.settings import DetectConfig
+from curator.diagnose.settings import DiagnoseConfig
 from curator.example.dataset import write_dataset
+from curator.explain.settings import ExplainConfig
+from curator.jobs.stage import StageResult
 from curator.pipeline.loop import Step, run_steps
-from curator.pipeline.stage import StageResult
+from curator.prove.settings import VerifyConfig
+from curator.query.settings import IndexConfig, QueryConfig
+from curator.synthesize.settings import SynthesizeConfig
 from store.records import ROLES, Role
 from store.store import Store
 
@@ -46,7 +41,7 @@ def demo(
         plain values: "steps" (stage, seconds, counts), "columns" and "rows" of the table, "report" (path),
         "lines" (the same for people).
     """
-    from curator.pipeline.verification import trial_table
+    from curator.prove.run_verify import trial_table
 
     start = time.monotonic()
     data, workspace, page = out / "data", out / "workspace", out / "report.html"

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curator import config as configuration
+from curator import pipeline
 from curator.config import StageConfig, read_toml, require
 from curator.errors import ConfigError
-from curator.pipeline.stage import StageResult
+from curator.jobs.stage import StageResult
 
 if TYPE_CHECKING:
     from store.store import Store
@@ -86,7 +86,7 @@ def read_plan(path: Path, *, workspace: Path | None = None) -> Plan:
 def _config(
     stage: str, entry: Mapping[str, Any], names: Mapping[str, str], here: Path, where: str
 ) -> StageConfig:
-    kind: type[StageConfig] = getattr(configuration, f"{stage.capitalize()}Config")
+    kind: type[StageConfig] = getattr(pipeline, f"{stage.capitalize()}Config")
     filled = {key: _fill(value, names) for key, value in entry.items()}
     result = kind.from_table(filled, where=where)
     hints = typing.get_type_hints(kind)
@@ -121,8 +121,6 @@ def run_steps(
     Args:
         announce: called after each step with its result and seconds.
     """
-    from curator import pipeline
-
     results = []
     for step in steps:
         start = time.monotonic()

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from curator.whiten import Whitening, unit
+from curator.represent.whiten import Whitening, unit
 from store.records import Floats, Ints
 
 Array = NDArray[np.floating]

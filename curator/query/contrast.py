@@ -36,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curator.query.base import BoxTable, ContrastiveQuery, Examples, Source, whitened
-from curator.whiten import Whitening, unit
+from curator.represent.whiten import Whitening, unit
 from store.records import Ints
 
 Array = NDArray[np.floating]

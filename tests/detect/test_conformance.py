@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from curator.detect.base import Detector, TrainableDetector
+from curator.detect.load import load_detector
 from curator.detect.python import conformance
 from curator.errors import InputError
-from curator.pipeline.detections import load_detector
 from curator.registry import DETECTORS, Spec
 from store.records import Pin
 

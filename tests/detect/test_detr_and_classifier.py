@@ -10,8 +10,8 @@ import torch
 from curator.detect.black_box import BlackBox
 from curator.detect.classifier import ClassifierDetector
 from curator.detect.detr import DetrDetector, Frame
+from curator.detect.load import load_detector
 from curator.errors import ConfigError, CuratorError, InputError, RegistryError
-from curator.pipeline.detections import load_detector
 from curator.tensors import image_tensor
 from store.images import read_pixels
 

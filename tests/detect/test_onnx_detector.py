@@ -12,10 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from curator.boxes import iou
 from curator.detect.decoding import cells
+from curator.detect.load import load_detector
 from curator.detect.onnx import build
 from curator.detect.onnx_graph import OnnxGraph, check_batches, run
 from curator.errors import CuratorError, InputError
-from curator.pipeline.detections import load_detector
 from curator.registry import Spec
 from curator.tensors import image_tensor
 from store.images import read_pixels

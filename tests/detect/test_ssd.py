@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torchvision.models import vgg16
 
+from curator.detect.load import load_detector
 from curator.detect.postprocess import softmax_log_odds, suppress
 from curator.detect.small_ssd import SsdOptions, build_builtin, make_detector
 from curator.detect.ssd import SsdDetector
 from curator.errors import ConfigError, InputError, RegistryError
-from curator.pipeline.detections import load_detector
 from curator.registry import Spec
 from store.records import Pin
 

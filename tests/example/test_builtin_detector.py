@@ -9,10 +9,10 @@ import torch
 from curator.boxes import iou
 from curator.detect.small_ssd import BUILTIN, build_builtin
 from curator.detect.ssd import SsdDetector
+from curator.example.detector import hits
 from curator.example.flowers import CLASSES
 from curator.example.gaps import GAPS, Gap
 from curator.example.scene import Scene, SceneParams, render_scene
-from curator.pipeline.detector_training import hits
 from curator.registry import Spec
 from curator.tensors import image_tensor
 

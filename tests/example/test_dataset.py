@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from curator.data.formats.base import LabelledImage
+from curator.data.formats.coco import CocoFormat
 from curator.errors import ConfigError
 from curator.example.dataset import GapRates, draw_gaps, scenes, write_dataset
 from curator.example.flowers import CLASSES
 from curator.example.gaps import GAPS
-from curator.formats.base import LabelledImage
-from curator.formats.coco import CocoFormat
 from store.records import Role
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from curator.config import ExplainConfig
+from curator.detect.load import load_detector
 from curator.explain.batches import MOST, fitting_batch, free_bytes, saved_bytes
-from curator.pipeline.detections import load_detector
-from curator.pipeline.explain_work import ExplainState
+from curator.explain.settings import ExplainConfig
+from curator.explain.work import ExplainState
 from store.records import Pin
 from tests.explain.tiny_detectors import TinyDetector
 

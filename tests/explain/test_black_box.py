@@ -9,19 +9,23 @@ import numpy as np
 import pytest
 import torch
 
-from curator.config import AddConfig, DetectConfig, DiagnoseConfig, ExplainConfig
+from curator.data.run_add import add
+from curator.data.settings import AddConfig
 from curator.detect.base import Detector
 from curator.detect.black_box import BlackBox
+from curator.detect.load import load_detector
+from curator.detect.run import detect
+from curator.detect.settings import DetectConfig
 from curator.detect.small_ssd import SsdOptions, make_detector
+from curator.diagnose.run import diagnose
+from curator.diagnose.settings import DiagnoseConfig
 from curator.errors import ConfigError, InputError
 from curator.explain.base import Target
-from curator.explain.drise import DRISE
-from curator.explain.e2x import E2X
+from curator.explain.methods.drise import DRISE
+from curator.explain.methods.e2x import E2X
+from curator.explain.run import explain
+from curator.explain.settings import ExplainConfig
 from curator.explain.target import PredictionScores, TargetScores, scores_of, target_kind
-from curator.pipeline.detections import detect, load_detector
-from curator.pipeline.diagnosis import diagnose
-from curator.pipeline.explanations import explain
-from curator.pipeline.imports import add
 from store.images import encode_png
 from store.records import Pin, SegmentMap
 from store.store import Store

@@ -12,8 +12,8 @@ import torch
 from curator.detect.base import Candidates
 from curator.errors import ConfigError, InputError
 from curator.explain.base import AttributionOptions, Target
-from curator.explain.drise import DRISE, pooling, random_mask
-from curator.explain.fill import MeanFill, MeanHole
+from curator.explain.fills.fill import MeanFill, MeanHole
+from curator.explain.methods.drise import DRISE, pooling, random_mask
 from curator.registry import ATTRIBUTIONS
 from curator.tensors import generator
 from store.records import Pin

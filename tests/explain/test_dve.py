@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from curator.detect.load import load_detector
 from curator.errors import ConfigError, InputError
 from curator.explain.base import AttributionOptions, Target
-from curator.explain.dve import Dve, band_products, keep_above_mean, low_pass
-from curator.explain.fill import MeanFill
-from curator.pipeline.detections import load_detector
+from curator.explain.fills.fill import MeanFill
+from curator.explain.methods.dve import Dve, band_products, keep_above_mean, low_pass
 from curator.tensors import generator
 
 

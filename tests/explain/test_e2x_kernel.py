@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from curator.errors import ConfigError
 from curator.explain.base import AttributionOptions, Target
-from curator.explain.e2x import E2X
-from curator.explain.e2x_kernel import E2XKernel, stratified_coalitions
-from curator.explain.fill import MeanFill
+from curator.explain.fills.fill import MeanFill
+from curator.explain.methods.e2x import E2X
+from curator.explain.methods.e2x_kernel import E2XKernel, stratified_coalitions
+from curator.explain.methods.shapley import ExactShapley
 from curator.explain.posterior import posterior_mean
-from curator.explain.shapley import ExactShapley
 from store.records import SegmentMap
 
 sys.path.insert(0, str(Path(__file__).parent))

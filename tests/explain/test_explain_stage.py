@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from curator.cli import main
-from curator.config import ExplainConfig
+from curator.diagnose.run_current import diagnosed as explained_model
 from curator.errors import ConfigError, InputError
-from curator.pipeline.explain_work import ExplainWork, method_key, over_segments
-from curator.pipeline.explain_work import diagnosed as explained_model
-from curator.pipeline.explanations import choose_successes, explain
+from curator.explain.run import choose_successes, explain
+from curator.explain.settings import ExplainConfig
+from curator.explain.work import ExplainWork, method_key, over_segments
 from store.records import LOG_ODDS, GridMap, SegmentMap
 from store.store import Store
 from tests.diagnosed import SPEC, make_diagnosed

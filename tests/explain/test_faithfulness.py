@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curator.bootstrap import bootstrap_interval, paired_difference
 from curator.errors import ConfigError, InputError
 from curator.explain.base import AttributionOptions, Target
-from curator.explain.e2x import E2X
-from curator.explain.faithfulness.ablation import ablation_curve, random_ablation_curve
-from curator.explain.faithfulness.bootstrap import bootstrap_interval, paired_difference
-from curator.explain.faithfulness.fidelity import (
+from curator.explain.fills.fill import MeanFill
+from curator.explain.measures.ablation import ablation_curve, random_ablation_curve
+from curator.explain.measures.fidelity import (
     corrected,
     expected_correlation,
     pearson,
@@ -25,15 +25,15 @@ from curator.explain.faithfulness.fidelity import (
     spearman,
     spearman_brown,
 )
-from curator.explain.faithfulness.maps import (
+from curator.explain.measures.plot import PlotPoint, Series, cost_plot
+from curator.explain.methods.e2x import E2X
+from curator.explain.methods.shapley import permutation_values
+from curator.represent.pixel_maps import (
     map_pixels,
     positive_share,
     segment_values,
     strongest_point,
 )
-from curator.explain.faithfulness.plot import PlotPoint, Series, cost_plot
-from curator.explain.fill import MeanFill
-from curator.explain.shapley import permutation_values
 
 sys.path.insert(0, str(Path(__file__).parent))
 from made_maps import grid_map, segment_map
@@ -279,7 +279,7 @@ def test_the_plot_is_valid_svg_with_every_point_in_the_frame() -> None:
 
 
 def test_contenders_of_a_configuration() -> None:
-    from curator.config import EvaluateConfig
+    from curator.explain.settings import EvaluateConfig
 
     config = EvaluateConfig(methods=("e2x", "sp?patch=9@1", "permutation@1+2"), samples=(4, 8))
     assert config.contenders() == [

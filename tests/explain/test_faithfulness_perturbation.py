@@ -15,9 +15,10 @@ from torch.nn.functional import interpolate
 
 from curator.errors import InputError
 from curator.explain.base import Target
-from curator.explain.faithfulness import fills as fill_measures
-from curator.explain.faithfulness.fills import fill_study, ms_ssim
-from curator.explain.faithfulness.localisation import (
+from curator.explain.fills.fill import BlurHole, MeanFill, MeanHole
+from curator.explain.measures import fills as fill_measures
+from curator.explain.measures.fills import fill_study, ms_ssim
+from curator.explain.measures.localisation import (
     ALPHAS,
     box_at,
     box_mask,
@@ -30,8 +31,7 @@ from curator.explain.faithfulness.localisation import (
     points_at_box,
     points_at_mask,
 )
-from curator.explain.faithfulness.maps import map_pixels
-from curator.explain.faithfulness.perturbation import (
+from curator.explain.measures.perturbation import (
     box_occlusion,
     deletion_insertion,
     hidden_scores,
@@ -39,9 +39,9 @@ from curator.explain.faithfulness.perturbation import (
     removal_steps,
     saliency_metric,
 )
-from curator.explain.faithfulness.robustness import mean_similarity, similarity
-from curator.explain.fill import BlurHole, MeanFill, MeanHole
+from curator.explain.measures.robustness import mean_similarity, similarity
 from curator.explain.target import TargetScores
+from curator.represent.pixel_maps import map_pixels
 from curator.tensors import generator
 from store.records import SegmentMap
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from curator.explain.base import AttributionOptions, Target
-from curator.explain.fido import FIDO, concrete
-from curator.explain.fill import MeanFill, MeanHole
+from curator.explain.fills.fill import MeanFill, MeanHole
+from curator.explain.methods.fido import FIDO, concrete
 from curator.tensors import generator
 from store.records import GridMap
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from curator.errors import ConfigError, RegistryError
-from curator.explain.fill import (
+from curator.explain.fills.fill import (
     CONTINUOUS,
     HOLES,
     BiharmonicHole,
@@ -25,7 +25,7 @@ from curator.explain.fill import (
     fill_many,
     make_fill,
 )
-from curator.explain.inpainting_fill import InpaintingHole
+from curator.explain.fills.inpainting import InpaintingHole
 from curator.registry import INPAINTERS
 
 sys.path.insert(0, str(Path(__file__).parent))

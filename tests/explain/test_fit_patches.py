@@ -10,11 +10,14 @@ import pytest
 
 from curator import pipeline
 from curator.cli import main
-from curator.config import AddConfig, DetectConfig, DiagnoseConfig
+from curator.data.settings import AddConfig
+from curator.detect.settings import DetectConfig
+from curator.diagnose.settings import DiagnoseConfig
 from curator.errors import ConfigError, InputError
 from curator.example.dataset import GapRates, write_dataset
-from curator.explain.pda import PatchGaussian
-from curator.pipeline.patch_fitting import FitPatchesConfig, fit_patches
+from curator.explain.methods.pda import PatchGaussian
+from curator.explain.run_fit_patches import fit_patches
+from curator.explain.settings import FitPatchesConfig
 from store.images import read_pixels
 from store.records import GridMap
 from store.store import Store

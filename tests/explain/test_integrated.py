@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from curator.errors import ConfigError
 from curator.explain.base import AttributionOptions, Target
-from curator.explain.fill import MeanFill, MeanHole
-from curator.explain.integrated import SIDE, IntegratedGradients, cell_labels
+from curator.explain.fills.fill import MeanFill, MeanHole
+from curator.explain.methods.integrated import SIDE, IntegratedGradients, cell_labels
 from curator.explain.target import TargetScores
 from curator.registry import ATTRIBUTIONS
 from store.records import GridMap

@@ -14,16 +14,16 @@ import torch
 
 from curator.errors import ConfigError
 from curator.explain.base import AttributionOptions, Target
-from curator.explain.fill import MeanFill, MeanHole
+from curator.explain.fills.fill import MeanFill, MeanHole
 from curator.explain.game import coalition_game
-from curator.explain.kernel_shap import (
+from curator.explain.methods.kernel_shap import (
     KernelSHAP,
     constrained_least_squares,
     every_coalition,
     paired_coalitions,
     size_probabilities,
 )
-from curator.explain.shapley import ExactShapley, exact_values
+from curator.explain.methods.shapley import ExactShapley, exact_values
 from curator.explain.target import TargetScores
 from curator.registry import ATTRIBUTIONS
 

@@ -12,9 +12,9 @@ from lime.lime_base import LimeBase
 
 from curator.errors import ConfigError
 from curator.explain.base import AttributionOptions, Target
-from curator.explain.fill import MeanFill, MeanHole
+from curator.explain.fills.fill import MeanFill, MeanHole
 from curator.explain.game import coalition_game
-from curator.explain.lime import LIME, kernel, neighbourhood, weighted_ridge
+from curator.explain.methods.lime import LIME, kernel, neighbourhood, weighted_ridge
 from curator.explain.target import TargetScores
 from curator.registry import ATTRIBUTIONS
 

@@ -13,11 +13,11 @@ from torch import nn
 
 from curator.errors import ConfigError
 from curator.explain.base import AttributionOptions, Target
-from curator.explain.fido import FIDO
-from curator.explain.fill import BlurFill, LocalMeanHole, MeanFill, MeanHole
+from curator.explain.fills.fill import BlurFill, LocalMeanHole, MeanFill, MeanHole
 from curator.explain.learned_mask import TILES, Infill, composite, upsample
-from curator.explain.mp import MeaningfulPerturbation, shift, total_variation
-from curator.explain.mp2 import MP2
+from curator.explain.methods.fido import FIDO
+from curator.explain.methods.mp import MeaningfulPerturbation, shift, total_variation
+from curator.explain.methods.mp2 import MP2
 from curator.registry import ATTRIBUTIONS
 from store.records import GridMap
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from curator.explain.base import AttributionOptions, Target
-from curator.explain.fill import MeanFill, MeanHole
-from curator.explain.mp2 import MP2
+from curator.explain.fills.fill import MeanFill, MeanHole
+from curator.explain.methods.mp2 import MP2
 from store.records import GridMap
 
 sys.path.insert(0, str(Path(__file__).parent))

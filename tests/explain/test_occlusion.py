@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from curator.errors import ConfigError
 from curator.explain.base import AttributionOptions, Target
-from curator.explain.fill import make_fill
-from curator.explain.occlusion import Occlusion
-from curator.explain.shapley import ExactShapley
+from curator.explain.fills.fill import make_fill
+from curator.explain.methods.occlusion import Occlusion
+from curator.explain.methods.shapley import ExactShapley
 from store.records import SegmentMap
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from curator.detect.base import Candidates, FeatureMap
+from curator.detect.load import load_detector
 from curator.errors import ConfigError
 from curator.explain.base import AttributionOptions, Target
-from curator.explain.fill import MeanFill
-from curator.explain.odam import ODAM, own_level
-from curator.pipeline.detections import load_detector
+from curator.explain.fills.fill import MeanFill
+from curator.explain.methods.odam import ODAM, own_level
 from curator.registry import ATTRIBUTIONS
 from curator.tensors import generator
 from store.records import GridMap

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from curator.errors import ConfigError
 from curator.explain.base import AttributionOptions, Target
-from curator.explain.fill import BlurHole, MeanFill, MeanHole
-from curator.explain.patches import SlidingPatch, drops
+from curator.explain.fills.fill import BlurHole, MeanFill, MeanHole
+from curator.explain.methods.patches import SlidingPatch, drops
 from curator.explain.pixel_masks import covering_grid, inner_grid, painter
 from curator.explain.target import TargetScores
 from curator.registry import ATTRIBUTIONS

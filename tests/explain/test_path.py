@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from curator.errors import ConfigError
 from curator.explain.base import AttributionOptions, Target
-from curator.explain.e2x import SegmentIntegratedGradients
-from curator.explain.fill import BlurFill, BlurHole, MeanFill
-from curator.explain.path import E2XPath, path_ranks, staircase
-from curator.explain.shapley import ExactShapley
+from curator.explain.fills.fill import BlurFill, BlurHole, MeanFill
+from curator.explain.methods.e2x import SegmentIntegratedGradients
+from curator.explain.methods.path import E2XPath, path_ranks, staircase
+from curator.explain.methods.shapley import ExactShapley
 from curator.registry import ATTRIBUTIONS
 from store.records import SegmentMap
 

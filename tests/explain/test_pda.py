@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 
 from curator.errors import ConfigError, InputError
 from curator.explain.base import AttributionOptions, Target
-from curator.explain.fill import MeanFill
-from curator.explain.pda import PDA, PatchGaussian, fit_patches, smoothed_log2_odds, window_means
+from curator.explain.fills.fill import MeanFill
+from curator.explain.methods.pda import PDA, PatchGaussian, fit_patches, smoothed_log2_odds, window_means
 from curator.registry import ATTRIBUTIONS
 from store.records import Pin
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curator.groups import group_outcomes
-from curator.regions import adjacent_pairs, choose_segments, components, find_regions, segment_boxes
+from curator.diagnose.groups import group_outcomes
+from curator.explain.regions import adjacent_pairs, choose_segments, components, find_regions, segment_boxes
 from store.records import Outcome, Pin, SegmentMap, TargetRecord
 
 sys.path.insert(0, str(Path(__file__).parent))

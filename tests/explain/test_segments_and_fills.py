@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator.errors import ConfigError, InputError
-from curator.explain.fill import HOLES, BlurHole, LocalMeanHole, MeanHole, make_fill
-from curator.explain.heatmap import BLUE, RED, density, overlay
+from curator.explain.fills.fill import HOLES, BlurHole, LocalMeanHole, MeanHole, make_fill
 from curator.explain.precision import autocast, choose, compare, fast_bf16
 from curator.explain.segments import picture_box, segment_hashes, segment_sizes, slic_segments
+from curator.represent.heatmap import BLUE, RED, density, overlay
 from store.records import Pin
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -12,8 +12,8 @@ import torch
 
 from curator.errors import ConfigError
 from curator.explain.base import AttributionOptions, Target
-from curator.explain.fill import MeanFill, MeanHole
-from curator.explain.shapley import ExactShapley, PermutationShapley, exact_values, permutation_values
+from curator.explain.fills.fill import MeanFill, MeanHole
+from curator.explain.methods.shapley import ExactShapley, PermutationShapley, exact_values, permutation_values
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_detectors import Convolutional, TinyDetector, blocks, picture

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from captum.attr import GuidedBackprop
 from torch import Tensor, nn
 
+from curator.detect.load import load_detector
 from curator.errors import ConfigError, InputError
 from curator.explain.base import AttributionOptions, Target
-from curator.explain.fill import MeanFill, MeanHole
-from curator.explain.guided import GuidedBackpropagation, GuidedBackward, resample
-from curator.explain.vebi import Vebi
-from curator.interpret.base import Interpretation
-from curator.pipeline.detections import load_detector
+from curator.explain.features.base import Interpretation
+from curator.explain.fills.fill import MeanFill, MeanHole
+from curator.explain.methods.guided import GuidedBackpropagation, GuidedBackward, resample
+from curator.explain.methods.vebi import Vebi
 from curator.tensors import generator
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from curator.errors import ConfigError, InputError
 from curator.explain.base import AttributionOptions, Target
-from curator.explain.e2x import E2X, SegmentIntegratedGradients, grid_values, permuted_weights
-from curator.explain.fill import BlurHole, MeanFill
-from curator.explain.shapley import ExactShapley
+from curator.explain.fills.fill import BlurHole, MeanFill
+from curator.explain.methods.e2x import E2X, SegmentIntegratedGradients, grid_values, permuted_weights
+from curator.explain.methods.shapley import ExactShapley
 from curator.explain.target import TargetScores
 from store.records import SegmentMap
 

@@ -9,7 +9,7 @@ import pytest
 
 from curator.query.base import BoxTable, Examples, SimilarityQuery
 from curator.query.contrast import area_under_curve, fit_queries
-from curator.whiten import Whitening, shrunk_covariance
+from curator.represent.whiten import Whitening, shrunk_covariance
 
 NUISANCES, CAUSES, DIMENSION, BOXES = 6, 3, 48, 8
 MIX = np.random.default_rng(99).normal(size=(NUISANCES, DIMENSION))

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 from PIL import Image
 
-from curator.report import Bars, FailureCard, Picture, ReportData, Table, render, thumbnail
+from curator.page import Bars, FailureCard, Picture, ReportData, Table, render, thumbnail
 
 EVIL = '<script>alert("x")</script>&"\''
 

@@ -16,10 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from curator import config as configuration
 from curator import pipeline
 from curator.config import StageConfig
-from curator.pipeline.stage import StageResult
+from curator.jobs.stage import StageResult
 from store.store import Store
 
 WRITES = [
@@ -56,7 +55,7 @@ def counted(on_event: Callable[[int], None]) -> Iterator[None]:
 
 def run_stage(workspace: Path, stage: str, fields: dict[str, Any]) -> StageResult:
     """Open the workspace and run one stage with the configuration's fields."""
-    kind: type[StageConfig] = getattr(configuration, f"{stage.capitalize()}Config")
+    kind: type[StageConfig] = getattr(pipeline, f"{stage.capitalize()}Config")
     with Store.open(workspace) as store:
         result: StageResult = getattr(pipeline, stage)(store, kind.from_table(fields, where=stage))
     return result

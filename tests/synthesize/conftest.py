@@ -1,26 +1,15 @@
-"""A tiny real pipeline and a small labelled scene."""
+"""A small labelled scene."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from curator.synthesize.base import Exemplar, Scene
-from curator.synthesize.pipeline import build_pipeline
-from curator.synthesize.training import save_half
 from store.records import NewAnnotation
-
-
-@pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved `ExemplarInpaintPipeline` with random weights, for crops of 32 pixels."""
-    folder = tmp_path_factory.mktemp("inpainter")
-    save_half(build_pipeline(size=32, width=32, channels=(16, 32), seed=1), folder)
-    return folder
 
 
 def _textured(seed: int, size: int = 96) -> torch.Tensor:

@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 import torch
 
-from curator.synthesize.appearance import AppearanceRecipe
 from curator.synthesize.base import Exemplar, Plan, Scene
-from curator.synthesize.gate import (
+from curator.synthesize.gate.checks import (
     Bounds,
     check_changed,
     check_detector,
@@ -17,7 +16,8 @@ from curator.synthesize.gate import (
     check_seam,
     painted_hash,
 )
-from curator.synthesize.recipes import CulpritRecipe, LookalikeRecipe
+from curator.synthesize.recipes.appearance import AppearanceRecipe
+from curator.synthesize.recipes.objects import CulpritRecipe, LookalikeRecipe
 
 MakeExemplar = Callable[..., Exemplar]
 MakeImage = Callable[..., torch.Tensor]

@@ -15,11 +15,10 @@ from scipy import ndimage
 
 from curator.boxes import intersection
 from curator.errors import StageError
-from curator.pipeline.synthesis_work import load_inpainter, paint
 from curator.registry import RECIPES
-from curator.synthesize.appearance import AppearanceRecipe, shrink
 from curator.synthesize.base import Exemplar, Plan, Scene
-from curator.synthesize.recipes import (
+from curator.synthesize.recipes.appearance import AppearanceRecipe, shrink
+from curator.synthesize.recipes.objects import (
     MAX_OCCLUSION,
     CulpritRecipe,
     LookalikeRecipe,
@@ -27,6 +26,7 @@ from curator.synthesize.recipes import (
     culprit_mask,
     kept_labels,
 )
+from curator.synthesize.work import load_inpainter, paint
 from curator.tensors import image_pixels, image_tensor
 from store.records import NewAnnotation
 

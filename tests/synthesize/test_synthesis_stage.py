@@ -11,11 +11,15 @@ import numpy as np
 import pytest
 
 from curator import pipeline
-from curator.config import AddConfig, DetectConfig, DiagnoseConfig, ExplainConfig, SynthesizeConfig
+from curator.data.settings import AddConfig
+from curator.detect.settings import DetectConfig
+from curator.diagnose.settings import DiagnoseConfig
 from curator.errors import ConfigError, InputError
 from curator.example.dataset import write_dataset
 from curator.example.flowers import CLASSES
+from curator.explain.settings import ExplainConfig
 from curator.jobs.local import LocalExecutor
+from curator.synthesize.settings import SynthesizeConfig
 from store.images import read_bytes_as_pixels
 from store.records import Sample
 from store.store import Store

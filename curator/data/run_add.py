@@ -1,0 +1,400 @@
+"""`curator add`: bring a data set's images and labels into the workspace.
+
+In: files in a format of `curator.registry.FORMATS`. Out: images (by URI and sha256, never copied),
+memberships, annotation versions. Items stream through in batches; a batch is probed by a few threads and
+stored in one transaction. Adding again changes nothing; a corrected file gives the images concerned a new
+annotation version.
+
+An image counts as labelled when no object can be missing from its labels. A broken object (no finite box, a
+negative size, a box outside the picture, a class that the data set does not name) makes them incomplete: the
+image is stored without them and named, as what they leave out would teach "nothing is there", and a hit there
+would count as false. It keeps the labels of an earlier, sound file. No region to ignore is kept instead:
+trainers and the YOLO format take one for background. A box of zero area inside the picture holds no pixel:
+it is dropped alone.
+
+An exported selection that comes back corrected is recognised: its re-encoded files stand for the pool
+images that they were made from (the export remembers the hashes), so the labels reach those images and no
+copy of them enters the workspace.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from curator.data.formats.base import Broken, LabelledImage
+from curator.data.formats.placement import place
+from curator.data.settings import AddConfig
+from curator.errors import FormatError
+from curator.jobs.stage import StageResult, recorded_run
+from curator.progress import progress
+from curator.registry import FORMATS
+from store.errors import ImageError
+from store.images import ImageProbe, probe
+from store.keys import content_key
+from store.records import AddedImage, ItemStatus, NewImage, Role
+
+if TYPE_CHECKING:
+    from store.store import Store
+
+STAGE = "add"
+STAGE_VERSION = 1
+NAMED = 200
+"""Pairs of equal images that a summary names; it counts them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A readable image with its labels in the one frame."""
+
+    image: LabelledImage
+    probe: ImageProbe
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What the summary says."""
+
+    images: int = 0
+    new_images: int = 0
+    objects: int = 0
+    unlabelled: int = 0
+    new_annotation_versions: int = 0
+    still_pre_annotated: int = 0
+    passed_over: int = 0
+    changed_objects: int = 0
+    dropped_objects: int = 0
+    incomplete_images: int = 0
+    broken_images: int = 0
+    splits: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    duplicate_count: int = 0
+    duplicates: list[str] = field(default_factory=list)
+    leak_count: int = 0
+    leaks: list[str] = field(default_factory=list)
+
+
+def add(store: Store, config: AddConfig) -> StageResult:
+    """Add a data set, or the labels that correct one.
+
+    Returns:
+        counts of images (done: stored or changed; skipped: known already; failed: broken images, dropped
+        objects and labels left out as incomplete, each with its reason) and a summary that names duplicates
+        and leaks. An image of another role equal to a holdout image, or a pool image equal to a mined one,
+        is a leak: it is stored and named, and queries refuse it.
+    Raises:
+        FormatError: no data set of this format at `config.path`.
+    """
+    source = FORMATS.load(config.format)().open(
+        config.path.resolve(),
+        images=config.images.resolve() if config.images else None,
+        classes=config.classes or None,
+        split=config.split,
+    )
+    dataset = config.dataset or dataset_name(config.path)
+    tally, failures = _Tally(), []
+    with (
+        recorded_run(store, STAGE, config) as (run_id, counts),
+        _Seen() as seen,
+        ThreadPoolExecutor(config.workers) as threads,
+        progress(f"add {dataset}", source.count) as advance,
+    ):
+        counts.update(done=0, skipped=0, failed=0)
+        exported = _Exported(store)
+        store.put_categories(source.categories)
+        for batch in _batches(_part(source.items, *config.part_bounds), config.batch_size):
+            ready = list(threads.map(_probe, batch))
+            with store.transaction():
+                failures += _store_batch(store, run_id, config, dataset, ready, seen, exported, tally, counts)
+            counts["failed"] = len(failures)
+            advance(len(batch))
+    summary = {
+        "dataset": dataset,
+        "role": config.role,
+        "categories": list(source.categories),
+        **{name: getattr(tally, name) for name in tally.__slots__},
+    }
+    return StageResult(stage=STAGE, run_id=run_id, failures=tuple(failures), summary=summary, **counts)
+
+
+def dataset_name(path: Path) -> str:
+    """The folder's name, passing over those that only hold the format's parts."""
+    path = path.resolve()
+    folder = path if path.is_dir() else path.parent
+    while (
+        folder.name.lower() in ("annotations", "labels", "images", "jpegimages") and folder.parent != folder
+    ):
+        folder = folder.parent
+    return folder.name or "dataset"
+
+
+def _part(
+    items: Iterable[LabelledImage | Broken], low: float, high: float
+) -> Iterator[LabelledImage | Broken]:
+    """The items whose names hash into [low, high)."""
+    for item in items:
+        digest = hashlib.sha256(Path(item.name).name.encode()).digest()
+        if low <= int.from_bytes(digest[:8], "big") / 2**64 < high:
+            yield item
+
+
+def _batches(items: Iterable[LabelledImage | Broken], size: int) -> Iterator[list[LabelledImage | Broken]]:
+    stream = iter(items)
+    while batch := list(islice(stream, size)):
+        yield batch
+
+
+def _probe(item: LabelledImage | Broken) -> _Ready | Broken:
+    """Read, hash and measure the image; bring its labels to stored-image pixels. Runs in a thread."""
+    if isinstance(item, Broken):
+        return item
+    if not item.path.is_file():
+        return Broken(name=item.name, reason=f"missing image: {item.path}")
+    try:
+        found = probe(item.path)
+        return _Ready(place(item, (found.width, found.height), found.orientation), found)
+    except (ImageError, FormatError) as error:
+        return Broken(name=item.name, reason=str(error))
+
+
+def _store_batch(
+    store: Store,
+    run_id: int,
+    config: AddConfig,
+    dataset: str,
+    items: Sequence[_Ready | Broken],
+    seen: _Seen,
+    exported: _Exported,
+    tally: _Tally,
+    counts: dict[str, int],
+) -> list[tuple[str, str]]:
+    """Store one batch; returns (name, reason) of what is broken."""
+    failures: list[tuple[str, str]] = []
+    statuses: list[ItemStatus] = []
+    new: list[NewImage] = []
+    names: list[str] = []
+    for item in items:
+        if isinstance(item, Broken):
+            tally.broken_images += 1
+            failures.append((item.name, item.reason))
+            key = content_key(STAGE, STAGE_VERSION, dataset, config.role, item.name)
+            statuses.append(ItemStatus(key=key, status="failed", message=item.reason))
+            continue
+        image = item.image
+        tally.dropped_objects += len(image.problems)
+        tally.changed_objects += len(image.notes)
+        tally.notes += [f"{image.name}: {note}" for note in image.notes[: max(0, NAMED - len(tally.notes))]]
+        failures += [(image.name, problem) for problem in image.problems]
+        if image.incomplete:
+            tally.incomplete_images += 1
+            failures.append(
+                (image.name, "its labels are incomplete, all are left out; correct the file and add it again")
+            )
+            item = replace(item, image=replace(image, annotations=None))
+        elif image.status == "pre-annotation" and not config.reviewed:
+            tally.still_pre_annotated += 1
+            item = replace(item, image=replace(image, annotations=None))
+        if first := seen.first(item):
+            tally.duplicate_count += 1
+            if len(tally.duplicates) < NAMED:
+                tally.duplicates.append(f"{image.name} (same file as {first[0]})")
+            if first[1]:
+                failures.append(
+                    (image.name, f"same file as {first[0]} with other labels; those of {first[0]} are kept")
+                )
+            continue
+        record = _new_image(item, config, dataset)
+        if config.role != "train" and exported.is_sample(record.sha256):
+            tally.passed_over += 1  # a synthetic image is no field image
+            continue
+        new.append(record)
+        names.append(image.name)
+    new = exported.as_origins(new, config.role)
+    keys = [_key(record) for record in new]
+    known = store.done_keys(STAGE, keys)
+    added = store.add_images(run_id, new)
+    for record, key, result in zip(new, keys, added, strict=True):
+        counts["skipped" if key in known and not result.annotation_changed else "done"] += 1
+        tally.images += 1
+        tally.new_images += result.created
+        tally.new_annotation_versions += result.annotation_changed
+        tally.unlabelled += record.annotations is None
+        tally.objects += len(record.annotations or ())
+        split = record.split or ""
+        tally.splits[split] = tally.splits.get(split, 0) + 1
+        statuses.append(ItemStatus(key=key, status="done", image_id=result.image_id))
+    store.record_items(run_id, statuses)
+    _name_equals(store, new, names, added, tally)
+    return failures
+
+
+def _new_image(item: _Ready, config: AddConfig, dataset: str) -> NewImage:
+    image = item.image
+    group = image.group_key
+    if config.group_pattern and (match := re.search(config.group_pattern, image.name)):
+        group = match.group(1) if match.re.groups else match.group(0)
+    return NewImage(
+        uri=str(image.path.absolute()),
+        sha256=item.probe.sha256,
+        phash=item.probe.phash,
+        width=item.probe.width,
+        height=item.probe.height,
+        dataset=dataset,
+        role=config.role,
+        split=config.split or image.split,
+        group_key=group,
+        captured_at=_time(image.captured_at),
+        source=image.name,
+        annotations=image.annotations,
+        status="human",
+        tags=image.tags,
+    )
+
+
+def _time(text: str | None) -> datetime | None:
+    """ISO 8601 or EXIF's colons; anything else is no time."""
+    try:
+        return datetime.fromisoformat(re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", text)) if text else None
+    except ValueError:
+        return None
+
+
+def _key(image: NewImage) -> str:
+    return content_key(
+        STAGE,
+        STAGE_VERSION,
+        image.dataset,
+        image.role,
+        image.split,
+        image.source,
+        image.sha256,
+        image.annotations,
+        dict(image.tags),
+    )
+
+
+# ---------------------------------------------------------------- equal images
+
+
+class _Seen:
+    """Files of this command by hash, in a private SQLite file: memory stays flat."""
+
+    def __enter__(self) -> _Seen:
+        self.database = sqlite3.connect("")
+        self.database.execute("CREATE TABLE seen (sha256 TEXT PRIMARY KEY, name TEXT, labels TEXT)")
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.database.close()
+
+    def first(self, item: _Ready) -> tuple[str, bool] | None:
+        """(name, are its labels different) of an earlier file with the same bytes; None for the first one."""
+        labels = content_key(item.image.annotations)
+        row = self.database.execute(
+            "SELECT name, labels FROM seen WHERE sha256 = ?", (item.probe.sha256,)
+        ).fetchone()
+        if row is None:
+            self.database.execute(
+                "INSERT INTO seen VALUES (?, ?, ?)", (item.probe.sha256, item.image.name, labels)
+            )
+            return None
+        return row[0], row[1] != labels
+
+
+def is_leak(one: Role, other: Role) -> bool:
+    """True when equal images in these two roles would spoil what is proven on holdout or mined images."""
+    roles = {one, other}
+    return ("holdout" in roles and len(roles) == 2) or roles == {"pool", "mine"}
+
+
+def _name_equals(
+    store: Store, new: Sequence[NewImage], names: Sequence[str], added: Sequence[AddedImage], tally: _Tally
+) -> None:
+    others = sorted({other for result in added for other, _ in result.same_as})
+    sources = (
+        {(m.image_id, m.role): f"{m.dataset}/{m.source or m.image_id}" for m in store.memberships(others)}
+        if others
+        else {}
+    )
+    for record, name, result in zip(new, names, added, strict=True):
+        for other, role in result.same_as:
+            if other == result.image_id and role == record.role:
+                continue
+            text = f"{name} ({record.role}) equals {sources.get((other, role), other)} ({role})"
+            count, named = (
+                ("leak_count", tally.leaks)
+                if is_leak(record.role, role)
+                else ("duplicate_count", tally.duplicates)
+            )
+            setattr(tally, count, getattr(tally, count) + 1)
+            if len(named) < NAMED:
+                named.append(text)
+
+
+# ---------------------------------------------------------------- exports that come back
+
+
+class _Exported:
+    """Files of the workspace's own exports, known by their hashes.
+
+    Added images are re-encoded, so a version's manifest says what each was made from; exports add few images
+    to many, so that list is small. Training images are copied: their own hash tells.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.made: dict[str, int | None] = {}
+        self.covered: set[int] = set()
+        for version in store.versions():
+            self.covered.update(version.image_ids)
+            self.made.update(
+                (entry["sha256"], entry["image_id"]) for entry in version.manifest.get("added", ())
+            )
+
+    def is_sample(self, sha256: str) -> bool:
+        """True for a synthetic image's exported file."""
+        return sha256 in self.made and self.made[sha256] is None
+
+    def as_origins(self, images: Sequence[NewImage], role: Role) -> list[NewImage]:
+        """Let exported files stand for the images that they were made from: these keep their memberships, and
+        get the asked one beside them unless that is "pool"."""
+        if not self.covered:
+            return list(images)
+        known = self.store.ids_by_sha256([image.sha256 for image in images])
+        origins = {image.sha256: self.made.get(image.sha256) or known.get(image.sha256) for image in images}
+        ids = sorted({i for i in origins.values() if i is not None and i in self.covered})
+        records = {image.id: image for image in self.store.images(reader="export", ids=ids)}
+        parts = {m.image_id: m for m in reversed(self.store.memberships(ids))} if ids else {}
+        changed = []
+        for image in images:
+            record = records.get(origins[image.sha256] or -1)
+            if record is not None:
+                part = parts[record.id]
+                image = replace(
+                    image,
+                    uri=record.uri,
+                    sha256=record.sha256,
+                    phash=record.phash,
+                    width=record.width,
+                    height=record.height,
+                )
+                if role == "pool":
+                    image = replace(
+                        image,
+                        dataset=part.dataset,
+                        role=part.role,
+                        split=part.split,
+                        group_key=part.group_key,
+                        captured_at=part.captured_at,
+                        source=part.source,
+                    )
+            changed.append(image)
+        return changed

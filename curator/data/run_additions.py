@@ -1,0 +1,265 @@
+"""What an export adds to the training set: selected pool images and accepted samples, with their lineage.
+
+In: names of selections and of batches of samples. Out: `Addition`s in a fixed order, each image once. The
+lineage says which failure asked for the image, through which query or recipe.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from curator.data.settings import ExportConfig
+from curator.errors import InputError
+from store.records import (
+    AnnotationSet,
+    BoxTuple,
+    DetectionSet,
+    Hit,
+    ImageRecord,
+    ModelRecord,
+    NewAnnotation,
+    Sample,
+)
+
+if TYPE_CHECKING:
+    from store.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addition:
+    """One added image.
+
+    Attributes:
+        name: file stem, unique and the same on every machine.
+        image: the pool image, or None; then `sample` is set.
+        pre_annotated: `annotations` are a detector's and wait for a human.
+    """
+
+    name: str
+    image: ImageRecord | None
+    sample: Sample | None
+    annotations: tuple[NewAnnotation, ...]
+    pre_annotated: bool
+    lineage: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Additions:
+    """All added images.
+
+    Attributes:
+        left_out: (image, reason) of what must not be added.
+        facts: counts for the summary.
+    """
+
+    items: tuple[Addition, ...]
+    left_out: tuple[tuple[str, str], ...]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def file_stem(source: str | None, sha256: str) -> str:
+    """A file stem, safe on every system and unique by the hash; it does not grow from export to export."""
+    stem = (source or "image").replace("\\", "/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    stem = re.sub(r"-[0-9a-f]{12}$", "", re.sub(r"[^A-Za-z0-9_.-]+", "_", stem))
+    return f"{stem.strip('._-')[:80] or 'image'}-{sha256[:12]}"
+
+
+def plain(annotations: AnnotationSet) -> tuple[NewAnnotation, ...]:
+    """Stored annotations without their ids."""
+    return tuple(
+        NewAnnotation(
+            category=a.category,
+            box=a.box,
+            crowd=a.crowd,
+            difficult=a.difficult,
+            polygon=a.polygon,
+            attributes=dict(a.attributes),
+        )
+        for a in annotations.annotations
+    )
+
+
+def gather(store: Store, config: ExportConfig) -> Additions:
+    """Collect the additions that `config` names.
+
+    Raises:
+        NotFoundError: unknown selection.
+        InputError: a batch of samples without any accepted sample, or an unknown name.
+    """
+    selected, left_out, facts = _selected(store, config)
+    samples = _samples(store, config)
+    facts["samples"] = len(samples)
+    return Additions(items=(*selected, *samples), left_out=tuple(left_out), facts=facts)
+
+
+def _selected(
+    store: Store, config: ExportConfig
+) -> tuple[list[Addition], list[tuple[str, str]], dict[str, Any]]:
+    hits: dict[int, list[tuple[str, Hit]]] = {}
+    for name in config.selections:
+        for hit in store.selection(name).hits:
+            hits.setdefault(hit.image_id, []).append((name, hit))
+    facts: dict[str, Any] = {
+        "selected": 0,
+        "pre_annotated": 0,
+        "without_detections": 0,
+        "already_in_training": 0,
+    }
+    if not hits:
+        return [], [], facts
+    parts: dict[int, str] = {}
+    training: set[int] = set()
+    for membership in store.memberships(list(hits)):
+        parts.setdefault(
+            membership.image_id, f"{membership.dataset}/{membership.source or membership.image_id}"
+        )
+        if membership.role == "train":
+            training.add(membership.image_id)
+    leaks = set(store.leaks(list(hits)))
+    left_out = [
+        (parts[image_id], "leak: equal to a mine or holdout image; not exported")
+        for image_id in hits
+        if image_id in leaks
+    ]
+    ids = [image_id for image_id in hits if image_id not in leaks and image_id not in training]
+    facts["already_in_training"] = len(training - leaks)
+    images = {image.id: image for image in store.images(reader="export", ids=ids)} if ids else {}
+    labels = store.annotations(ids, reader="export") if ids else {}
+    unlabelled = [image_id for image_id in ids if image_id not in labels]
+    models = store.models() if unlabelled else []
+    found = store.detections(models[0].id, unlabelled) if models else {}
+    categories = {category.name for category in store.categories()}
+    failures = _failures(store, [hit.outcome_id for entries in hits.values() for _, hit in entries])
+    additions = []
+    for image_id in ids:
+        image, known = images[image_id], labels.get(image_id)
+        if known is not None:
+            annotations, waiting = plain(known), known.status == "pre-annotation"
+        else:
+            facts["without_detections"] += image_id not in found
+            annotations = _boxes(found.get(image_id), models[0], categories, config) if models else ()
+            waiting = True
+        facts["pre_annotated"] += waiting
+        lineage: dict[str, Any] = {
+            "role": "pool",
+            "source": parts[image_id],
+            "source_sha256": image.sha256,
+            "hits": [
+                {
+                    "query": name,
+                    "rank": hit.rank,
+                    "group": hit.group,
+                    "score": hit.score,
+                    "box": list(hit.box),
+                    "failure": failures.get(hit.outcome_id),
+                }
+                for name, hit in hits[image_id]
+            ],
+        }
+        if waiting:
+            lineage["labels_by"] = models[0].fingerprint if models and known is None else None
+        additions.append(
+            Addition(
+                name=file_stem(parts[image_id], image.sha256),
+                image=image,
+                sample=None,
+                annotations=annotations,
+                pre_annotated=waiting,
+                lineage=lineage,
+            )
+        )
+    facts["selected"] = len(additions)
+    return additions, left_out, facts
+
+
+def _boxes(
+    found: DetectionSet | None, model: ModelRecord, categories: set[str], config: ExportConfig
+) -> tuple[NewAnnotation, ...]:
+    """Detections at or above the threshold, of classes that the data set has."""
+    if found is None:
+        return ()
+    d, boxes = found.detections, []
+    for box, score, label in zip(d.boxes.tolist(), d.scores.tolist(), d.labels.tolist(), strict=True):
+        name = model.classes[label]
+        category = config.class_map.get(name, name)
+        if score >= config.score_threshold and category in categories:
+            corners: BoxTuple = (box[0], box[1], box[2], box[3])
+            boxes.append(NewAnnotation(category=category, box=corners, attributes={"score": round(score, 4)}))
+    return tuple(boxes)
+
+
+def _samples(store: Store, config: ExportConfig) -> list[Addition]:
+    samples: dict[str, Sample] = {}
+    for name in config.samples:
+        batch = store.samples(name=name)
+        accepted = [sample for sample in batch if sample.accepted]
+        if not accepted:
+            known = ", ".join(sorted({sample.name for sample in store.samples()})) or "none"
+            raise InputError(
+                f"samples {name!r}: {len(batch)} stored, none of them accepted; stored batches: {known}"
+            )
+        for sample in accepted:
+            samples.setdefault(sample.blob, sample)
+    if not samples:
+        return []
+    ids = {
+        image
+        for s in samples.values()
+        for image in (s.scene_image_id, s.exemplar_image_id)
+        if image is not None
+    }
+    sources = {
+        m.image_id: f"{m.dataset}/{m.source or m.image_id}" for m in reversed(store.memberships(sorted(ids)))
+    }
+    failures = _failures(store, [sample.outcome_id for sample in samples.values()])
+    return [
+        Addition(
+            name=file_stem(f"sample-{sample.recipe}", sample.blob),
+            image=None,
+            sample=sample,
+            annotations=sample.annotations,
+            pre_annotated=False,
+            lineage={
+                "role": "sample",
+                "source_sha256": sample.blob,
+                "batch": sample.name,
+                "recipe": sample.recipe,
+                "group": sample.group,
+                "scene": sources.get(sample.scene_image_id),
+                "exemplar": sources.get(sample.exemplar_image_id or -1),
+                "painted": list(sample.painted),
+                "seed": sample.seed,
+                "failure": failures.get(sample.outcome_id),
+                "verdicts": [{"check": v.check, "value": v.value, "bound": v.bound} for v in sample.verdicts],
+            },
+        )
+        for sample in samples.values()
+    ]
+
+
+def _failures(store: Store, ids: Sequence[int | None]) -> dict[int | None, dict[str, Any]]:
+    """Failures by id, as the manifest names them."""
+    wanted = sorted({outcome_id for outcome_id in ids if outcome_id is not None})
+    outcomes = store.outcomes(ids=wanted) if wanted else []
+    sources = (
+        {
+            m.image_id: f"{m.dataset}/{m.source or m.image_id}"
+            for m in reversed(store.memberships(sorted({o.image_id for o in outcomes})))
+        }
+        if outcomes
+        else {}
+    )
+    return {
+        o.id: {
+            "kind": o.kind,
+            "cause": o.cause,
+            "category": o.category,
+            "image": sources.get(o.image_id),
+            "box": list(o.box),
+            "key": o.key,
+        }
+        for o in outcomes
+    }

@@ -1,0 +1,41 @@
+"""Load the detector that a spec names, once per process."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from curator.detect.base import Detector
+from curator.registry import DETECTORS, Spec
+from curator.tensors import resolve_device
+
+
+def load_detector(spec: str, device: str = "auto") -> Detector:
+    """Build the detector that `spec` names, once per process: (spec, device, state of the files it names).
+
+    Callers must not train it: `TrainableDetector.clone()` gives a copy to train.
+
+    Raises:
+        RegistryError, InputError: unknown scheme, options or weights.
+    """
+    return _load(spec, str(resolve_device(device)), _files(Spec.parse(spec)))
+
+
+@lru_cache(maxsize=2)
+def _load(spec: str, device: str, files: tuple[tuple[str, int, int], ...]) -> Detector:
+    parsed = Spec.parse(spec)
+    return cast(Detector, DETECTORS.load(parsed.scheme)(parsed).to(torch.device(device)))
+
+
+def _files(spec: Spec) -> tuple[tuple[str, int, int], ...]:
+    """Size and time of the files that a spec names, so that retrained weights are loaded anew."""
+    found = []
+    for text in (spec.name, *spec.options.values()):
+        path = Path(text)
+        if text and path.is_file():
+            status = path.stat()
+            found.append((text, status.st_size, status.st_mtime_ns))
+    return tuple(found)

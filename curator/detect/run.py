@@ -1,0 +1,171 @@
+"""Detect: run the detector over the images of some roles and store what it found.
+
+In: a `DetectConfig`. Out: one `DetectionSet` per image (detections after NMS with their candidates, and the
+pin). Images are decoded by a small thread pool, ahead of the detector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from curator.config import require
+from curator.detect.base import Detector
+from curator.detect.load import load_detector
+from curator.detect.settings import DetectConfig
+from curator.jobs.base import Done, Executor
+from curator.jobs.stage import StageResult, recorded_run, run_items
+from curator.tensors import image_tensor
+from store.errors import StoreError
+from store.images import read_pixels
+from store.keys import content_key
+from store.records import ROLES, Detections, DetectionSet, ImageRecord, Pin, Role
+
+if TYPE_CHECKING:
+    from store.store import Store
+
+STAGE = "detect"
+STAGE_VERSION = 1
+DECODERS = 2  # threads
+CHUNKS = 4  # forward passes per commit
+
+
+@dataclass
+class DetectWork:
+    """Detects on images; plain data, so that it can run on another machine (`jobs.base.Work`).
+
+    Attributes:
+        fingerprint: of the detector that `spec` names.
+        chunk: images per forward pass. batch_size: images per commit, a few chunks, so that the next chunk
+            is decoded while the detector works on this one.
+    """
+
+    spec: str
+    fingerprint: str
+    score_floor: float
+    chunk: int
+    batch_size: int
+
+    def key(self, item: ImageRecord) -> str:
+        """Content key of one image's detections."""
+        return content_key(STAGE, STAGE_VERSION, item.sha256, self.fingerprint, self.score_floor)
+
+    def setup(self, device: str) -> Detector:
+        """Load the detector."""
+        return load_detector(self.spec, device)
+
+    def process(
+        self, state: Detector, batch: Sequence[ImageRecord]
+    ) -> list[tuple[Detections, Pin] | Exception]:
+        """Decode and detect; an unreadable image gives its error."""
+        results: list[tuple[Detections, Pin] | Exception] = []
+        with ThreadPoolExecutor(DECODERS, "decode") as pool:
+            decoded = [pool.submit(_decode, item) for item in batch]
+            for start in range(0, len(decoded), self.chunk):
+                images = [future.result() for future in decoded[start : start + self.chunk]]
+                found = iter(
+                    state.predict(
+                        [image for image in images if isinstance(image, Tensor)],
+                        score_threshold=self.score_floor,
+                    )
+                )
+                results += [next(found) if isinstance(image, Tensor) else image for image in images]
+        return results
+
+
+def _decode(item: ImageRecord) -> Tensor | StoreError:
+    try:
+        return image_tensor(read_pixels(item.uri, sha256=item.sha256))
+    except StoreError as error:
+        return error
+
+
+def detect(store: Store, config: DetectConfig, *, executor: Executor | None = None) -> StageResult:
+    """Run `config.detector` over the images of `config.roles`.
+
+    Returns:
+        with the summary {"model", "detector", "fingerprint", "classes", "images", "detections",
+        "per_class"}, counted over all images of the roles, stored earlier or now.
+
+    Raises:
+        ConfigError: a role that is none, or holdout (only `verify` runs detectors there).
+    """
+    roles = _roles(config.roles)
+    detector = load_detector(config.detector, config.device)
+    images = {image.id: image for role in roles for image in store.images(reader="detect", role=role)}
+    items = [images[i] for i in sorted(images)]
+    work = DetectWork(
+        spec=config.detector,
+        fingerprint=detector.fingerprint,
+        score_floor=config.score_floor,
+        chunk=config.batch_size,
+        batch_size=CHUNKS * config.batch_size,
+    )
+    with recorded_run(store, STAGE, config, models=(detector.fingerprint,)) as (run_id, counts):
+        model_id = store.put_model(config.detector, detector.fingerprint, detector.classes)
+
+        def save(done: Done) -> None:
+            detections, pin = done.value
+            store.put_detections(
+                run_id,
+                [
+                    DetectionSet(
+                        image_id=done.item.id, model_id=model_id, detections=detections, pin=pin, key=done.key
+                    )
+                ],
+            )
+
+        result = run_items(
+            store,
+            run_id,
+            counts,
+            stage=STAGE,
+            work=work,
+            items=items,
+            save=save,
+            image_id=lambda image: image.id,
+            describe=lambda image: image.uri,
+            device=config.device,
+            executor=executor,
+        )
+        per_class = count_classes(store, model_id, detector.classes, [image.id for image in items])
+    return replace(
+        result,
+        summary={
+            "model": model_id,
+            "detector": config.detector,
+            "fingerprint": detector.fingerprint,
+            "classes": list(detector.classes),
+            "images": len(items),
+            "detections": sum(per_class.values()),
+            "per_class": per_class,
+        },
+    )
+
+
+def count_classes(
+    store: Store, model_id: int, classes: Sequence[str], image_ids: Sequence[int]
+) -> dict[str, int]:
+    """Stored detections per class name, classes that never fired left out."""
+    counts = np.zeros(len(classes), np.int64)
+    for start in range(0, len(image_ids), 1000):
+        for found in store.detections(model_id, image_ids[start : start + 1000]).values():
+            counts += np.bincount(found.detections.labels, minlength=len(classes))
+    return {name: int(count) for name, count in zip(classes, counts, strict=True) if count}
+
+
+def _roles(names: Sequence[str]) -> list[Role]:
+    known = [role for role in ROLES if role != "holdout"]
+    for name in names:
+        require(
+            name in known,
+            f"--role: expected some of {', '.join(known)}, got {name!r}"
+            + (" (only `curator verify` may look at the holdout)" if name == "holdout" else ""),
+        )
+    require(bool(names), f"--role: expected at least one of {', '.join(known)}")
+    return [role for role in known if role in names]

@@ -1,0 +1,1 @@
+"""Failures: matching, causes, metrics, groups."""

@@ -1,0 +1,176 @@
+"""`diagnose`: true positives, false positives and missed objects of the mined images, with their causes.
+
+In: stored detections and annotations of the images whose role is mine. Out: one `Outcome` per success and
+failure; the summary holds the per-class table, AP, TIDE's cost in AP per cause and the confusion matrix.
+Only images with a missed object are looked at again by the detector, for their raw candidates.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from curator.detect.load import load_detector
+from curator.diagnose.causes import (
+    Criteria,
+)
+from curator.diagnose.metrics import evaluate
+from curator.diagnose.run_current import choose_model
+from curator.diagnose.settings import DiagnoseConfig
+from curator.diagnose.work import STAGE, DiagnoseItem, DiagnoseWork, calibrate, image_result
+from curator.errors import InputError
+from curator.jobs.base import Done, Executor
+from curator.jobs.stage import StageResult, recorded_run, run_items
+from curator.matching import ClassMap
+from store.keys import content_key
+from store.records import (
+    FN_CAUSES,
+    FP_CAUSES,
+    ModelRecord,
+    Outcome,
+)
+
+if TYPE_CHECKING:
+    from store.store import Store
+
+
+
+def diagnose(store: Store, config: DiagnoseConfig, *, executor: Executor | None = None) -> StageResult:
+    """Diagnose the annotated images whose role is mine.
+
+    Returns:
+        with a summary: "classes" (a row per class), "causes", "tide_delta_ap", "confusion", "ap50",
+        "missing_classes" (the detector cannot produce them), "dropped_classes", "dropped_detections",
+        "low_score" (t_low), "images", "unlabelled".
+    Raises:
+        InputError: no detections or no annotations of mined images, or a wrong class map.
+    """
+    model = choose_model(store, config.detector)
+    classes = ClassMap.resolve(model.classes, [c.name for c in store.categories()], config.class_map)
+    items, unlabelled = _items(store, model)
+    detector = load_detector(model.spec, config.device)
+    if detector.fingerprint != model.fingerprint:
+        raise InputError(
+            f"{model.spec}: its weights changed since its detections were stored (fingerprint "
+            f"{detector.fingerprint[:12]}, stored {model.fingerprint[:12]}); run `curator detect` again"
+        )
+    criteria = Criteria(
+        score=config.score_threshold,
+        iou=config.iou_threshold,
+        background_iou=config.background_iou,
+        low_score=0.0,
+    )
+    low = config.low_score if config.low_score is not None else calibrate(detector, items, classes, criteria)
+    work = DiagnoseWork(model.spec, model.id, classes, replace(criteria, low_score=low))
+    with recorded_run(store, STAGE, config, models=(model.fingerprint,)) as (run_id, counts):
+
+        def save(done: Done) -> None:
+            outcomes = [replace(o, key=content_key(done.key, i)) for i, o in enumerate(done.value)]
+            store.put_outcomes(run_id, done.item.image.id, outcomes, item_key=done.key)
+
+        result = run_items(
+            store,
+            run_id,
+            counts,
+            stage=STAGE,
+            work=work,
+            items=items,
+            save=save,
+            image_id=lambda item: item.image.id,
+            describe=lambda item: item.image.uri,
+            device=config.device,
+            executor=executor,
+        )
+    summary = summarise(store.outcomes(), items, work.classes, work.criteria)
+    return replace(
+        result, summary={"detector": model.spec, **summary, "low_score": low, "unlabelled": unlabelled}
+    )
+
+
+def _items(store: Store, model: ModelRecord) -> tuple[list[DiagnoseItem], int]:
+    images = store.images(reader="diagnose", role="mine")
+    ids = [image.id for image in images]
+    annotations = {i: s for i, s in store.annotations(ids, reader="diagnose").items() if s.status == "human"}
+    if not annotations:
+        raise InputError(
+            "expected annotated images with the role mine, got "
+            f"{len(images)} without annotations; add some with `curator add coco PATH --role mine`"
+        )
+    found = store.detections(model.id, ids)
+    missing = [i for i in annotations if i not in found]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(annotations)} mined images have no detections by {model.spec}; "
+            f"run `curator detect --detector '{model.spec}'` first"
+        )
+    items = []
+    for image in images:
+        if image.id in annotations:
+            labelled, detected = annotations[image.id], found[image.id]
+            items.append(
+                DiagnoseItem(
+                    image=image,
+                    annotations=labelled.annotations,
+                    annotation_key=f"{labelled.version}:{labelled.key}",
+                    detections=detected.detections,
+                    pin=detected.pin,
+                    detection_key=detected.key,
+                )
+            )
+    return items, len(images) - len(items)
+
+
+def summarise(
+    outcomes: Sequence[Outcome], items: Sequence[DiagnoseItem], classes: ClassMap, criteria: Criteria
+) -> dict[str, Any]:
+    """Figures of a diagnosis, plain JSON."""
+    results = [image_result(item.annotations, item.detections, classes) for item in items]
+    measured = evaluate(
+        results,
+        classes.categories,
+        score_threshold=criteria.score,
+        iou_threshold=criteria.iou,
+        background_iou=criteria.background_iou,
+    )
+    kinds = Counter((o.category, o.kind) for o in outcomes)
+    causes = Counter((o.kind, o.cause) for o in outcomes if o.kind != "TP")
+    present = {a.category for item in items for a in item.annotations}
+    missing = [name for name in classes.missing if name in present]
+    rows: list[dict[str, Any]] = []
+    for name in classes.categories:
+        tp, fp, fn = (kinds[name, kind] for kind in ("TP", "FP", "FN"))
+        if name not in classes.missing and tp + fp + fn:
+            rows.append(
+                {
+                    "class": name,
+                    "objects": tp + fn,
+                    "tp": tp,
+                    "fp": fp,
+                    "fn": fn,
+                    "precision": tp / (tp + fp) if tp + fp else None,
+                    "recall": tp / (tp + fn) if tp + fn else None,
+                    "ap": measured.average_precision.get(name),
+                }
+            )
+    scored = [row["ap"] for row in rows if row["ap"] is not None]
+    dropped = sum(int((classes.of_label[item.detections.labels] < 0).sum()) for item in items)
+    return {
+        "images": len(items),
+        "score_threshold": criteria.score,
+        "iou_threshold": criteria.iou,
+        "classes": rows,
+        "mean_ap": float(np.mean(scored)) if scored else None,
+        "causes": {
+            **{f"FN:{cause}": causes["FN", cause] for cause in FN_CAUSES},
+            **{f"FP:{cause}": causes["FP", cause] for cause in FP_CAUSES},
+        },
+        "tide_delta_ap": measured.tide_delta_ap,
+        "confusion": {"classes": list(classes.categories), "matrix": measured.confusion.tolist()},
+        "missing_classes": missing,
+        "dropped_classes": list(classes.dropped),
+        "dropped_detections": dropped,
+    }

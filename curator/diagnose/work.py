@@ -1,0 +1,127 @@
+"""What a worker of `diagnose` does: outcomes of images with their causes.
+
+In: `DiagnoseItem`s. Out: `Outcome`s. Only images with a missed object are looked at again by the detector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from curator.detect.base import Detector
+from curator.detect.load import load_detector
+from curator.diagnose.causes import Criteria, RawCandidates, background_scores, diagnose_image, low_score
+from curator.matching import ClassMap, GroundTruth, ImageResult
+from curator.tensors import image_tensor
+from store.images import read_pixels
+from store.keys import content_key
+from store.records import Annotation, Detections, ImageRecord, Outcome, Pin
+
+STAGE = "diagnose"
+STAGE_VERSION = 1
+CALIBRATION_IMAGES = 16  # images whose background sets t_low
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiagnoseItem:
+    """One image with what is known of it; the keys say which annotations and detections these are."""
+
+    image: ImageRecord
+    annotations: tuple[Annotation, ...]
+    annotation_key: str
+    detections: Detections
+    pin: Pin
+    detection_key: str
+
+
+@dataclass
+class DiagnoseWork:
+    """Diagnoses images; plain data, so that it can run on another machine (`jobs.base.Work`)."""
+
+    spec: str
+    model_id: int
+    classes: ClassMap
+    criteria: Criteria
+    batch_size: int = 32
+
+    def key(self, item: DiagnoseItem) -> str:
+        """Content key: image, annotations, detections (hence the model), thresholds and class map."""
+        mapping = [
+            (label, self.classes.categories[c]) for label, c in enumerate(self.classes.of_label) if c >= 0
+        ]
+        return content_key(
+            STAGE,
+            STAGE_VERSION,
+            item.image.sha256,
+            item.annotation_key,
+            item.detection_key,
+            self.criteria,
+            mapping,
+        )
+
+    def setup(self, device: str) -> Detector:
+        """Load the detector."""
+        return load_detector(self.spec, device)
+
+    def process(self, state: Detector, batch: Sequence[DiagnoseItem]) -> list[list[Outcome]]:
+        """Outcomes of each image."""
+        return [
+            diagnose_image(
+                item.detections,
+                item.annotations,
+                self.classes,
+                self.criteria,
+                lambda item=item: raw_candidates(state, item.image, item.pin),  # type: ignore[misc]
+                image_id=item.image.id,
+                model_id=self.model_id,
+            )
+            for item in batch
+        ]
+
+
+def raw_candidates(detector: Detector, image: ImageRecord, pin: Pin) -> RawCandidates:
+    """Every candidate of one image, before threshold and NMS: boxes (A, 4) or (A, K, 4), scores (A, K)."""
+    pixels = image_tensor(read_pixels(image.uri, sha256=image.sha256)).to(_device(detector))
+    with torch.no_grad():
+        found = detector.candidates(detector.prepare(pixels, pin)[None], pin)
+    return found.boxes[0].float().cpu().numpy(), found.scores[0].float().cpu().numpy()
+
+
+def _device(detector: Detector) -> torch.device:
+    module = detector.modules()
+    parameter = next(module.parameters(), None) if module is not None else None
+    return parameter.device if parameter is not None else torch.device("cpu")
+
+
+def calibrate(
+    detector: Detector, items: Sequence[DiagnoseItem], classes: ClassMap, criteria: Criteria
+) -> float:
+    """t_low of this detector, from the background of a few images (those with the smallest hashes)."""
+    labels = np.flatnonzero(classes.of_label >= 0)
+    chosen = sorted(items, key=lambda item: item.image.sha256)[:CALIBRATION_IMAGES]
+    scores = []
+    for item in chosen:
+        try:
+            raw = raw_candidates(detector, item.image, item.pin)
+        except Exception as error:  # a broken image is the items' business: there it is reported by name
+            if getattr(error, "exit_code", None) is None:
+                raise
+            continue
+        truth = GroundTruth.of(item.annotations, classes.categories)
+        scores.append(background_scores(raw, truth, labels, background_iou=criteria.background_iou))
+    return low_score(np.concatenate(scores) if scores else np.zeros(0, np.float32), criteria.score)
+
+
+def image_result(annotations: Sequence[Annotation], detections: Detections, classes: ClassMap) -> ImageResult:
+    """Detections in data-set classes beside their ground truth; those of unmapped classes are dropped."""
+    of_detection = classes.of_label[detections.labels]
+    kept = np.flatnonzero(of_detection >= 0)
+    return ImageResult(
+        GroundTruth.of(annotations, classes.categories),
+        detections.boxes[kept],
+        detections.scores[kept],
+        of_detection[kept],
+    )

@@ -1,0 +1,1 @@
+"""Inpainters: what repaints the masked part of an image."""

@@ -1,0 +1,231 @@
+"""Exemplar-conditioned inpainting as a diffusers pipeline: UNet, DDIM scheduler and exemplar encoder.
+
+In: crops with a hole and, for each, a picture of what to paint. Out: the crops with the hole painted.
+
+Follows Paint by Example (Yang et al., CVPR 2023, arXiv:2211.13227): cross-attention to exemplar tokens,
+trained self-supervised (`curator.inpaint.training`). Two differences, since the exemplar must be kept and
+not reinterpreted: sixteen spatial tokens instead of one, and the exemplar is laid into the hole as a
+collage, as in AnyDoor (Chen et al., CVPR 2024, arXiv:2307.09481). The UNet works on pixels rearranged 4 x 4
+into channels (space to depth), which loses nothing and makes training and painting possible on two CPU cores.
+
+    x_t     noisy crop                     (B, 3, 64, 64) in [-1, 1]
+    m       hole, 1 = repaint              (B, 1, 64, 64)
+    k       (1 - m) x + m collage          (B, 3, 64, 64)
+    e       exemplar tokens                (B, 16, D); zeros for "no exemplar" (classifier-free guidance)
+    x0      UNet(x_t | k | m, t, e): the clean crop, since a narrow network over folded pixels cannot carry
+            the 48 values of noise per place through to an output, but need not (Li & He 2025,
+            arXiv:2511.13720)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.utils.outputs import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+UNKNOWN = 0.5
+"""Value of exemplar pixels that do not belong to the thing shown."""
+_FOLD = 4
+"""Pixels per side that are folded into channels by `build_unet`; a loaded UNet tells its own."""
+
+
+class ExemplarEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' bases disagree on a name
+    """Exemplar (B, 3, size, size) in [0, 1] -> tokens (B, 16, width)."""
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(self, size: int = 32, width: int = 128) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        steps: list[nn.Module] = []
+        previous = 3
+        for channels in (width // 4, width // 2, width):
+            steps += [
+                nn.Conv2d(previous, channels, 3, stride=2, padding=1),
+                nn.GroupNorm(8, channels),
+                nn.SiLU(),
+            ]
+            previous = channels
+        self.body = nn.Sequential(*steps, nn.Conv2d(width, width, 3, padding=1))
+        self.position = nn.Parameter(torch.zeros(1, 16, width))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, exemplar: Tensor) -> Tensor:
+        """Exemplar (B, 3, size, size) in [0, 1] -> tokens (B, 16, width)."""
+        grid = F.adaptive_avg_pool2d(self.body(exemplar * 2 - 1), 4)  # (B, D, 4, 4)
+        tokens: Tensor = self.norm(grid.flatten(2).transpose(1, 2) + self.position)
+        return tokens
+
+
+@dataclass
+class ExemplarInpaintOutput(BaseOutput):
+    """Painted crops (B, 3, 64, 64) in [0, 1]; pixels outside the holes are the input's own."""
+
+    images: Tensor
+
+
+def build_unet(size: int = 64, width: int = 128, channels: Sequence[int] = (64, 128)) -> UNet2DConditionModel:
+    """The UNet for crops of `size` pixels: 7 channels (noisy RGB, known RGB, hole), folded."""
+    deeper = len(channels) - 1
+    return UNet2DConditionModel(  # type: ignore[no-untyped-call]
+        sample_size=size // _FOLD,
+        in_channels=7 * _FOLD**2,
+        out_channels=3 * _FOLD**2,
+        block_out_channels=tuple(channels),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * deeper,
+        up_block_types=("CrossAttnUpBlock2D",) * deeper + ("UpBlock2D",),
+        cross_attention_dim=width,
+        attention_head_dim=4,
+        norm_num_groups=8,
+    )
+
+
+def build_scheduler() -> DDIMScheduler:
+    """DDIM on x0 predictions, cosine schedule with zero terminal SNR and trailing steps
+    (arXiv:2305.08891)."""
+    return DDIMScheduler(  # type: ignore[no-untyped-call]
+        num_train_timesteps=1000,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="sample",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=True,
+        set_alpha_to_one=True,
+    )
+
+
+def collage(exemplar: Tensor, mask: Tensor) -> Tensor:
+    """Lay exemplars into the bounding boxes of their holes.
+
+    Args:
+        exemplar: (B, 3, h, w) in [0, 1].
+        mask: (B, 1, H, W), 1 = hole; every mask has a hole.
+    Returns:
+        (B, 3, H, W) in [0, 1], `UNKNOWN` outside the bounding boxes.
+    """
+    out = mask.new_full((mask.shape[0], 3, *mask.shape[2:]), UNKNOWN)
+    for i, hole in enumerate(mask[:, 0] > 0.5):
+        rows, columns = hole.any(1).nonzero()[:, 0], hole.any(0).nonzero()[:, 0]
+        y1, y2, x1, x2 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+        out[i, :, y1:y2, x1:x2] = F.interpolate(
+            exemplar[i : i + 1], (y2 - y1, x2 - x1), mode="bilinear", align_corners=False, antialias=True
+        )[0]
+    return out
+
+
+def condition(image: Tensor, mask: Tensor, laid: Tensor, fold: int) -> Tensor:
+    """The known part k and the hole, folded: (B, 3, H, W) [0, 1], (B, 1, H, W), (B, 3, H, W) ->
+    (B, 4 fold^2, H / fold, W / fold)."""
+    known = torch.where(mask > 0.5, laid, image) * 2 - 1
+    return F.pixel_unshuffle(torch.cat([known, mask], dim=1), fold)
+
+
+class ExemplarInpaintPipeline(DiffusionPipeline):
+    """Paints what an exemplar shows into the hole of a crop.
+
+    Example:
+        pipe = ExemplarInpaintPipeline.from_pretrained(folder, use_safetensors=True)
+        painted = pipe(crops, masks, exemplars, generator=[torch.Generator().manual_seed(0)]).images
+    """
+
+    model_cpu_offload_seq = "encoder->unet"  # type: ignore[assignment]
+
+    def __init__(
+        self, unet: UNet2DConditionModel, scheduler: DDIMScheduler, encoder: ExemplarEncoder
+    ) -> None:
+        super().__init__()
+        self.register_modules(unet=unet, scheduler=scheduler, encoder=encoder)  # type: ignore[no-untyped-call]
+
+    @property
+    def size(self) -> int:
+        """Side of the crops in pixels."""
+        return int(self.unet.config.sample_size) * self.fold
+
+    @property
+    def fold(self) -> int:
+        """Pixels per side that are folded into channels."""
+        return round(math.sqrt(int(self.unet.config.out_channels) / 3))
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: Tensor,
+        mask: Tensor,
+        exemplar: Tensor | None = None,
+        *,
+        num_inference_steps: int = 12,
+        guidance_scale: float = 1.0,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+    ) -> ExemplarInpaintOutput:
+        """Paint.
+
+        Args:
+            image: (B, 3, size, size) RGB in [0, 1].
+            mask: (B, 1, size, size), 1 = repaint.
+            exemplar: (B, 3, h, w) RGB in [0, 1], what to paint, `UNKNOWN` where nothing is shown; None fills
+                the hole from its surroundings.
+            guidance_scale: classifier-free guidance (arXiv:2207.12598); 1 is off and costs half.
+            generator: one per image, so that an image's result does not depend on its batch mates.
+        Raises:
+            ValueError: shapes that do not fit.
+        """
+        if image.ndim != 4 or image.shape[1:] != (3, self.size, self.size):
+            raise ValueError(f"expected images (B, 3, {self.size}, {self.size}), got {tuple(image.shape)}")
+        if mask.shape != (len(image), 1, self.size, self.size):
+            raise ValueError(
+                f"expected masks {(len(image), 1, self.size, self.size)}, got {tuple(mask.shape)}"
+            )
+        device, dtype = self.unet.device, self.unet.dtype
+        image, mask = image.to(device, dtype), (mask > 0.5).to(device, dtype)
+        # 1. What the UNet is told: tokens, and the known pixels with the collage in the hole.
+        if exemplar is None:
+            tokens = torch.zeros(len(image), 16, self.encoder.config.width, device=device, dtype=dtype)
+            laid = torch.full_like(image, UNKNOWN)
+        else:
+            exemplar = exemplar.to(device, dtype)
+            small = self.encoder.config.size
+            tokens = self.encoder(F.interpolate(exemplar, (small, small), mode="bilinear", antialias=True))
+            laid = collage(exemplar, mask)
+        told = condition(image, mask, laid, self.fold)
+        guided = guidance_scale != 1 and exemplar is not None
+        if guided:
+            blank = condition(image, mask, torch.full_like(image, UNKNOWN), self.fold)
+            told, tokens = torch.cat([told, blank]), torch.cat([tokens, torch.zeros_like(tokens)])
+        # 2. Denoise from pure noise.
+        self.scheduler.set_timesteps(num_inference_steps, device=device)
+        side = self.size // self.fold
+        shape = (len(image), 3 * self.fold**2, side, side)
+        x = (
+            randn_tensor(shape, generator=generator, device=device, dtype=dtype)
+            * self.scheduler.init_noise_sigma
+        )
+        for t in self.progress_bar(self.scheduler.timesteps):
+            double = torch.cat([x, x]) if guided else x
+            x0 = self.unet(torch.cat([double, told], dim=1), t, encoder_hidden_states=tokens).sample
+            if guided:
+                with_exemplar, without = x0.chunk(2)
+                x0 = without + guidance_scale * (with_exemplar - without)
+            x = self.scheduler.step(x0, t, x).prev_sample
+        # 3. Unfold and put the known pixels back.
+        painted = (F.pixel_shuffle(x, self.fold) / 2 + 0.5).clamp(0, 1)
+        return ExemplarInpaintOutput(images=torch.where(mask > 0.5, painted, image))
+
+
+def build_pipeline(
+    *, size: int = 64, width: int = 128, channels: Sequence[int] = (64, 128), seed: int = 0
+) -> ExemplarInpaintPipeline:
+    """A pipeline with fresh weights, drawn from `seed` without touching the global random state."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ExemplarInpaintPipeline(
+            build_unet(size, width, channels), build_scheduler(), ExemplarEncoder(size // 2, width)
+        )

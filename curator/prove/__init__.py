@@ -1,0 +1,1 @@
+"""Proof: train, verify on the holdout, read the result."""

@@ -1,0 +1,253 @@
+"""`verify`: prove on the holdout what retraining on the added images fixes and breaks.
+
+In: a trainable detector, the training images, the arms' added images, the holdout. Out: one `Trial` per arm
+and seed. Every arm starts from the same weights, takes the same number of steps and adds the same number of
+images. A finished trial is kept; a killed training continues from its checkpoint. Images that equal a holdout
+image are trained on in no arm.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from curator.detect.load import load_detector
+from curator.diagnose.causes import Criteria
+from curator.diagnose.run_current import choose_model
+from curator.errors import InputError
+from curator.jobs.base import Done, Executor
+from curator.jobs.stage import StageResult, recorded_run, run_items
+from curator.matching import ClassMap
+from curator.prove.run_arms import (
+    Added,
+    LeftOut,
+    added_images,
+    check_arms,
+    failing_gaps,
+    gap_of,
+    left_out,
+    read_pool,
+    tagged_gap,
+)
+from curator.prove.run_oracle import failing_images
+from curator.prove.settings import VerifyConfig
+from curator.prove.trial_tables import fix_rates, summarise, trial_table
+from curator.prove.trials import STAGE, HoldoutImage, Recipe, TrainingImage, TrialItem, TrialWork
+from store.records import Annotation, NewAnnotation, Trial
+
+if TYPE_CHECKING:
+    from store.store import Store
+
+__all__ = ["fix_rates", "read_holdout", "read_training", "training_targets", "trial_table", "verify"]
+
+
+def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = None) -> StageResult:
+    """Train and measure every arm with every seed.
+
+    Returns:
+        with a summary: "columns" and "rows" of the table, "base" (its figures), "arms" (mean and interval per
+        figure), "unscored_gaps", "missing_classes", "left_out" (number of images that equal the holdout's),
+        "warnings".
+    Raises:
+        InputError: no holdout, no training images, an untrainable detector, or an arm without its images.
+    """
+    check_arms(config.arms)
+    spec = config.detector or choose_model(store, None).spec
+    detector = load_detector(spec, config.device)
+    classes = ClassMap.resolve(
+        detector.classes, [c.name for c in store.categories()], _class_map(store, config)
+    )
+    criteria = Criteria(score=config.score_threshold, iou=config.iou_threshold, low_score=0.0)
+    holdout = read_holdout(store)
+    without = left_out(
+        store,
+        [config.selection] if {"query", "both"} & set(config.arms) else [],
+        [config.samples] if {"synthesis", "both"} & set(config.arms) else [],
+    )
+    work = TrialWork(
+        name=config.name,
+        spec=spec,
+        fingerprint=detector.fingerprint,
+        classes=classes,
+        criteria=criteria,
+        recipe=Recipe(
+            steps=config.steps,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            added_weight=config.added_weight,
+            precision=config.precision,
+        ),
+        originals=read_training(store, classes, without.originals),
+        holdout=holdout,
+        checkpoints=str(store.path / "training"),
+    )
+    with recorded_run(store, STAGE, config, models=(detector.fingerprint,)) as (run_id, counts):
+        items = _items(store, config, classes, run_id, without)
+
+        def save(done: Done) -> None:
+            store.put_trial(
+                run_id,
+                Trial(
+                    verification=config.name,
+                    arm=done.item.arm,
+                    seed=done.item.seed,
+                    metrics=done.value,
+                    key=done.key,
+                ),
+            )
+
+        result = run_items(
+            store,
+            run_id,
+            counts,
+            stage=STAGE,
+            work=work,
+            items=items,
+            save=save,
+            describe=lambda item: f"{item.arm} seed {item.seed}",
+            device=config.device,
+            executor=executor,
+        )
+    keys = {work.key(item) for item in items}
+    trials = [trial for trial in store.trials(config.name) if trial.key in keys]
+    present = {a.category for h in holdout for a in h.annotations}
+    return replace(
+        result,
+        summary={
+            **summarise(trials),
+            "missing_classes": [name for name in classes.missing if name in present],
+            **without.summary(),
+        },
+    )
+
+
+def _class_map(store: Store, config: VerifyConfig) -> Mapping[str, str]:
+    """The configuration's, or else the one that the newest diagnosis used."""
+    if config.class_map:
+        return config.class_map
+    runs = store.runs(stage="diagnose")
+    named: Mapping[str, str] = runs[0].config.get("class_map", {}) if runs else {}
+    return named
+
+
+def read_holdout(store: Store) -> tuple[HoldoutImage, ...]:
+    """The annotated holdout, with its planted conditions where the data set names them.
+
+    Raises:
+        InputError: there is none.
+    """
+    images = store.images(reader="verify", role="holdout")
+    ids = [image.id for image in images]
+    labels = (
+        {i: s for i, s in store.annotations(ids, reader="verify").items() if s.status == "human"}
+        if ids
+        else {}
+    )
+    if not labels:
+        raise InputError(
+            "expected annotated images with the role holdout, got none; "
+            "add some with `curator add coco PATH --role holdout`"
+        )
+    tags = store.tags(list(labels), reader="verify")
+    return tuple(
+        HoldoutImage(
+            image=image,
+            annotations=labels[image.id].annotations,
+            annotation_key=labels[image.id].key,
+            gaps=tuple(gap_of(a) for a in labels[image.id].annotations),
+            gap=tagged_gap(tags.get(image.id, {})),
+        )
+        for image in images
+        if image.id in labels
+    )
+
+
+def read_training(store: Store, classes: ClassMap, without: Collection[int]) -> tuple[TrainingImage, ...]:
+    """The original training images in the order of their hashes.
+
+    Args:
+        without: image ids to leave out, neither read nor trained on (`LeftOut.originals`).
+    Raises:
+        InputError: there is none.
+    """
+    images = {
+        image.id: image for image in store.images(reader="train", role="train") if image.id not in without
+    }
+    labels = store.annotations(list(images), reader="train") if images else {}
+    if not labels:
+        raise InputError(
+            "expected annotated images with the role train"
+            + (" that equal no held-out image" if without else "")
+            + ", got none; add some with `curator add coco PATH --role train`"
+        )
+    found = [
+        TrainingImage(
+            sha256=images[i].sha256, uri=images[i].uri, **training_targets(labels[i].annotations, classes)
+        )
+        for i in labels
+        if labels[i].status == "human"
+    ]
+    return tuple(sorted(found, key=lambda image: image.sha256))
+
+
+def training_targets(annotations: Sequence[Annotation | NewAnnotation], classes: ClassMap) -> dict[str, Any]:
+    """Boxes and detector labels; crowd boxes and classes that the detector cannot produce are left out."""
+    of_category = {
+        classes.categories[c]: label for label, c in reversed(list(enumerate(classes.of_label))) if c >= 0
+    }
+    kept = [a for a in annotations if a.category in of_category and not a.crowd]
+    return {"boxes": tuple(a.box for a in kept), "labels": tuple(of_category[a.category] for a in kept)}
+
+
+def _items(
+    store: Store, config: VerifyConfig, classes: ClassMap, run_id: int, without: LeftOut
+) -> list[TrialItem]:
+    pool = read_pool(store) if {"random", "oracle"} & set(config.arms) else None
+    fails: Mapping[int, Sequence[str]] | None = None
+    if "oracle" in config.arms and pool is not None:
+        outcomes = store.outcomes()
+        if not outcomes:
+            raise InputError("the oracle arm needs to know what fails; run `curator diagnose` first")
+        mined = store.image_ids(role="mine")
+        gaps = {
+            a.id: gap_of(a)
+            for s in store.annotations(mined, reader="diagnose").values()
+            for a in s.annotations
+        }
+        tags = {i: tagged_gap(t) for i, t in store.tags(mined, reader="diagnose").items()}
+        fails = failing_images(store, config, pool, outcomes, failing_gaps(outcomes, gaps, tags), classes)
+    items = []
+    fixed: dict[str, tuple[Added, ...]] = {}
+    for arm in dict.fromkeys(config.arms):
+        for seed in dict.fromkeys(config.seeds):
+            added = fixed.get(arm)
+            if added is None:
+                added = added_images(
+                    store, config, arm, seed, run_id, pool=pool, fails=fails, without=without
+                )
+                if arm not in ("random", "oracle"):
+                    fixed[arm] = added
+            gaps_added = Counter(name for image in added for name in image.gap.split(",") if name)
+            items.append(
+                TrialItem(
+                    arm=arm,
+                    seed=seed,
+                    added=tuple(_training_image(store, image, classes) for image in added),
+                    facts={
+                        "n_added": len(added),
+                        "budget": config.budget,
+                        "added_by_gap": dict(sorted(gaps_added.items())),
+                    },
+                )
+            )
+    return items
+
+
+def _training_image(store: Store, added: Added, classes: ClassMap) -> TrainingImage:
+    targets = training_targets(added.annotations, classes)
+    if added.sample is not None:
+        return TrainingImage(sha256=added.sha256, data=store.blob(added.sha256), **targets)
+    assert added.image is not None
+    return TrainingImage(sha256=added.sha256, uri=added.image.uri, **targets)

@@ -1,0 +1,123 @@
+"""What trials say: the table for people and the figures for machines.
+
+In: stored `Trial`s. Out: rows of text, and means with 95% bootstrap intervals over the seeds. Every figure is
+the worse of a trial's two readings (docs/decisions/0004).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from curator.prove.readings import spread
+from curator.prove.run_arms import ARMS
+from store.records import Trial
+
+COLUMNS = ("arm", "seeds", "added", "FN fixed", "FP fixed", "broken", "new FP/img", "AP50")
+
+
+def _newest(trials: Sequence[Trial]) -> list[Trial]:
+    """One trial per arm and seed, arms in their usual order."""
+    newest = {(trial.arm, trial.seed): trial for trial in sorted(trials, key=lambda t: t.id or 0)}
+    return sorted(
+        newest.values(), key=lambda t: (ARMS.index(t.arm) if t.arm in ARMS else len(ARMS), t.arm, t.seed)
+    )
+
+
+def _figures(trial: Trial) -> dict[str, float | None]:
+    worse = trial.metrics["worse"]
+    return {
+        "fn_fixed": worse["fn"]["rate"],
+        "fp_fixed": worse["fp"]["rate"],
+        "broken": worse["broken"]["rate"],
+        "new_false_per_image": worse["new_false_per_image"],
+        "ap50": trial.metrics["ap50"],
+    }
+
+
+def summarise(trials: Sequence[Trial]) -> dict[str, Any]:
+    """Plain JSON: the table, and per arm the mean and 95% interval of every figure over its seeds."""
+    newest = _newest(trials)
+    arms = {}
+    for arm in dict.fromkeys(trial.arm for trial in newest):
+        of_arm = [trial for trial in newest if trial.arm == arm]
+        rows = [_figures(trial) for trial in of_arm]
+        arms[arm] = {
+            "seeds": [trial.seed for trial in of_arm],
+            "n_added": [trial.metrics["n_added"] for trial in of_arm],
+            **{name: _interval([row[name] for row in rows]) for name in rows[0]},
+        }
+    columns, table = trial_table(newest)
+    return {
+        "columns": list(columns),
+        "rows": [list(row) for row in table],
+        "arms": arms,
+        "base": newest[0].metrics["base"] if newest else None,
+        "unscored_gaps": newest[0].metrics["unscored_gaps"] if newest else [],
+    }
+
+
+def _interval(values: Sequence[float | None]) -> dict[str, float] | None:
+    found = spread(values)
+    return None if found is None else {"mean": found[0], "low": found[1], "high": found[2]}
+
+
+def trial_table(trials: Sequence[Trial]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Columns and rows for people: the base, then one row per arm.
+
+    Each figure is the worse of its two readings, averaged over the seeds, with the 95% bootstrap interval of
+    the mean where there are several seeds.
+    """
+    newest = _newest(trials)
+    rows: list[tuple[str, ...]] = []
+    if newest:
+        base = newest[0].metrics["base"]
+        rows.append(
+            (
+                "base",
+                "",
+                "",
+                f"0 of {base['missed']}",
+                f"0 of {base['false']}",
+                f"0 of {base['found']}",
+                "",
+                _number(base["ap50"]),
+            )
+        )
+    for arm in dict.fromkeys(trial.arm for trial in newest):
+        of_arm = [trial for trial in newest if trial.arm == arm]
+        figures = [_figures(trial) for trial in of_arm]
+        added = {trial.metrics["n_added"] for trial in of_arm}
+        rows.append(
+            (
+                arm,
+                str(len(of_arm)),
+                "-".join(str(n) for n in sorted({min(added), max(added)})),
+                *(_mean([row[name] for row in figures]) for name in figures[0]),
+            )
+        )
+    return COLUMNS, rows
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    found = spread(values)
+    if found is None:
+        return "-"
+    several = sum(value is not None for value in values) > 1
+    return f"{found[0]:.3f}" + (f" [{found[1]:.3f}, {found[2]:.3f}]" if several else "")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def fix_rates(trials: Sequence[Trial]) -> dict[str, list[float]]:
+    """Per arm the share of missed objects that each seed fixed (the worse of both readings); no values where
+    the base missed nothing."""
+    rates: dict[str, list[float]] = {}
+    for trial in _newest(trials):
+        value = _figures(trial)["fn_fixed"]
+        rates.setdefault(trial.arm, [])
+        if value is not None:
+            rates[trial.arm].append(value)
+    return rates

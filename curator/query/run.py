@@ -1,0 +1,324 @@
+"""`query`: ask the pool for images like the failures and store what it answers as a selection.
+
+In: outcomes, and the vectors that `index` stored. Out: a `Selection` of arm "query" (or of a baseline:
+"similarity", "random") whose config tells how each group was asked. Pool annotations are never read; the
+pool is scored in chunks, so memory does not grow with it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curator.diagnose.selectors import FailureSelector
+from curator.errors import InputError
+from curator.jobs.base import Executor
+from curator.jobs.stage import StageResult, recorded_run
+from curator.query.base import BoxTable, ContrastiveQuery, Examples, SimilarityQuery
+from curator.query.contrast import fit_queries
+from curator.query.index_work import STAGE as INDEX
+from curator.query.run_index import newest_model, vector_space
+from curator.query.run_tables import best_overlap, box_table, region_table, rows_by_image, twins
+from curator.query.selection import Answer, select
+from curator.query.settings import IndexConfig, QueryConfig
+from store.errors import NotFoundError
+from store.keys import content_key
+from store.records import ItemStatus, ModelRecord, Outcome, Selection
+
+if TYPE_CHECKING:
+    from store.store import Store
+
+STAGE = "query"
+STAGE_VERSION = 1
+CHUNK = 1000  # pool images scored at a time
+TWIN = 0.5  # IoU at which a mined image's candidate, window or cell shows the failure too
+TWIN_REGION = 0.35  # the same for a culprit region, whose outline is rough
+CLEAR = 0.2  # IoU below which it shows something else
+DIVERSITY = 0.15  # strength of it within a group
+DEPTH = 6  # answers kept per group, in budgets
+
+Query = ContrastiveQuery | SimilarityQuery
+
+
+def query(store: Store, config: QueryConfig, *, executor: Executor | None = None) -> StageResult:
+    """Select pool images; the driver does it, so that `executor` is not used.
+
+    Returns:
+        a result whose summary holds "selection", "groups" (name, failures, views, separation, hits),
+        "hits" (rank, image, uri, score, group, outcome, box) and "warnings".
+
+    Raises:
+        InputError: no failure matches, or the pool is not indexed (names `curator index`).
+    """
+    failures, outcomes, model = _failures(store, config)
+    pool = store.image_ids(role="pool")
+    space, views = ("", []) if config.method == "random" else _indexed(store, config, model)
+    key = content_key(
+        STAGE,
+        STAGE_VERSION,
+        config.results(),
+        model.fingerprint,
+        space,
+        sorted(outcome.key for outcome in outcomes),
+        sorted(outcome.key for outcome in failures),
+        _sha256(store, pool),
+        _sha256(store, store.leaks(pool)),
+        _sha256(store, store.image_ids(role="train")),
+    )
+    with recorded_run(store, STAGE, config, models=[model.fingerprint]) as (run_id, counts):
+        selection = _stored(store, config.name, key)
+        counts.update(done=int(selection is None), skipped=int(selection is not None), failed=0)
+        if selection is None:
+            selection = _select(store, config, key, failures, outcomes, pool, space, views)
+            with store.transaction():
+                store.put_selection(run_id, selection)
+                store.record_items(run_id, [ItemStatus(key=key, status="done")])
+        store.set_current(STAGE, [key], run_id=run_id)
+    return StageResult(
+        stage=STAGE,
+        run_id=run_id,
+        done=counts["done"],
+        skipped=counts["skipped"],
+        summary=_summary(store, selection),
+    )
+
+
+def _failures(store: Store, config: QueryConfig) -> tuple[list[Outcome], list[Outcome], ModelRecord]:
+    model = newest_model(store, None)
+    outcomes = store.outcomes(model_id=model.id)
+    selector = FailureSelector.parse(config.failures)
+    failures = [outcome for outcome in outcomes if selector.matches(outcome)]
+    if not outcomes:
+        raise InputError("query: expected diagnosed outcomes, got none; run: curator diagnose")
+    if not failures:
+        kinds = sorted({f"{o.kind}:{o.cause}" for o in outcomes if o.kind != "TP"})
+        raise InputError(
+            f"query: no failure matches {config.failures!r}; there are {', '.join(kinds) or 'none'} "
+            "(curator diagnose lists them)"
+        )
+    return failures, outcomes, model
+
+
+def _indexed(store: Store, config: QueryConfig, model: ModelRecord) -> tuple[str, list[str]]:
+    """The vector space of the newest indexing with this embedder, and the views to ask in."""
+    for run in store.runs(stage=INDEX):
+        if run.status in ("done", "partial") and run.config.get("embedder") == config.embedder:
+            space = vector_space(IndexConfig.from_table(run.config, where="index"), model)
+            known = store.views(space)
+            if known:
+                if config.view != "auto" and config.view not in known:
+                    raise InputError(
+                        f"--view: expected auto or one of {', '.join(known)}, got {config.view!r}"
+                    )
+                return space, known if config.view == "auto" else [config.view]
+    raise InputError(
+        f"query: this detector's failures and pool have no {config.embedder!r} vectors yet; "
+        "run: curator index"
+    )
+
+
+def _sha256(store: Store, ids: Sequence[int]) -> str:
+    return content_key(sorted(image.sha256 for image in store.images(reader="query", ids=ids))) if ids else ""
+
+
+def _stored(store: Store, name: str, key: str) -> Selection | None:
+    try:
+        selection = store.selection(name)
+    except NotFoundError:
+        return None
+    return selection if selection.key == key else None
+
+
+def _select(
+    store: Store,
+    config: QueryConfig,
+    key: str,
+    failures: Sequence[Outcome],
+    outcomes: Sequence[Outcome],
+    pool: Sequence[int],
+    space: str,
+    views: Sequence[str],
+) -> Selection:
+    strength, floors = 0.0, None
+    if config.method == "random":
+        groups: list[dict[str, Any]] = [{"name": "random", "failures": len(failures)}]
+        answers = {"random": _random(pool, config.seed)}
+        weights = {"random": 1.0}
+    else:
+        queries = _queries(store, config, failures, outcomes, space, views)
+        answers = _answers(store, queries, pool, space, views, DEPTH * config.budget)
+        weights = {q.name: q.weight for q in queries}
+        if config.method == "contrastive":
+            strength, floors = DIVERSITY, {q.name: q.bar for q in queries if isinstance(q, ContrastiveQuery)}
+        groups = [q.describe() for q in queries]
+    train = store.image_ids(role="train")
+    known = store.near_duplicates([a.image_id for a in _first(answers)], train) if train else {}
+    answers = {name: [a for a in found if a.image_id not in known] for name, found in answers.items()}
+    hits, warnings = select(
+        answers,
+        weights,
+        config.budget,
+        leaks=store.leaks,
+        duplicates=store.near_duplicates,
+        floors=floors,
+        strength=strength,
+    )
+    if known:
+        warnings.append(f"{len(known)} answers passed over: the training set has them already")
+    for group in groups:
+        group["hits"] = sum(hit.group == group["name"] for hit in hits)
+    arm = "query" if config.method == "contrastive" else config.method
+    return Selection(
+        name=config.name,
+        arm=arm,
+        hits=tuple(hits),
+        key=key,
+        config={**config.everything(), "groups": groups, "warnings": warnings},
+    )
+
+
+def _first(answers: Mapping[str, Sequence[Answer]]) -> list[Answer]:
+    return list({a.image_id: a for found in answers.values() for a in found}.values())
+
+
+def _random(pool: Sequence[int], seed: int) -> list[Answer]:
+    order = np.random.default_rng(seed).permutation(np.array(sorted(pool), dtype=np.int64))
+    return [
+        Answer(
+            image_id=int(i),
+            score=0.0,
+            box=(0.0, 0.0, 0.0, 0.0),
+            vector_id=None,
+            outcome_id=None,
+            vector=np.zeros(1),
+        )
+        for i in order
+    ]
+
+
+# ---------------------------------------------------------------- what is asked
+
+
+def _queries(
+    store: Store,
+    config: QueryConfig,
+    failures: Sequence[Outcome],
+    outcomes: Sequence[Outcome],
+    space: str,
+    views: Sequence[str],
+) -> list[Query]:
+    """One or more queries per kind of failure, from the mined images' vectors."""
+    mined = store.image_ids(role="mine")
+    table = box_table(store, space, views, mined, ("outcome", "candidate", "cell"))
+    regions = (
+        region_table(store, space, mined, {o.id for o in outcomes if o.kind != "TP"})
+        if "object" in views
+        else None
+    )
+    offered = table.outcome_ids < 0
+    wrong = [o for o in outcomes if o.kind != "TP"]
+    near = best_overlap(table, [o.image_id for o in wrong], [o.box for o in wrong], _ids(wrong))[0] >= CLEAR
+    if regions is not None:
+        near |= best_overlap(table, regions.image_ids, regions.boxes, regions.outcome_ids)[0] >= CLEAR
+    right = np.isin(table.outcome_ids, _ids([o for o in outcomes if o.kind == "TP"]))
+    negatives = table.take((offered & ~near) | right)
+    queries: list[Query] = []
+    for kind in ("FN", "FP"):
+        asked = [o for o in failures if o.kind == kind]
+        own = table.take(np.isin(table.outcome_ids, _ids(asked)))
+        if not len(own):
+            continue
+        if config.method == "similarity":
+            view = "object" if "object" in views else views[0]
+            queries.append(SimilarityQuery.fit(own, negatives, name=kind, view=view))
+            continue
+        candidates = table.take(offered)
+        examples = [Examples(source="box", table=own, twins=twins(candidates, own, TWIN))]
+        if regions is not None:
+            blamed = regions.take(np.isin(regions.outcome_ids, _ids(asked)))
+            if len(blamed):
+                examples.append(
+                    Examples(source="culprit", table=blamed, twins=twins(candidates, blamed, TWIN_REGION))
+                )
+        queries += fit_queries(examples, negatives, candidates, kind=kind, views=views)
+    if not queries:
+        raise InputError("query: the failures have no vectors yet; run: curator index")
+    return queries
+
+
+def _ids(outcomes: Sequence[Outcome]) -> NDArray[np.int64]:
+    return np.array([outcome.id for outcome in outcomes], dtype=np.int64)
+
+
+# ---------------------------------------------------------------- what the pool answers
+
+
+def _answers(
+    store: Store, queries: Sequence[Query], pool: Sequence[int], space: str, views: Sequence[str], most: int
+) -> dict[str, list[Answer]]:
+    """The pool's best `most` images per query, each by its best box."""
+    kept: dict[str, list[tuple[float, int, Answer]]] = {q.name: [] for q in queries}
+    for start in range(0, len(pool), CHUNK):
+        table = box_table(store, space, views, pool[start : start + CHUNK], ("candidate", "cell"))
+        for q in queries:
+            for entry in _best_boxes(q, table):
+                if len(kept[q.name]) < most:
+                    heapq.heappush(kept[q.name], entry)
+                elif entry[:2] > kept[q.name][0][:2]:
+                    heapq.heapreplace(kept[q.name], entry)
+    if not any(kept.values()):
+        raise InputError("query: no pool image has vectors yet; run: curator index")
+    return {
+        name: [a for _, _, a in sorted(found, key=lambda e: (-e[0], -e[1]))] for name, found in kept.items()
+    }
+
+
+def _best_boxes(q: Query, table: BoxTable) -> Iterator[tuple[float, int, Answer]]:
+    if not len(table):
+        return
+    scores = q.score(table)
+    rows = np.array([own[np.argmax(scores[own])] for own in rows_by_image(table.image_ids)])
+    rows = rows[np.isfinite(scores[rows])]
+    best = table.take(rows)
+    nearest, vectors = q.nearest(best), q.vectors(best)
+    for i, row in enumerate(rows):
+        x1, y1, x2, y2 = (float(v) for v in best.boxes[i])
+        image = int(best.image_ids[i])
+        yield (
+            float(scores[row]),
+            -image,
+            Answer(
+                image_id=image,
+                score=float(scores[row]),
+                box=(x1, y1, x2, y2),
+                vector_id=int(best.ids[i]),
+                outcome_id=int(nearest[i]),
+                vector=vectors[i],
+            ),
+        )
+
+
+def _summary(store: Store, selection: Selection) -> dict[str, Any]:
+    uris = {i.id: i.uri for i in store.images(reader="query", ids=list(selection.image_ids))}
+    return {
+        "selection": selection.name,
+        "arm": selection.arm,
+        "groups": selection.config["groups"],
+        "warnings": selection.config["warnings"],
+        "hits": [
+            {
+                "rank": h.rank,
+                "image": h.image_id,
+                "uri": uris.get(h.image_id, ""),
+                "score": round(h.score, 4),
+                "group": h.group,
+                "outcome": h.outcome_id,
+                "box": list(h.box),
+            }
+            for h in selection.hits
+        ],
+    }

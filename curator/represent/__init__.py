@@ -1,0 +1,1 @@
+"""What several rooms share of vectors: embedders, indexes, pixel maps."""

@@ -1,0 +1,217 @@
+"""Synthesise: paint the conditions of failures into labelled scenes, and let a gate judge each result.
+
+In: failures with their culprits, and scenes from the training set and a selection. Out: `Sample`s (PNG blobs)
+with verdicts. Plans are numbered and depend on the seed and their number alone; they are worked off in order
+until `budget` samples are accepted or `attempts * budget` plans are spent. A plan that finds no fitting place
+in its scene is recorded as done without a sample.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+from curator.config import require
+from curator.errors import InputError
+from curator.jobs.base import Done, Executor
+from curator.jobs.stage import StageResult, recorded_run, run_items
+from curator.synthesize.gate.checks import (
+    Bounds,
+    check_duplicate,
+    painted_hash,
+)
+from curator.synthesize.run_plans import labelled_scenes, mined_failures, plan_items
+from curator.synthesize.settings import SynthesizeConfig
+from curator.synthesize.work import (
+    STAGE,
+    Failure,
+    Painted,
+    SynthesisItem,
+    SynthesisWork,
+    load_inpainter,
+)
+from curator.tensors import image_tensor
+from store.images import read_bytes_as_pixels
+from store.records import (
+    ModelRecord,
+    Sample,
+)
+
+if TYPE_CHECKING:
+    from store.store import Store
+
+
+def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | None = None) -> StageResult:
+    """Paint samples until `config.budget` are accepted.
+
+    Returns:
+        with the summary {"name", "budget", "accepted", "rejected", "unplaced", "plans", "per_group",
+        "per_recipe", "reasons", "without_explanation", "notes"}.
+
+    Raises:
+        InputError: no failure matches, or no labelled scene.
+    """
+    require(config.budget >= 1 and config.attempts >= 1, "budget, attempts: expected at least 1 each")
+    model = _model(store, config)
+    failures = mined_failures(store, config, model)
+    scenes = labelled_scenes(store, config)
+    inpainter = load_inpainter(config.inpainter, config.steps, config.device)
+    class_map = _class_map(store, model)
+    work = SynthesisWork(
+        name=config.name,
+        detector=config.detector or model.spec,
+        inpainter=config.inpainter,
+        steps=config.steps,
+        seed=config.seed,
+        fingerprints=(model.fingerprint, inpainter.fingerprint),
+        batch_size=config.batch_size,
+        class_map=class_map,
+    )
+    items = plan_items(failures, scenes, config)
+    keys = [work.key(item) for item in items]
+    stored = {sample.key: sample for sample in store.samples(name=config.name)}
+    accepted: list[Sample] = []
+    hashes: list[Any] = []
+    unplaced: Counter[str] = Counter()
+
+    with recorded_run(store, STAGE, config, models=(model.fingerprint, inpainter.fingerprint)) as (
+        run_id,
+        counts,
+    ):
+        position = 0
+
+        def reconsider(upto: int) -> None:
+            """Count what is stored of the plans before `upto`, in their order."""
+            nonlocal position
+            for key in keys[position:upto]:
+                sample = stored.get(key)
+                if sample is not None and sample.accepted:
+                    accepted.append(sample)
+                    hashes.append(_crop_hash(store, sample))
+            position = upto
+
+        def save(done: Done) -> None:
+            nonlocal position
+            item, value = cast(SynthesisItem, done.item), cast(Painted, done.value)
+            reconsider(item.number)
+            position = item.number + 1
+            if value.png is None:
+                unplaced[value.reason] += 1
+                return
+            pixels = read_bytes_as_pixels(value.png)
+            crop_hash = painted_hash(image_tensor(pixels), value.painted)
+            verdicts = (*value.verdicts, check_duplicate(crop_hash, hashes, Bounds()))
+            sample = Sample(
+                name=config.name,
+                blob=store.put_blob(value.png),
+                width=pixels.shape[1],
+                height=pixels.shape[0],
+                recipe=item.recipe,
+                group=item.failure.group,
+                scene_image_id=item.scene.image.id,
+                exemplar_image_id=item.failure.image.id,
+                outcome_id=item.failure.outcome.id,
+                painted=value.painted,
+                annotations=value.annotations,
+                seed=value.seed,
+                key=done.key,
+                verdicts=verdicts,
+            )
+            store.put_sample(run_id, sample)
+            stored[done.key] = sample
+            if sample.accepted:
+                accepted.append(sample)
+                hashes.append(crop_hash)
+
+        result = StageResult(stage=STAGE, run_id=run_id)
+        upto = 0
+        while len(accepted) < config.budget and upto < len(items):
+            # As many plans as are still wanted, so that the budget is met and hardly overshot.
+            start, upto = upto, min(upto + max(config.budget - len(accepted), 1), len(items))
+            part = run_items(
+                store,
+                run_id,
+                counts,
+                stage=STAGE,
+                work=work,
+                items=items[start:upto],
+                save=save,
+                image_id=lambda item: cast(int, item.scene.image.id),
+                describe=lambda item: f"plan {item.number} ({item.recipe})",
+                device=config.device,
+                executor=executor,
+            )
+            reconsider(upto)
+            result = replace(
+                result,
+                done=result.done + part.done,
+                skipped=result.skipped + part.skipped,
+                failed=result.failed + part.failed,
+                failures=result.failures + part.failures,
+            )
+        store.set_current(f"{STAGE}:{config.name}", keys[:upto], run_id=run_id)
+        counts.update(done=result.done, skipped=result.skipped, failed=result.failed)
+    used = [stored[key] for key in keys[:upto] if key in stored]
+    return replace(result, summary=_summary(config, failures, used, upto, unplaced))
+
+
+def _model(store: Store, config: SynthesizeConfig) -> ModelRecord:
+    models = store.models()
+    if config.detector is not None:
+        models = [model for model in models if model.spec == config.detector]
+    if not models:
+        raise InputError(
+            "synthesize: expected a detector that ran in this workspace, got none; run: curator detect"
+        )
+    return models[0]
+
+
+def _class_map(store: Store, model: ModelRecord) -> dict[str, str]:
+    """The class map of the newest diagnosis, which its failures' class names went through."""
+    for run in store.runs(stage="diagnose"):
+        if model.fingerprint in run.models and run.config.get("class_map"):
+            return dict(run.config["class_map"])
+    return {}
+
+
+def _crop_hash(store: Store, sample: Sample) -> Any:
+    return painted_hash(image_tensor(read_bytes_as_pixels(store.blob(sample.blob))), sample.painted)
+
+
+def _summary(
+    config: SynthesizeConfig,
+    failures: Sequence[Failure],
+    used: Sequence[Sample],
+    plans: int,
+    unplaced: Counter[str],
+) -> dict[str, Any]:
+    accepted = [sample for sample in used if sample.accepted]
+    reasons = Counter(f"{v.check}: {v.reason}" for s in used for v in s.verdicts if not v.accepted)
+    bare = sum(failure.blamed is None for failure in failures)
+    notes = []
+    if bare:
+        notes.append(
+            f"{bare} of {len(failures)} failures have no culprit from `curator explain`; "
+            "their own boxes serve as exemplars"
+        )
+    if len(accepted) < config.budget:
+        notes.append(
+            f"{len(accepted)} of {config.budget} wanted samples were accepted in {plans} plans; "
+            "more --attempts, scenes or failures give more"
+        )
+    return {
+        "name": config.name,
+        "budget": config.budget,
+        "accepted": len(accepted),
+        "rejected": len(used) - len(accepted),
+        "unplaced": plans - len(used),
+        "plans": plans,
+        "per_group": dict(sorted(Counter(s.group for s in accepted).items())),
+        "per_recipe": dict(sorted(Counter(s.recipe for s in accepted).items())),
+        "reasons": dict(reasons.most_common()),
+        "unplaced_reasons": dict(unplaced.most_common(10)),
+        "without_explanation": bare,
+        "notes": notes,
+    }

@@ -1,0 +1,183 @@
+"""Which failure is painted into which scene: the numbered plans of `synthesize`.
+
+In: the Store and a `SynthesizeConfig`. Out: failures with their culprits' masks, scenes, `SynthesisItem`s.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import cycle
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from curator.diagnose.selectors import FailureSelector
+from curator.errors import InputError
+from curator.registry import RECIPES
+from curator.synthesize.base import Recipe
+from curator.synthesize.settings import SynthesizeConfig
+from curator.synthesize.work import Failure, LabelledImage, SynthesisItem
+from store.keys import content_key
+from store.records import (
+    ImageRecord,
+    ModelRecord,
+    NewAnnotation,
+    Outcome,
+    SegmentMap,
+)
+
+if TYPE_CHECKING:
+    from store.store import Store
+
+
+def plan_items(
+    failures: Sequence[Failure], scenes: Sequence[LabelledImage], config: SynthesizeConfig
+) -> list[SynthesisItem]:
+    """Numbered plans: groups in turn, within a group the failures in turn, recipes that answer them in turn.
+
+    Raises:
+        InputError: no recipe answers any of the failures, or no scene suits.
+    """
+    recipes: dict[str, Recipe] = {name: RECIPES.load(name)() for name in config.recipes}
+    by_group: dict[str, list[Failure]] = defaultdict(list)
+    for failure in sorted(failures, key=lambda f: content_key(config.seed, f.outcome.key)):
+        by_group[failure.group].append(failure)
+    choices: dict[tuple[str, str], tuple[int, ...]] = {}
+    queues = []
+    for group in sorted(by_group):
+        pairs = []
+        for name, recipe in recipes.items():
+            for turn, failure in enumerate(by_group[group]):
+                outcome = failure.outcome
+                if outcome.kind not in recipe.kinds or (recipe.causes and outcome.cause not in recipe.causes):
+                    continue
+                if (name, outcome.category) not in choices:
+                    choices[name, outcome.category] = tuple(
+                        i
+                        for i, scene in enumerate(scenes)
+                        if recipe.suits(outcome.category, scene.annotations)
+                    )
+                if choices[name, outcome.category]:
+                    pairs.append((turn, name, failure))
+        pairs.sort(key=lambda pair: pair[0])
+        if pairs:
+            queues.append(cycle([(name, failure) for _, name, failure in pairs]))
+    if not queues:
+        raise InputError(
+            f"synthesize: none of the recipes {', '.join(recipes)} answers these failures in these scenes "
+            f"(recipes: {', '.join(RECIPES.names())})"
+        )
+    items = []
+    for number in range(config.budget * config.attempts):
+        name, failure = next(queues[number % len(queues)])
+        suitable = choices[name, failure.outcome.category]
+        rng = np.random.default_rng([config.seed, number])
+        items.append(SynthesisItem(number, name, failure, scenes[suitable[int(rng.integers(len(suitable)))]]))
+    return items
+
+
+def mined_failures(store: Store, config: SynthesizeConfig, model: ModelRecord) -> list[Failure]:
+    selector = FailureSelector.parse(config.failures)
+    outcomes = [o for o in store.outcomes(model_id=model.id) if selector.matches(o)]
+    if not outcomes:
+        raise InputError(
+            f"synthesize: no failure matches {config.failures!r}; `curator diagnose` finds and lists them"
+        )
+    images = {i.id: i for i in store.images(reader="synthesize", ids=sorted({o.image_id for o in outcomes}))}
+    groups = {i: group.name for group in store.groups() for i in group.outcome_ids}
+    masks = _culprits(store, outcomes, images, model)
+    return [
+        Failure(
+            o,
+            groups.get(cast(int, o.id), f"{o.kind}:{o.cause}:{o.category}"),
+            images[o.image_id],
+            *masks.get(cast(int, o.id), (None, "")),
+        )
+        for o in outcomes
+    ]
+
+
+def _culprits(
+    store: Store, outcomes: Sequence[Outcome], images: dict[int, ImageRecord], model: ModelRecord
+) -> dict[int, tuple[bytes, str]]:
+    """Per explained outcome the union of its culprit segments in the stored image, packed, and the regions'
+    keys."""
+    ids = [cast(int, o.id) for o in outcomes]
+    newest: dict[int, tuple[int, int]] = {}
+    for attribution in store.attributions(outcome_ids=ids):
+        if attribution.segmentation_id is not None and isinstance(attribution.map, SegmentMap):
+            newest.setdefault(
+                attribution.outcome_id, (cast(int, attribution.id), attribution.segmentation_id)
+            )
+    segments: dict[int, list[int]] = defaultdict(list)
+    region_keys: dict[int, list[str]] = defaultdict(list)
+    for region in store.regions(outcome_ids=ids):
+        chosen = newest.get(region.outcome_id)
+        if region.kind == "culprit" and chosen is not None and region.attribution_id == chosen[0]:
+            segments[region.outcome_id] += region.segments
+            region_keys[region.outcome_id].append(region.key)
+    image_of = {cast(int, o.id): o.image_id for o in outcomes}
+    pins = {
+        i: found.pin
+        for i, found in store.detections(model.id, sorted({image_of[i] for i in segments})).items()
+    }
+    masks: dict[int, tuple[bytes, str]] = {}
+    labels_id, labels = -1, np.zeros((1, 1), np.uint16)
+    for outcome_id in sorted(segments, key=lambda i: newest[i][1]):
+        image, pin = images[image_of[outcome_id]], pins.get(image_of[outcome_id])
+        if pin is None:
+            continue
+        if newest[outcome_id][1] != labels_id:
+            labels_id = newest[outcome_id][1]
+            labels = store.segmentation(labels_id).labels
+        rows = np.clip(
+            ((np.arange(image.height) + 0.5) * pin.scale[1] + pin.offset[1]).astype(int),
+            0,
+            labels.shape[0] - 1,
+        )
+        columns = np.clip(
+            ((np.arange(image.width) + 0.5) * pin.scale[0] + pin.offset[0]).astype(int),
+            0,
+            labels.shape[1] - 1,
+        )
+        mask = np.isin(labels, segments[outcome_id])[rows][:, columns]
+        masks[outcome_id] = np.packbits(mask).tobytes(), content_key(sorted(region_keys[outcome_id]))
+    return masks
+
+
+def labelled_scenes(store: Store, config: SynthesizeConfig) -> list[LabelledImage]:
+    """Human-labelled images of the training set and of the selection."""
+    ids = set(store.image_ids(role="train"))
+    if config.selection is not None:
+        ids |= set(store.selection(config.selection).image_ids)
+    scenes = []
+    ordered = sorted(ids)
+    for start in range(0, len(ordered), 1000):
+        part = ordered[start : start + 1000]
+        labels = store.annotations(part, reader="synthesize")
+        for image in store.images(reader="synthesize", ids=part):
+            found = labels.get(image.id)
+            if found is not None and found.status == "human":
+                scenes.append(
+                    LabelledImage(
+                        image,
+                        tuple(
+                            NewAnnotation(
+                                category=a.category,
+                                box=a.box,
+                                crowd=a.crowd,
+                                difficult=a.difficult,
+                                polygon=a.polygon,
+                            )
+                            for a in found.annotations
+                        ),
+                        found.key,
+                    )
+                )
+    if not scenes:
+        raise InputError(
+            "synthesize: expected labelled images to paint on, got none; add a training set "
+            "(curator add coco PATH --role train) or name a --selection with labels"
+        )
+    return scenes

@@ -1,0 +1,185 @@
+"""`diagnose` and `verify` on a real workspace with a small detector trained for a moment."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from curator.data.run_add import add
+from curator.data.settings import AddConfig
+from curator.detect.run import detect
+from curator.detect.settings import DetectConfig
+from curator.detect.small_ssd import SsdOptions, make_detector
+from curator.diagnose.run import diagnose
+from curator.diagnose.settings import DiagnoseConfig
+from curator.errors import ConfigError, InputError
+from curator.example.dataset import GapRates, write_dataset
+from curator.example.flowers import CLASSES
+from curator.matching import ClassMap
+from curator.prove.run_verify import fix_rates, read_training, trial_table, verify
+from curator.prove.settings import VerifyConfig
+from curator.prove.trainers.fine_tune import FineTuneConfig, fine_tune
+from curator.prove.trials import TrainingFiles
+from store.keys import content_key
+from store.records import ROLES, Hit, Selection
+from store.store import Store
+
+THRESHOLD = 0.2
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A diagnosed workspace and the spec of its detector."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("verify")
+    write_dataset(
+        root / "data",
+        sizes={"train": 24, "mine": 12, "pool": 30, "holdout": 10},
+        seed=5,
+        size=96,
+        rates=GapRates(pool=0.06),
+    )
+    with Store.create(root / "ws") as store:
+        for role in ROLES:
+            add(store, AddConfig(format="coco", path=root / "data" / role, role=role))
+        options = SsdOptions(
+            classes=CLASSES, size=96, channels=(8, 16, 16, 24, 24), anchors=(16.0, 32.0, 56.0, 80.0)
+        )
+        untrained = make_detector(options, seed=0)
+        files = TrainingFiles(read_training(store, ClassMap.resolve(CLASSES, CLASSES, {}), ()), (), 1.0)
+        trained, _ = fine_tune(
+            untrained,
+            files,
+            FineTuneConfig(steps=30, batch_size=6, learning_rate=0.005, batch_norm="train", device="cpu"),
+        )
+        trained.save(root / "detector.safetensors")
+        spec = f"curator:{root / 'detector.safetensors'}"
+        with pytest.raises(InputError, match="run `curator detect"):
+            diagnose(store, DiagnoseConfig())
+        detect(store, DetectConfig(detector=spec, device="cpu"))
+        diagnose(store, DiagnoseConfig(score_threshold=THRESHOLD, device="cpu"))
+    torch.set_num_threads(threads)
+    return root / "ws", spec
+
+
+def test_a_diagnosis_counts_every_object_once(workspace: tuple[Path, str]) -> None:
+    with Store.open(workspace[0]) as store:
+        again = diagnose(store, DiagnoseConfig(score_threshold=THRESHOLD, device="cpu"))
+        assert (again.done, again.skipped, again.failed) == (0, 12, 0)
+        annotations = [
+            a
+            for s in store.annotations(store.image_ids(role="mine"), reader="diagnose").values()
+            for a in s.annotations
+        ]
+        outcomes = store.outcomes()
+    assert Counter(o.annotation_id for o in outcomes if o.kind != "FP") == Counter(a.id for a in annotations)
+    kinds = Counter(o.kind for o in outcomes)
+    rows = again.summary["classes"]
+    assert [sum(row[name] for row in rows) for name in ("tp", "fp", "fn")] == [
+        kinds[k] for k in ("TP", "FP", "FN")
+    ]
+    assert sum(again.summary["causes"].values()) == kinds["FP"] + kinds["FN"]
+    assert again.summary["low_score"] <= THRESHOLD / 2
+    assert len({o.key for o in outcomes}) == len(outcomes)
+    json.dumps(again.summary)
+
+
+def test_a_class_map_drops_and_names(workspace: tuple[Path, str]) -> None:
+    with Store.open(workspace[0]) as store:
+        with pytest.raises(InputError, match="the data set has no class 'rose'"):
+            diagnose(store, DiagnoseConfig(class_map={CLASSES[0]: "rose"}, device="cpu"))
+        mapped = diagnose(
+            store, DiagnoseConfig(score_threshold=THRESHOLD, class_map={CLASSES[0]: CLASSES[1]}, device="cpu")
+        )
+        assert mapped.summary["missing_classes"] == [CLASSES[0]]
+        assert CLASSES[0] not in [row["class"] for row in mapped.summary["classes"]]
+        assert not [o for o in store.outcomes() if o.category == CLASSES[0]]
+        diagnose(store, DiagnoseConfig(score_threshold=THRESHOLD, device="cpu"))
+
+
+def config(**fields: Any) -> VerifyConfig:
+    return VerifyConfig(
+        **{"score_threshold": THRESHOLD, "budget": 3, "steps": 2, "batch_size": 3, "device": "cpu", **fields}
+    )
+
+
+def test_every_arm_adds_the_same_number_of_images(workspace: tuple[Path, str]) -> None:
+    arms = ("nothing", "random", "query", "oracle")
+    with Store.open(workspace[0]) as store:
+        pool = store.image_ids(role="pool")
+        hits = tuple(
+            Hit(
+                rank=k + 1,
+                image_id=i,
+                outcome_id=None,
+                vector_id=None,
+                group="g",
+                box=(0, 0, 9, 9),
+                score=1.0 - k,
+            )
+            for k, i in enumerate(pool[:5])
+        )
+        run = store.begin_run("query", config={})
+        store.put_selection(
+            run,
+            Selection(
+                name="mine", arm="contrastive", hits=hits, config={}, key=content_key("test", pool[:5])
+            ),
+        )
+        result = verify(store, config(arms=arms, selection="mine", seeds=(0, 1)))
+        assert (result.done, result.skipped, result.failed) == (8, 0, 0), result.failures
+        trials = store.trials("verify")
+        chosen = {s.name: s.image_ids for s in store.selections()}
+        tags = store.tags(chosen["verify-oracle-0"], reader="verify")
+        again = verify(store, config(arms=arms, selection="mine", seeds=(0, 1)))
+        assert (again.done, again.skipped) == (0, 8)
+        assert again.summary == result.summary
+        assert not list((store.path / "training").glob("*"))
+    added = {(t.arm, t.seed): t.metrics["n_added"] for t in trials}
+    assert added == {(arm, seed): 0 if arm == "nothing" else 3 for arm in arms for seed in (0, 1)}
+    assert set(chosen) == {
+        "mine",
+        *(f"verify-{arm}-{seed}" for arm in ("random", "oracle") for seed in (0, 1)),
+    }
+    assert chosen["verify-random-0"] != chosen["verify-random-1"]
+    assert any(tag["gap"] != "none" for tag in tags.values())
+
+    for trial in trials:
+        metrics = trial.metrics
+        assert metrics["base"] == trials[0].metrics["base"]
+        fixed, matched, recall, worst = (
+            metrics[name] for name in ("fixed_threshold", "matched_threshold", "matched_recall", "worse")
+        )
+        assert fixed["threshold"] == THRESHOLD
+        assert matched["false_per_image"] <= metrics["base"]["false_per_image"]
+        assert fixed["fn"]["n"] == metrics["base"]["missed"]
+        assert worst["fn"]["rate"] == min(fixed["fn"]["rate"], matched["fn"]["rate"])
+        if fixed["fp"]["n"]:
+            assert worst["fp"]["rate"] == min(fixed["fp"]["rate"], recall["fp"]["rate"])
+    columns, rows = trial_table(trials)
+    assert [row[0] for row in rows] == ["base", *arms]
+    assert all(len(row) == len(columns) for row in rows)
+    assert {arm: len(values) for arm, values in fix_rates(trials).items()} == dict.fromkeys(arms, 2)
+
+
+def test_what_is_missing_is_named(workspace: tuple[Path, str]) -> None:
+    with Store.open(workspace[0]) as store:
+        with pytest.raises(ConfigError, match="expected some of nothing, random"):
+            verify(store, config(arms=("guess",)))
+        with pytest.raises(InputError, match="no accepted sample; run `curator synthesize`"):
+            verify(store, config(arms=("synthesis",)))
+
+
+def test_a_workspace_without_a_holdout_is_refused(workspace: tuple[Path, str], tmp_path: Path) -> None:
+    with Store.create(tmp_path / "empty") as store:
+        with pytest.raises(InputError, match="role holdout, got none"):
+            verify(store, config(detector=workspace[1]))
+        detect(store, DetectConfig(detector=workspace[1], device="cpu"))
+        with pytest.raises(InputError, match="role mine, got 0"):
+            diagnose(store, DiagnoseConfig(device="cpu"))

@@ -1,0 +1,153 @@
+"""`index` and `query` on a small rendered workspace with a real, untrained detector."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from curator import pipeline
+from curator.data.settings import AddConfig
+from curator.detect.settings import DetectConfig
+from curator.diagnose.settings import DiagnoseConfig
+from curator.errors import InputError
+from curator.example.dataset import write_dataset
+from curator.example.flowers import CLASSES
+from curator.query.settings import IndexConfig, QueryConfig
+from store.records import ROLES
+from store.store import Store
+
+DETECTOR = f"curator:ssd?classes={','.join(CLASSES)}&size=96&channels=8,8,16,16,16"
+SIZES = {"train": 4, "mine": 16, "pool": 30, "holdout": 4}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("query")
+    write_dataset(folder / "data", sizes=SIZES, seed=3, size=96)
+    images = {role: sorted((folder / "data" / role / "images").iterdir()) for role in ("mine", "pool")}
+    Image.open(images["mine"][0]).save(images["pool"][0], quality=80)  # a leak: other bytes, the same picture
+    with Store.create(folder / "workspace") as store:
+        for role in ROLES:
+            pipeline.add(store, AddConfig(format="coco", path=folder / "data" / role, role=role))
+        pipeline.detect(store, DetectConfig(detector=DETECTOR, device="cpu"))
+        pipeline.diagnose(store, DiagnoseConfig(score_threshold=0.5))
+    return folder / "workspace"
+
+
+@pytest.fixture(scope="module")
+def indexed(workspace: Path) -> Path:
+    with Store.open(workspace) as store:
+        with pytest.raises(InputError, match="curator index"):
+            pipeline.query(store, QueryConfig(budget=5))
+        result = pipeline.index(store, IndexConfig(device="cpu", batch_size=8))
+        assert (result.done, result.failed) == (SIZES["mine"] + SIZES["pool"], 0)
+    return workspace
+
+
+def test_index_twice_adds_nothing(indexed: Path) -> None:
+    with Store.open(indexed) as store:
+        space = pipeline.index(store, IndexConfig(device="cpu", batch_size=3)).summary["embedder"]
+        before = store.vectors(space, "object")
+        again = pipeline.index(store, IndexConfig(device="cpu"))
+        after = store.vectors(space, "object")
+        pool = store.vectors(space, "object", role="pool")
+    assert (again.done, again.skipped) == (0, SIZES["mine"] + SIZES["pool"])
+    assert np.array_equal(before.vectors, after.vectors)
+    assert {owner.source for owner in pool.owners} == {"candidate", "cell"}
+    assert len(pool.owners) >= SIZES["pool"] * 20
+
+
+def test_an_interrupted_index_continues_to_the_same_rows(indexed: Path, tmp_path: Path) -> None:
+    def content(store: Store, space: str) -> dict[str, list[tuple[object, ...]]]:
+        blocks = {view: store.vectors(space, view) for view in store.views(space)}
+        return {
+            view: sorted(
+                (o.image_id, o.source, o.box, v.round(4).tobytes())
+                for o, v in zip(block.owners, block.vectors, strict=True)
+            )
+            for view, block in blocks.items()
+        }
+
+    class Interrupting:
+        """Runs two batches, then stops as Ctrl-C would."""
+
+        def run(self, work, items):  # type: ignore[no-untyped-def]
+            from curator.jobs.local import LocalExecutor
+
+            for number, batch in enumerate(LocalExecutor("cpu").run(work, items)):
+                if number == 2:
+                    raise KeyboardInterrupt
+                yield batch
+
+    config = IndexConfig(device="cpu", candidates=5, cells=2, batch_size=8)
+    with Store.open(indexed) as store:
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.index(store, config, executor=Interrupting())
+        result = pipeline.index(store, config)
+        assert (result.done, result.skipped) == (SIZES["mine"] + SIZES["pool"] - 16, 16)
+        assert len(content(store, result.summary["embedder"])["image"]) == SIZES["mine"] + SIZES["pool"]
+        pipeline.index(store, IndexConfig(device="cpu"))  # the newest index is what queries read
+
+
+@pytest.mark.parametrize("method", ["contrastive", "similarity", "random"])
+def test_query_is_deterministic_ranked_and_skipped_when_stored(indexed: Path, method: str) -> None:
+    with Store.open(indexed) as store:
+        results = [
+            pipeline.query(store, QueryConfig(name=name, budget=8, method=method)) for name in ("a", "b", "a")
+        ]
+        pool = set(store.image_ids(role="pool"))
+        failures = {o.id for o in store.outcomes() if o.kind != "TP"}
+        selection = store.selection("a")
+    first, second, third = (result.summary["hits"] for result in results)
+    assert results[2].skipped == 1
+    assert first == second == third
+    assert [hit["rank"] for hit in first] == list(range(1, 9))
+    assert {hit["image"] for hit in first} <= pool
+    assert method == "random" or {hit["outcome"] for hit in first} <= failures
+    assert selection.arm == ("query" if method == "contrastive" else method)
+
+
+def test_leaks_are_refused_a_dry_pool_is_told_and_bad_selectors_are_refused(indexed: Path) -> None:
+    with Store.open(indexed) as store:
+        summary = pipeline.query(store, QueryConfig(name="all", budget=1000)).summary
+        (leak,) = store.leaks(store.image_ids(role="pool"))
+        assert 0 < len(summary["hits"]) < SIZES["pool"]
+        assert leak not in {hit["image"] for hit in summary["hits"]}
+        assert any("1000" in warning for warning in summary["warnings"])
+        assert any("1 answers refused" in warning for warning in summary["warnings"])
+        with pytest.raises(InputError, match="no failure matches"):
+            pipeline.query(store, QueryConfig(failures="FN,class=no-such-class"))
+        with pytest.raises(InputError, match="object"):
+            pipeline.query(store, QueryConfig(view="sideways"))
+
+
+def test_what_gets_into_the_holdout_later_is_not_selected_again(indexed: Path, tmp_path: Path) -> None:
+    shutil.copytree(indexed, tmp_path / "workspace")
+    with Store.open(tmp_path / "workspace") as store:
+        config = QueryConfig(name="early", budget=5)
+        before = pipeline.query(store, config)
+        assert pipeline.query(store, config).skipped == 1
+        first, second = before.summary["hits"][:2]
+        images = tmp_path / "late" / "images"
+        images.mkdir(parents=True)
+        shutil.copyfile(first["uri"], images / "same.jpg")
+        Image.open(second["uri"]).save(images / "near.jpg", quality=85)
+        table = {
+            "images": [
+                {"id": n, "file_name": f"images/{name}.jpg", "width": 96, "height": 96}
+                for n, name in enumerate(("same", "near"))
+            ],
+            "annotations": [],
+            "categories": [{"id": n, "name": name} for n, name in enumerate(CLASSES)],
+        }
+        (tmp_path / "late" / "annotations.json").write_text(json.dumps(table))
+        pipeline.add(store, AddConfig(format="coco", path=tmp_path / "late", role="holdout"))
+        after = pipeline.query(store, config)
+    assert (after.done, after.skipped) == (1, 0)
+    assert len(after.summary["hits"]) == 5
+    assert not {hit["image"] for hit in after.summary["hits"]} & {first["image"], second["image"]}

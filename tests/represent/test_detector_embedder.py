@@ -1,0 +1,107 @@
+"""Box vectors against direct sums over cells, on a real tiny detector."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from curator.detect.base import Detector, FeatureMap
+from curator.errors import ConfigError
+from curator.registry import DETECTORS, Spec
+from curator.represent.embedders.detector import DetectorEmbedder, box_mean, pixel_maps
+from store.records import Pin
+
+
+def test_box_mean_equals_the_integral_of_the_piecewise_constant_map() -> None:
+    values = torch.rand(2, 5, 6, 8, generator=torch.Generator().manual_seed(0))
+    level = FeatureMap(values, (4.0, 4.0), (2.0, 2.0))  # cells of 4 pixels over a 32 x 24 frame
+    fine = values.repeat_interleave(40, 2).repeat_interleave(40, 3)  # a tenth of a pixel
+    boxes = torch.tensor(
+        [[[3.0, 2.0, 9.5, 20.0], [0.0, 0.0, 32.0, 24.0]], [[5.1, 5.2, 5.9, 6.3], [8, 4, 12, 8]]]
+    )
+    found = box_mean(level, values, boxes)
+    for b in range(2):
+        for n in range(2):
+            x1, y1, x2, y2 = (round(10 * float(v)) for v in boxes[b, n])
+            assert torch.allclose(found[b, n], fine[b, :, y1:y2, x1:x2].mean((1, 2)), atol=1e-4)
+
+
+def test_a_ring_leaves_the_hole_out_and_a_full_hole_is_ignored() -> None:
+    values = torch.zeros(1, 1, 8, 8)
+    values[..., 2:6, 2:6] = 5
+    level = FeatureMap(values, (1.0, 1.0), (0.5, 0.5))
+    outer, hole = torch.tensor([[[0.0, 0, 8, 8]]]), torch.tensor([[[2.0, 2, 6, 6]]])
+    assert box_mean(level, values, outer, hole).item() == pytest.approx(0, abs=1e-6)
+    assert box_mean(level, values, hole, hole).item() == pytest.approx(5)
+
+
+def test_boxes_outside_and_empty_boxes_give_finite_border_values() -> None:
+    values = torch.arange(16.0).reshape(1, 1, 4, 4)
+    level = FeatureMap(values, (2.0, 2.0), (1.0, 1.0))
+    boxes = torch.tensor([[[-9.0, -9, -5, -5], [3, 3, 3, 3], [20, 20, 30, 30]]])
+    assert box_mean(level, values, boxes)[0, :, 0].tolist() == pytest.approx([0, 5, 15])
+
+
+def test_pixel_maps_tell_a_cast_and_stripes() -> None:
+    u = torch.full((2, 3, 64, 64), 0.5)
+    u[0, 0] *= 0.5
+    u[1, :, :, ::2] = 0
+    maps = pixel_maps(u).values
+    assert maps.shape == (2, 19, 64, 64)
+    assert maps[0, 3].mean() < -0.5  # log red over green
+    assert maps[1, 11].mean() > 0.4 > maps[1, 12].mean()  # horizontal changes only
+    assert np.isfinite(maps.numpy()).all()
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    spec = Spec.parse("curator:ssd?classes=a,b&size=96&channels=8,8,16,16,16")
+    return DETECTORS.load(spec.scheme)(spec)
+
+
+def prepared(detector: Detector, count: int) -> tuple[torch.Tensor, list[Pin]]:
+    images = list(torch.rand(count, 3, 96, 96, generator=torch.Generator().manual_seed(1)))
+    pins = [pin for _, pin in detector.predict(images, score_threshold=0.5)]
+    return torch.stack([detector.prepare(image, pin) for image, pin in zip(images, pins, strict=True)]), pins
+
+
+def test_vectors_do_not_depend_on_batch_mates_or_other_boxes(detector: Detector) -> None:
+    u, pins = prepared(detector, 3)
+    boxes = [
+        np.array([[5, 5, 40, 60], [0, 0, 96, 96]], np.float32),
+        np.zeros((0, 4), np.float32),
+        np.array([[50, 20, 70, 90]], np.float32),
+    ]
+    embedder = DetectorEmbedder(Spec.parse("detector:"), detector)
+    together = embedder.embed(u, pins, boxes)
+    alone = embedder.embed(u[2:], pins[2:], boxes[2:])[0]
+    assert {view: values.shape[0] for view, values in together[0].items()} == {
+        "object": 2,
+        "context": 2,
+        "sides": 2,
+        "image": 1,
+    }
+    assert together[1]["object"].shape[0] == 0
+    for view, values in alone.items():
+        assert np.isfinite(values).all()
+        assert values.dtype == np.float32
+        assert values.shape[1] <= 224
+        assert np.allclose(values, together[2][view], atol=1e-4)
+
+
+def test_a_mask_that_fills_a_box_describes_the_box(detector: Detector) -> None:
+    u, pins = prepared(detector, 1)
+    mask = np.zeros((1, 32, 32), np.float32)
+    mask[0, 8:24, 4:16] = 3  # x 12 to 48, y 24 to 72 of 96 px
+    views = DetectorEmbedder(Spec.parse("detector:?dimension=96"), detector).embed(
+        u, pins, [np.array([[12, 24, 48, 72]], np.float32)], [mask]
+    )[0]
+    assert np.allclose(views["region"], views["object"], atol=1e-3)
+
+
+def test_a_black_box_and_unknown_levels_are_refused(detector: Detector) -> None:
+    with pytest.raises(ConfigError, match="level0"):
+        DetectorEmbedder(Spec.parse("detector:?levels=level9"), detector)
+    with pytest.raises(ConfigError, match="dimension"):
+        DetectorEmbedder(Spec.parse("detector:?dimension=4096"), detector)
