@@ -5,12 +5,12 @@ memberships, annotation versions. Items stream through in batches; a batch is pr
 stored in one transaction. Adding again changes nothing; a corrected file gives the images concerned a new
 annotation version.
 
-An image counts as labelled when no object can be missing from its labels. A broken object (no finite box, a
-negative size, a box outside the picture, a class that the data set does not name) makes them incomplete: the
-image is stored without them and named, as what they leave out would teach "nothing is there", and a hit there
-would count as false. It keeps the labels of an earlier, sound file. No region to ignore is kept instead:
-trainers and the YOLO format take one for background. A box of zero area inside the picture holds no pixel:
-it is dropped alone.
+An image counts as labelled when no object can be missing from its labels. A broken object that may show in
+the picture (no finite box, a negative size, a class that the data set does not name) makes them incomplete:
+the image is stored without them and named, as what they leave out would teach "nothing is there", and a hit
+there would count as false. It keeps the labels of an earlier, sound file. No region to ignore is kept
+instead: trainers and the YOLO format take one for background. A box of no area or outside the picture holds
+no pixel: it is dropped alone, and named (`formats.checking` holds these rules for every format).
 
 An exported selection that comes back corrected is recognised: its re-encoded files stand for the pool
 images that they were made from (the export remembers the hashes), so the labels reach those images and no
@@ -108,6 +108,7 @@ def add(store: Store, config: AddConfig) -> StageResult:
         progress(f"add {dataset}", source.count) as advance,
     ):
         counts.update(done=0, skipped=0, failed=0)
+        tally.notes += source.notes[:NAMED]
         exported = _Exported(store)
         store.put_categories(source.categories)
         for batch in _batches(_part(source.items, *config.part_bounds), config.batch_size):

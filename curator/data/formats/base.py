@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from store.records import BoxTuple, NewAnnotation
+from store.records import NewAnnotation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +26,7 @@ class LabelledImage:
             relative (YOLO), `relative` is True and boxes are fractions of the image.
         problems: one line for each object that was dropped, with the reason (a degenerate box, ...).
         notes: what was changed in objects that were kept (a box clipped to the image, ...).
-        incomplete: True where a dropped object may show in the picture. empty: the dropped boxes without
-            area; they hold no pixel, `place` finds out whether they lie in the picture.
+        incomplete: True where a dropped object may show in the picture (`checking` tells which do).
     """
 
     path: Path
@@ -38,7 +37,6 @@ class LabelledImage:
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     incomplete: bool = False
-    empty: tuple[BoxTuple, ...] = ()
     split: str | None = None
     group_key: str | None = None
     captured_at: str | None = None
@@ -56,11 +54,16 @@ class Broken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """An opened data set: its categories and a stream of items (memory flat in their number)."""
+    """An opened data set: its categories and a stream of items (memory flat in their number).
+
+    Attributes:
+        notes: what was changed for the data set as a whole (blanks taken from class names, ...).
+    """
 
     categories: tuple[str, ...]
     items: Iterator[LabelledImage | Broken]
     count: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from curator.data.formats.base import Broken, LabelledImage, OutputImage, Source
+from curator.data.formats.checking import Dropped, ObjectError, checked_box, finite, rounded
 from curator.data.formats.files import Writer, index_of, inside, lookup
 from curator.data.formats.jsonstream import array_elements
-from curator.data.formats.placement import Dropped, ObjectError, checked_box, finite, rounded
 from curator.errors import FormatError
 from store.records import NewAnnotation
 

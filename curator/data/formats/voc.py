@@ -24,6 +24,7 @@ from defusedxml import ElementTree
 from defusedxml.common import DefusedXmlException
 
 from curator.data.formats.base import Broken, LabelledImage, OutputImage, Source
+from curator.data.formats.checking import Dropped, ObjectError, checked_box, rounded
 from curator.data.formats.files import (
     IMAGE_SUFFIXES,
     PRE_ANNOTATIONS,
@@ -33,7 +34,6 @@ from curator.data.formats.files import (
     lookup,
     pre_annotated,
 )
-from curator.data.formats.placement import Dropped, ObjectError, checked_box, rounded
 from curator.errors import FormatError
 from store.records import NewAnnotation
 
@@ -218,7 +218,7 @@ def _image(element: Element, path: Path, name: str, names: frozenset[str]) -> La
 def _object(node: Element, names: frozenset[str]) -> NewAnnotation:
     category, box = (node.findtext("name") or "").strip(), node.find("bndbox")
     if category not in names:
-        raise ObjectError(f"unknown class {category!r}", wanted=not category)
+        raise ObjectError(f"unknown class {category!r}", incomplete=not category)
     if box is None:
         raise ObjectError("expected a bndbox")
     return rounded(

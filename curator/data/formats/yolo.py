@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from curator.data.formats.base import Broken, LabelledImage, OutputImage, Source
+from curator.data.formats.checking import DIGITS, Dropped, ObjectError, checked_box, finite, rounded
 from curator.data.formats.files import (
     PRE_ANNOTATIONS,
     Writer,
@@ -29,7 +30,6 @@ from curator.data.formats.files import (
     lookup,
     pre_annotated,
 )
-from curator.data.formats.placement import DIGITS, Dropped, ObjectError, checked_box, finite, rounded
 from curator.errors import FormatError
 from store.records import BoxTuple, NewAnnotation
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from curator.data.formats.base import LabelledImage
-from curator.data.formats.placement import ObjectError, checked_box, place, upright
+from curator.data.formats.placement import place, upright
 from curator.errors import FormatError
 from store.records import NewAnnotation
 
@@ -113,21 +113,3 @@ def test_what_is_kept_lies_inside_and_placing_again_changes_nothing(
         assert 0 <= y1 < y2 <= HEIGHT
     again = place(placed, (WIDTH, HEIGHT))
     assert again.annotations == placed.annotations
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        (0, 0, 0, 5),
-        (3, 3, 3, 3),
-        (5, 0, 1, 4),
-        (0, 0, float("nan"), 4),
-        (0, 0, float("inf"), 4),
-        (0, 0, 4),
-        ("a", 0, 4, 4),
-        (None, 0, 4, 4),
-    ],
-)
-def test_unusable_boxes(values: tuple[object, ...]) -> None:
-    with pytest.raises(ObjectError):
-        checked_box(values)
