@@ -142,7 +142,7 @@ def _present_key(out: Path) -> str | None:
 
 
 def _elements(manifest: Path, name: str) -> Iterator[Any]:
-    return (element for key, element, _ in array_elements(manifest) if key == name)
+    return (element for key, element in array_elements(manifest) if key == name)
 
 
 def _clean(out: Path) -> None:

@@ -1,9 +1,7 @@
 """COCO object detection JSON.
 
 In: a file with `images`, `annotations` and `categories` (https://cocodataset.org/#format-data), in any
-order. Annotations are not grouped by image, so images and annotations are spooled to a private temporary
-SQLite database while the file is parsed, then read image by image: memory stays flat in the number of
-images.
+order. `coco_tables` holds its lists outside of memory, `coco_objects` reads one image's records.
 
 Frame: `bbox` is (x, y, width, height) with x, y the left top corner, so xyxy = (x, y, x + width, y +
 height). Beyond COCO's own fields these are read and written: on images `date_captured`, `video_id` or
@@ -16,15 +14,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from curator.data.formats.base import Broken, LabelledImage, OutputImage, Source
-from curator.data.formats.checking import Dropped, ObjectError, checked_box, finite, rounded
-from curator.data.formats.files import Writer, index_of, inside, lookup
-from curator.data.formats.jsonstream import array_elements
+from curator.data.formats.base import LabelledImage, OutputImage, Source
+from curator.data.formats.checking import class_names, rounded
+from curator.data.formats.coco_objects import Classes
+from curator.data.formats.coco_tables import CocoTables
+from curator.data.formats.files import Writer, index_of, lookup
+from curator.data.formats.finding import ImageFinder, tails
 from curator.errors import FormatError
 from store.records import NewAnnotation
 
@@ -52,23 +52,28 @@ class CocoFormat:
             FormatError: no such file, no COCO JSON, or an unknown class in `classes`.
         """
         path = _find(path, split)
-        database = sqlite3.connect("")  # a private file that SQLite removes on close
+        tables = CocoTables(path)
         try:
-            names, has_annotations = _spool(path, database)
-            if unknown := sorted(set(classes or ()) - set(names.values())):
-                raise FormatError(
-                    f"{path}: has the classes {', '.join(names.values())}, not {', '.join(unknown)}"
-                )
-            root = images or _images_folder(path, database)
-            count = int(database.execute("SELECT count(*) FROM images").fetchone()[0])
+            names, notes = class_names(tables.names, f"{path}: categories")
+            clashes = {
+                identity: tuple(dict.fromkeys(name.strip() for name in given))
+                for identity, given in tables.clashes.items()
+            }
+            known = tuple(dict.fromkeys([*names.values(), *(n for given in clashes.values() for n in given)]))
+            if unknown := sorted(set(classes or ()) - set(known)):
+                raise FormatError(f"{path}: has the classes {', '.join(known)}, not {', '.join(unknown)}")
+            tables.find_images(images or _images_folder(path, tables))
+            notes = (*notes, *tables.notes())
         except BaseException:
-            database.close()
+            tables.database.close()
             raise
-        wanted = tuple(dict.fromkeys(name for name in names.values() if not classes or name in classes))
+        wanted = frozenset(classes) if classes else None
+        items = tables.items(Classes(names, clashes, wanted))
         return Source(
-            categories=wanted,
-            count=count,
-            items=_items(database, root, names, set(wanted), has_annotations, split),
+            categories=tuple(name for name in known if wanted is None or name in wanted),
+            count=tables.count(),
+            items=(replace(item, split=split) if isinstance(item, LabelledImage) else item for item in items),
+            notes=notes,
         )
 
     def write(
@@ -139,67 +144,7 @@ def _find(path: Path, split: str | None) -> Path:
     return found[0]
 
 
-def _spool(path: Path, database: sqlite3.Connection) -> tuple[dict[str, str], bool]:
-    """Parse `path` into tables images, annotations and broken; returns category id -> name."""
-    database.executescript("""
-        PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -16000;
-        CREATE TABLE images (id TEXT PRIMARY KEY, name TEXT UNIQUE, text TEXT);
-        CREATE TABLE annotations (image TEXT, text TEXT);
-        CREATE TABLE broken (name TEXT, reason TEXT);
-    """)
-    names: dict[str, str] = {}
-    seen: set[str] = set()
-    waiting: list[tuple[str, str]] = []
-
-    def flush() -> None:
-        database.executemany("INSERT INTO annotations VALUES (?, ?)", waiting)
-        waiting.clear()
-
-    for key, element, text in array_elements(path, seen):
-        if key not in ("images", "annotations", "categories"):
-            continue
-        if not isinstance(element, dict):
-            raise FormatError(f"{path}: {key}: expected objects, got {text[:60]}")
-        if key == "images":
-            _spool_image(database, element, text)
-        elif key == "annotations":
-            waiting.append((str(element.get("image_id")), text))
-            if len(waiting) >= 1000:
-                flush()
-        elif "id" in element and isinstance(element.get("name"), str) and element["name"]:
-            names[str(element["id"])] = element["name"]
-        else:
-            raise FormatError(f"{path}: categories: expected an id and a name, got {text[:60]}")
-    flush()
-    if "images" not in seen:
-        raise FormatError(
-            f"{path}: expected COCO JSON with a list of images, "
-            f"found the lists {', '.join(sorted(seen)) or 'none'}"
-        )
-    database.execute("CREATE INDEX by_image ON annotations (image)")
-    orphans = "SELECT image, text FROM annotations WHERE image NOT IN (SELECT id FROM images)"
-    database.execute(
-        "INSERT INTO broken SELECT 'annotation of image ' || image, 'no image has this id (' || count(*) "
-        f"|| ' annotations)' FROM ({orphans}) GROUP BY image"
-    )
-    return names, "annotations" in seen
-
-
-def _spool_image(database: sqlite3.Connection, element: Mapping[str, Any], text: str) -> None:
-    name, identity = element.get("file_name"), element.get("id")
-    reason = None
-    if not isinstance(name, str) or not name or identity is None:
-        reason = "expected an id and a file_name"
-    else:
-        try:
-            database.execute("INSERT INTO images VALUES (?, ?, ?)", (str(identity), name, text))
-        except sqlite3.IntegrityError:
-            reason = f"id {identity} or this file name is listed twice; the first one counts"
-    if reason:
-        database.execute("INSERT INTO broken VALUES (?, ?)", (str(name or identity), reason))
-
-
-def _images_folder(path: Path, database: sqlite3.Connection) -> Path:
+def _images_folder(path: Path, tables: CocoTables) -> Path:
     """The folder where the first images are: beside the file, images/, or a sibling called as the file."""
     parent = path.parent
     places = [
@@ -211,125 +156,19 @@ def _images_folder(path: Path, database: sqlite3.Connection) -> Path:
         parent.parent / path.stem.removeprefix("instances_"),
         parent.parent / "images" / path.stem.removeprefix("instances_"),
     ]
-    first = [row[0] for row in database.execute("SELECT name FROM images ORDER BY rowid LIMIT 20")]
+    first = tables.first_names()
     for place in places:
-        for name in first:
-            try:
-                if inside(place, name).is_file():
-                    return place
-            except FormatError:
-                continue
+        if any(ImageFinder(place).direct(name) for name in first):
+            return place
+    for place in places:  # names of another machine: their last parts, without looking through the folders
+        if any(
+            place.joinpath(*parts[start:]).is_file()
+            for name in first
+            for parts in tails(name)
+            for start in range(len(parts))
+        ):
+            return place
     return parent
-
-
-def _items(
-    database: sqlite3.Connection,
-    root: Path,
-    names: Mapping[str, str],
-    wanted: set[str],
-    labelled: bool,
-    split: str | None,
-) -> Iterator[LabelledImage | Broken]:
-    try:
-        for name, reason in database.execute("SELECT name, reason FROM broken ORDER BY rowid"):
-            yield Broken(name=name, reason=reason)
-        for identity, name, text in database.execute("SELECT id, name, text FROM images ORDER BY rowid"):
-            texts = database.execute(
-                "SELECT text FROM annotations WHERE image = ? ORDER BY rowid", (identity,)
-            ).fetchall()
-            try:
-                yield _image(
-                    json.loads(text),
-                    name,
-                    inside(root, name),
-                    [json.loads(t) for (t,) in texts] if labelled else None,
-                    names,
-                    wanted,
-                    split,
-                )
-            except FormatError as error:
-                yield Broken(name=name, reason=str(error))
-    finally:
-        database.close()
-
-
-def _image(
-    record: Mapping[str, Any],
-    name: str,
-    path: Path,
-    annotations: list[dict[str, Any]] | None,
-    names: Mapping[str, str],
-    wanted: set[str],
-    split: str | None,
-) -> LabelledImage:
-    size = None
-    if record.get("width") is not None and record.get("height") is not None:
-        width, height = record["width"], record["height"]
-        # `not v > 0` is true of NaN as well
-        if any(not isinstance(v, int | float) or not v > 0 or v % 1 for v in (width, height)):
-            raise FormatError(f"expected a whole width and height above 0, got {width} x {height}")
-        size = (int(width), int(height))
-    objects, dropped = [], Dropped()
-    for raw in annotations or ():
-        category = names.get(str(raw.get("category_id")))
-        if category is not None and category not in wanted:
-            continue
-        try:
-            objects.append(_decode(raw, names))
-        except ObjectError as error:
-            dropped.add(f"annotation {raw.get('id')}", error)
-    tags = record.get("tags") or {}
-    if isinstance(tags, list):
-        tags = {str(tag): "true" for tag in tags}
-    group = next(
-        (record[key] for key in ("video_id", "video", "group_key") if record.get(key) is not None), None
-    )
-    return LabelledImage(
-        path=path,
-        name=name,
-        declared_size=size,
-        annotations=None if annotations is None else tuple(objects),
-        **dropped.facts(),
-        split=split,
-        group_key=None if group is None else str(group),
-        captured_at=str(record["date_captured"]) if record.get("date_captured") else None,
-        tags={str(k): str(v) for k, v in tags.items()} if isinstance(tags, dict) else {},
-        status="pre-annotation" if record.get("status") == "pre-annotation" else "human",
-    )
-
-
-def _decode(raw: Mapping[str, Any], names: Mapping[str, str]) -> NewAnnotation:
-    category = names.get(str(raw.get("category_id")))
-    if category is None:
-        raise ObjectError(f"unknown category_id {raw.get('category_id')!r}")
-    given, box = raw.get("attributes"), raw.get("bbox")
-    attributes = {str(k): v for k, v in given.items()} if isinstance(given, dict) else {}
-    mask, polygon = raw.get("segmentation"), None
-    if isinstance(mask, dict) and mask:
-        attributes["rle"] = mask
-    elif isinstance(mask, list) and mask:
-        rings = [finite(ring) for ring in mask if isinstance(ring, list)]
-        if any(len(ring) < 6 or len(ring) % 2 for ring in rings):
-            raise ObjectError("expected polygons of at least 3 points (x, y)")
-        polygon = tuple(rings)
-    if box is None and polygon:
-        xs, ys = [x for ring in polygon for x in ring[0::2]], [y for ring in polygon for y in ring[1::2]]
-        corners: Sequence[float] = (min(xs), min(ys), max(xs), max(ys))
-    else:
-        if not isinstance(box, list) or len(box) != 4:
-            raise ObjectError(f"expected bbox [x, y, width, height], got {str(box)[:60]}")
-        x, y, width, height = finite(box)
-        corners = (x, y, x + width, y + height)
-    if isinstance(raw.get("score"), int | float):
-        attributes["score"] = raw["score"]
-    return NewAnnotation(
-        category=category,
-        box=checked_box(corners),
-        crowd=bool(raw.get("iscrowd")),
-        difficult=bool(raw.get("difficult")),
-        polygon=polygon,
-        attributes=attributes,
-    )
 
 
 def _encode(annotation: NewAnnotation, category_id: int) -> dict[str, Any]:

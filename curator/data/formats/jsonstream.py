@@ -1,127 +1,154 @@
 """Read a large JSON object piece by piece, with memory for one element at a time.
 
-In: a file holding one JSON object. Out: the elements of its top-level arrays, in file order. The standard
-decoder does the parsing (`JSONDecoder.raw_decode` on a growing window), so no further package is needed.
+In: a file holding one JSON object. Out: the elements of its top-level arrays, in file order. `ijson` parses;
+this file adds what data sets need: numbers as Python writes them (whole ones of any length, others as
+floats), a byte order mark passed over, NaN and Infinity (no JSON, but Python's own writer makes them) read as
+the texts "NaN", "Infinity" so that the one object that holds them is named and not the file lost, and one
+clear line with the place of a fault.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
+
+import ijson
 
 from curator.errors import FormatError
 
-CHUNK = 1 << 20
-LIMIT = 1 << 28
-"""Characters of one element at most: a file that lost a quote is refused instead of read into memory."""
+CHUNK = 1 << 15
+DEPTH = 100
+"""Nesting at most: no data set needs more, and what loses its brackets would fill the memory."""
 
-_SPACE = re.compile(r"[ \t\n\r]*")
-_TAIL = 16  # a cut-off literal, number or escape shows as an error this close to the window's end
+_MARK = b"\xef\xbb\xbf"
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)|("(?:[^"\\]|\\.)*\\?\Z|[-A-Za-z]+\Z)', re.DOTALL)
+"""A text; a word that is no number; the beginning of a text or a word, cut off at the end."""
+
+_ARROW = 40  # columns before the place that yajl's messages point at
 
 
-def array_elements(path: Path, arrays: set[str] | None = None) -> Iterator[tuple[str, Any, str]]:
-    """Yield (key, element, the element's JSON text) for every element of every top-level array.
+def array_elements(path: Path, arrays: set[str] | None = None) -> Iterator[tuple[str, Any]]:
+    """Yield (key, element) for every element of every top-level array.
 
     Args:
         arrays: receives the key of every array found, empty ones included.
 
     Raises:
-        FormatError: unreadable file, or text that is not one JSON object (with the character's position).
+        FormatError: unreadable file, or text that is not one JSON object (with the byte's position).
     """
+    found = set() if arrays is None else arrays
     try:
-        with path.open(encoding="utf-8-sig") as handle:
-            yield from _Window(path, handle, arrays).elements()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise FormatError(f"{path}: expected a readable JSON file ({reason})") from error
-
-
-class _Window:
-    """The part of the text that is in memory; `at` is the reading position in it."""
-
-    def __init__(self, path: Path, handle: TextIO, arrays: set[str] | None = None) -> None:
-        self.path, self.handle = path, handle
-        self.arrays = set() if arrays is None else arrays
-        self.text, self.at, self.passed, self.ended = "", 0, 0, False
-        self.decode = json.JSONDecoder().raw_decode
-
-    def elements(self) -> Iterator[tuple[str, Any, str]]:
-        self.expect("{")
-        if self.peek() != "}":
-            while True:
-                key, _ = self.value()
-                if not isinstance(key, str):
-                    raise self.wrong("a key")
-                self.expect(":")
-                if self.peek() == "[":
-                    self.arrays.add(key)
-                    yield from ((key, value, text) for value, text in self.array())
-                else:
-                    self.value()
-                if self.peek() != ",":
-                    break
-                self.at += 1
-        self.expect("}")
-        if self.peek():
-            raise self.wrong("the end of the file")
-
-    def array(self) -> Iterator[tuple[Any, str]]:
-        self.at += 1
-        if self.peek() != "]":
-            while True:
-                yield self.value()
-                if self.peek() != ",":
-                    break
-                self.at += 1
-        self.expect("]")
-
-    def peek(self) -> str:
-        """The next character that is no space, "" at the end."""
-        while True:
-            match = _SPACE.match(self.text, self.at)
-            self.at = match.end() if match else self.at
-            if self.at < len(self.text) or self.ended:
-                return self.text[self.at : self.at + 1]
-            self.grow()
-
-    def expect(self, character: str) -> None:
-        if self.peek() != character:
-            raise self.wrong(repr(character))
-        self.at += 1
-
-    def value(self) -> tuple[Any, str]:
-        self.peek()
-        while True:
+        with path.open("rb") as handle:
+            source = _Bytes(handle, not _holds_no_number(handle))
             try:
-                value, end = self.decode(self.text, self.at)
-            except json.JSONDecodeError as error:
-                cut = error.msg.startswith("Unterminated string") or error.pos >= len(self.text) - _TAIL
-                if self.ended or not cut:
-                    raise self.wrong(f"valid JSON ({error.msg})", error.pos) from error
-            except (ValueError, RecursionError) as error:
-                raise self.wrong(f"plain JSON ({type(error).__name__})") from error
-            else:
-                # "12" may go on as "12.5e3" in the next chunk
-                whole = end < len(self.text) - (_TAIL if isinstance(value, int | float) else 0)
-                if whole or self.ended:
-                    text = self.text[self.at : end]
-                    self.at = end
-                    return value, text
-            self.grow()
+                yield from _elements(path, source, found)
+            except ijson.JSONError as error:
+                raise FormatError(f"{path}: expected valid JSON, {source.place(error)}") from error
+    except OSError as error:
+        raise FormatError(f"{path}: expected a readable JSON file ({error.strerror})") from error
 
-    def grow(self) -> None:
-        """Drop what is read; read as much again as is left, so that long elements cost linear time."""
-        left = self.text[self.at :]
-        if len(left) > LIMIT:
-            raise self.wrong(f"elements of at most {LIMIT} characters")
-        more = self.handle.read(max(CHUNK, len(left)))
-        self.passed += self.at
-        self.text, self.at, self.ended = left + more, 0, not more
 
-    def wrong(self, expected: str, at: int | None = None) -> FormatError:
-        at = self.at if at is None else at
-        found = self.text[at : at + 20] or "the end of the file"
-        return FormatError(f"{self.path}: expected {expected} at character {self.passed + at}, got {found!r}")
+def _elements(path: Path, source: _Bytes, arrays: set[str]) -> Iterator[tuple[str, Any]]:
+    """Build the elements from the parser's events; `stack` holds the open containers of one element."""
+    stack: list[Any] = []
+    names: list[str] = []  # the key under which each open container belongs
+    key = name = ""
+    depth, in_array = 0, False
+    for event, value in ijson.basic_parse(source, buf_size=CHUNK):
+        if depth == 0 and event != "start_map":
+            raise FormatError(f"{path}: expected '{{' at the start, one JSON object")
+        if event in ("start_map", "start_array"):
+            depth += 1
+            if depth > DEPTH:
+                near = f"near byte {source.passed}"
+                raise FormatError(f"{path}: expected plain JSON, got over {DEPTH} nested brackets {near}")
+            if depth == 2 and event == "start_array":
+                in_array = True
+                arrays.add(key)
+            elif in_array:
+                stack.append({} if event == "start_map" else [])
+                names.append(name)
+            continue
+        if event in ("end_map", "end_array"):
+            depth -= 1
+            if depth == 1:
+                in_array = False
+            if not stack:
+                continue
+            value, name = stack.pop(), names.pop()
+        elif event == "map_key":
+            name = value
+            key = value if depth == 1 else key
+            continue
+        elif not in_array:
+            continue
+        elif type(value) is Decimal:
+            value = float(value)
+        if not stack:
+            yield key, value
+        elif type(stack[-1]) is dict:
+            stack[-1][name] = value
+        else:
+            stack[-1].append(value)
+
+
+def _holds_no_number(handle: BinaryIO) -> bool:
+    """Does "NaN" or "Infinity" occur in the file, in a text or outside? A quick look: most have none."""
+    end = b""
+    try:
+        while chunk := handle.read(1 << 17):
+            seen = end + chunk
+            if b"NaN" in seen or b"Infinity" in seen:
+                return True
+            end = chunk[-len(b"Infinity") :]
+        return False
+    finally:
+        handle.seek(0)
+
+
+class _Bytes:
+    """The file's bytes as the parser asks for them: without a mark, NaN and Infinity in quotes."""
+
+    def __init__(self, handle: BinaryIO, plain: bool) -> None:
+        self.handle, self.plain = handle, plain
+        if handle.read(len(_MARK)) != _MARK:
+            handle.seek(0)
+        self.passed, self.last, self.waiting = handle.tell(), b"", b""
+
+    def read(self, size: int) -> bytes:
+        while size and (chunk := self.handle.read(size)):
+            self.passed, self.last = self.passed + len(self.last), chunk
+            if self.plain:
+                return chunk
+            text, self.waiting = self.waiting + chunk, b""
+            if text := _TOKEN.sub(self.quoted, text):
+                return text
+        if not size:
+            return b""
+        rest, self.waiting = self.waiting, b""
+        return rest
+
+    def quoted(self, token: re.Match[bytes]) -> bytes:
+        """A text as it is, NaN and Infinity in quotes; what is cut off waits for the next bytes."""
+        text, word, cut = token[0], token[1], token[2]
+        if cut:
+            self.waiting = cut
+            return b""
+        return b'"%s"' % word if word else text
+
+    def place(self, error: Exception) -> str:
+        """Where the parser stopped and what it says, on one line."""
+        told = error.args[0] if error.args else ""
+        lines = (told.decode(errors="replace") if isinstance(told, bytes) else str(told)).splitlines()
+        reason = lines[0].split(": ", 1)[-1] if lines else "broken"
+        if len(lines) < 2:  # a parser without yajl, which says less
+            return f"got something else near byte {self.passed} ({reason})"
+        if not (seen := lines[1].strip()):
+            return f"the file ends too early ({reason})"
+        before = lines[1][:_ARROW].lstrip().encode(errors="replace")
+        at = re.sub(rb"\s", b" ", self.last).find(before)
+        byte = self.passed + (at + len(before) if at >= 0 else 0)
+        return f"got {seen!r} near byte {byte} ({reason})"

@@ -68,11 +68,13 @@ class VocFormat:
             (folder / name for name in ("JPEGImages", "images") if (folder / name).is_dir()), xmls
         )
         stems = _stems(folder, xmls, split)
-        names = tuple(classes) if classes else _found_classes(xmls, stems)
+        found, notes = class_names({name: name for name in _written_classes(xmls, stems)}, str(folder))
+        names = tuple(classes) if classes else tuple(sorted(set(found.values())))
         return Source(
             categories=names,
             count=len(stems),
             items=_items(xmls, root, stems, frozenset(names), split, pre_annotated(folder)),
+            notes=notes,
         )
 
     def write(

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from curator.data.formats import jsonstream
 from curator.data.formats.base import Broken, LabelledImage
 from curator.data.formats.coco import CocoFormat
 from curator.errors import FormatError
@@ -108,8 +107,6 @@ def test_a_broken_object_is_named_and_the_others_kept(
     [
         ([{"id": 1}], "1", "file_name"),
         ([{"file_name": "a.png"}], "a.png", "an id"),
-        ([IMAGE, {**IMAGE, "id": 2}], "a.png", "listed twice"),
-        ([IMAGE, {**IMAGE, "file_name": "b.png"}], "b.png", "listed twice"),
         ([{**IMAGE, "file_name": "../secret.png"}], "../secret.png", "outside"),
         ([{**IMAGE, "file_name": "/etc/passwd"}], "/etc/passwd", "outside"),
         ([{**IMAGE, "width": 0}], "a.png", "above 0"),
@@ -164,7 +161,7 @@ def test_where_images_are_found(tmp_path: Path, picture: Callable[..., Path]) ->
     path = write(tmp_path / "coco/annotations").rename(tmp_path / "coco/annotations/instances_val2017.json")
     assert one(path).path == expected
     assert one(tmp_path / "coco", split="val").path == expected
-    assert one(path, images=tmp_path).path == tmp_path / "a.png"
+    assert one(path, images=tmp_path / "other").path == tmp_path / "other/a.png"
     with pytest.raises(FormatError, match="found none"):
         read(tmp_path / "coco", split="train")
 
@@ -180,9 +177,8 @@ def test_order_of_the_tables_does_not_matter(tmp_path: Path, picture: Callable[.
     assert len(one(path).annotations or ()) == 1
 
 
-def test_memory_is_flat_in_the_number_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_flat_in_the_number_of_images(tmp_path: Path) -> None:
     """Peak memory of reading 20,000 images, objects apart from them, is that of reading 2,000."""
-    monkeypatch.setattr(jsonstream, "CHUNK", 1 << 16)
     peaks = []
     for count in (2_000, 20_000):
         path = tmp_path / f"{count}.json"
