@@ -1,7 +1,7 @@
 """PASCAL VOC XML.
 
-In: `Annotations/*.xml`, images in `JPEGImages/` or `images/`, splits in `ImageSets/Main/SPLIT.txt`. XML is
-parsed with defusedxml: no entities, no external references.
+In: `Annotations/*.xml` (see `voc_files`), images in `JPEGImages/` or `images/`, splits in
+`ImageSets/Main/SPLIT.txt`.
 
 Frame: xmin, ymin, xmax, ymax are taken as the corners (x1, y1, x2, y2), without +1 or -1. PASCAL's own
 development kit counted pixels from 1 and included the last one, but the tools that write these files today
@@ -13,18 +13,15 @@ polygons are not.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as WriteTree
 from xml.etree.ElementTree import Element
 
-from defusedxml import ElementTree
-from defusedxml.common import DefusedXmlException
-
 from curator.data.formats.base import Broken, LabelledImage, OutputImage, Source
-from curator.data.formats.checking import Dropped, ObjectError, checked_box, rounded
+from curator.data.formats.checking import Dropped, ObjectError, checked_box, class_names, rounded
 from curator.data.formats.files import (
     IMAGE_SUFFIXES,
     PRE_ANNOTATIONS,
@@ -34,10 +31,11 @@ from curator.data.formats.files import (
     lookup,
     pre_annotated,
 )
+from curator.data.formats.finding import ImageFinder, leads_outside
+from curator.data.formats.voc_files import parse, stems
 from curator.errors import FormatError
 from store.records import NewAnnotation
 
-_SIZE_LIMIT = 1 << 24
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -67,13 +65,14 @@ class VocFormat:
         root = images or next(
             (folder / name for name in ("JPEGImages", "images") if (folder / name).is_dir()), xmls
         )
-        stems = _stems(folder, xmls, split)
-        found, notes = class_names({name: name for name in _written_classes(xmls, stems)}, str(folder))
-        names = tuple(classes) if classes else tuple(sorted(set(found.values())))
+        files = stems(folder, xmls, split)
+        written, notes = class_names({name: name for name in _written_classes(xmls, files)}, str(folder))
+        names = tuple(classes) if classes else tuple(sorted(set(written.values())))
+        wanted = {text: name for text, name in written.items() if name in names}
         return Source(
             categories=names,
-            count=len(stems),
-            items=_items(xmls, root, stems, frozenset(names), split, pre_annotated(folder)),
+            count=len(files),
+            items=_items(xmls, root, files, wanted, split, pre_annotated(folder)),
             notes=notes,
         )
 
@@ -81,16 +80,16 @@ class VocFormat:
         self, out: Path, categories: Sequence[str], items: Iterable[OutputImage]
     ) -> Iterator[dict[str, Any]]:
         """Write the folders, the list of the split "train", and `pre_annotations.txt` where there are any."""
-        index, writer, stems, waiting = index_of(categories), Writer(out), [], []
+        index, writer, lines, waiting = index_of(categories), Writer(out), [], []
         for item in items:
             yield writer.image("JPEGImages", item)
             for annotation in item.annotations:
                 lookup(index, annotation.category)
             yield writer.file(f"Annotations/{item.name}.xml", _xml(item))
-            stems.append(f"{item.name}\n")
+            lines.append(f"{item.name}\n")
             if item.pre_annotated:
                 waiting.append(f"{item.name}{item.suffix}\n")
-        yield writer.file("ImageSets/Main/train.txt", "".join(stems).encode())
+        yield writer.file("ImageSets/Main/train.txt", "".join(lines).encode())
         if waiting:
             yield writer.file(PRE_ANNOTATIONS, "".join(waiting).encode())
 
@@ -104,67 +103,32 @@ class VocFormat:
         )
 
 
-def _stems(folder: Path, xmls: Path, split: str | None) -> list[str]:
-    if split is None:
-        stems = sorted(file.stem for file in xmls.glob("*.xml"))
-        if not stems:
-            raise FormatError(f"{folder}: expected XML files in Annotations/, found none")
-        return stems
-    listing = folder / "ImageSets" / "Main" / f"{split}.txt"
-    if not listing.is_file():
-        known = ", ".join(sorted(file.stem for file in listing.parent.glob("*.txt"))) or "none"
-        raise FormatError(f"{folder}: no split {split!r} in ImageSets/Main; found: {known}")
-    lines = listing.read_text(encoding="utf-8").splitlines()
-    return list(
-        dict.fromkeys(line.split()[0] for line in lines if line.strip())
-    )  # "name 1" in per-class lists
-
-
-def _parse(file: Path) -> Element:
-    try:
-        if file.stat().st_size > _SIZE_LIMIT:
-            raise FormatError(f"{file.name}: expected at most {_SIZE_LIMIT} bytes of XML")
-        root = ElementTree.parse(file).getroot()
-    except FileNotFoundError as error:
-        raise FormatError(f"Annotations/{file.name} is missing") from error
-    except DefusedXmlException as error:
-        raise FormatError(f"{file.name}: refused, XML with entities ({type(error).__name__})") from error
-    except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
-        raise FormatError(f"{file.name}: not readable as XML ({' '.join(str(error).split())})") from error
-    if root is None or root.tag != "annotation":
-        raise FormatError(
-            f"{file.name}: expected <annotation>, got {f'<{root.tag}>' if root is not None else 'nothing'}"
-        )
-    return root
-
-
-def _found_classes(xmls: Path, stems: Sequence[str]) -> tuple[str, ...]:
+def _written_classes(xmls: Path, files: Sequence[str]) -> list[str]:
     """A first pass: the files name no classes beforehand, and exports need them all in a fixed order."""
     names: set[str] = set()
-    for stem in stems:
+    for stem in files:
         try:
-            names.update(
-                (node.findtext("name") or "").strip()
-                for node in _parse(inside(xmls, f"{stem}.xml")).iter("object")
-            )
+            nodes = parse(inside(xmls, f"{stem}.xml")).findall("object/name")
         except FormatError:
             continue  # reported when the file's turn comes
-    return tuple(sorted(names - {""}))
+        names.update(node.text for node in nodes if (node.text or "").strip())
+    return sorted(names)
 
 
 def _items(
     xmls: Path,
     root: Path,
-    stems: Sequence[str],
-    names: frozenset[str],
+    files: Sequence[str],
+    classes: Mapping[str, str],
     split: str | None,
     waiting: frozenset[str],
 ) -> Iterator[LabelledImage | Broken]:
     renamed: set[str] = set()
-    for stem in stems:
+    finder = ImageFinder(root)
+    for stem in files:
         try:
-            element = _parse(inside(xmls, f"{stem}.xml"))
-            path = _image_file(root, stem, (element.findtext("filename") or "").strip())
+            element = parse(inside(xmls, f"{stem}.xml"))
+            path = _image_file(finder, stem, (element.findtext("filename") or "").strip())
             if (
                 path.stem != stem
             ):  # two files may name one image: the image's own XML, then the first one, counts
@@ -175,7 +139,7 @@ def _items(
                 element,
                 path,
                 path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name,
-                names,
+                classes,
             )
         except FormatError as error:
             yield Broken(name=f"{stem}.xml", reason=str(error))
@@ -183,18 +147,25 @@ def _items(
             yield replace(item, split=split, status="pre-annotation" if item.name in waiting else "human")
 
 
-def _image_file(root: Path, stem: str, filename: str) -> Path:
+def _image_file(finder: ImageFinder, stem: str, filename: str) -> Path:
     """The file that <filename> names, or the one called as the XML file (people rename files)."""
-    if filename and (named := inside(root, filename)).is_file():
-        return named
+    folder = finder.folder
+    reason = f"image {filename or stem} is not in {folder}; pass --images with the folder that holds it"
+    try:
+        if filename and (named := finder.find(filename)):
+            return named
+    except FormatError as error:
+        reason = str(error)
     for suffix in IMAGE_SUFFIXES:
         for ending in (suffix, suffix.upper()):
-            if (found := inside(root, stem + ending)).is_file():
+            if found := finder.direct(stem + ending):
                 return found
-    raise FormatError(f"image {filename or stem} is not in {root}")
+    if leads_outside(filename):
+        inside(folder, filename)  # says so, where it does
+    raise FormatError(reason)
 
 
-def _image(element: Element, path: Path, name: str, names: frozenset[str]) -> LabelledImage:
+def _image(element: Element, path: Path, name: str, classes: Mapping[str, str]) -> LabelledImage:
     size = None
     texts = (element.findtext("size/width"), element.findtext("size/height"))
     try:
@@ -202,38 +173,57 @@ def _image(element: Element, path: Path, name: str, names: frozenset[str]) -> La
         size = (width, height) if width > 0 and height > 0 else None  # 0 x 0: some tools do not fill it in
     except (ValueError, OverflowError) as error:
         raise FormatError(f"expected a size in pixels, got {texts[0]} x {texts[1]}") from error
-    objects, dropped = [], Dropped()
+    objects, dropped, notes = [], Dropped(), []
     for number, node in enumerate(element.findall("object"), start=1):
+        where = f"object {number}"
         try:
-            objects.append(_object(node, names))
+            pairs = _named_boxes(node)
         except ObjectError as error:
-            dropped.add(f"object {number}", error)
+            dropped.add(where, error)
+            continue
+        if len(pairs) > 1:
+            notes.append(f"{where} holds {len(pairs)} boxes; each is read as an object")
+        for place, (written, box) in enumerate(pairs, start=1):
+            try:
+                objects.append(_object(node, written, box, classes))
+            except ObjectError as error:
+                dropped.add(f"{where} box {place}" if len(pairs) > 1 else where, error)
     return LabelledImage(
         path=path,
         name=name,
         declared_size=size,
         annotations=tuple(objects),
+        notes=tuple(notes),
         **dropped.facts(),
     )
 
 
-def _object(node: Element, names: frozenset[str]) -> NewAnnotation:
-    category, box = (node.findtext("name") or "").strip(), node.find("bndbox")
-    if category not in names:
-        raise ObjectError(f"unknown class {category!r}", incomplete=not category)
-    if box is None:
+def _named_boxes(node: Element) -> list[tuple[str, Element]]:
+    """(class, bndbox) of each box of one <object>: one name for all its boxes, or one for each."""
+    names = [child.text or "" for child in node.findall("name")] or [""]
+    boxes = node.findall("bndbox")
+    if not boxes:
         raise ObjectError("expected a bndbox")
-    return rounded(
-        NewAnnotation(
-            category=category,
-            box=checked_box([box.findtext(corner) for corner in _CORNERS]),
-            difficult=_flag(node, "difficult"),
-            crowd=_flag(node, "crowd"),
-            attributes={
-                a.findtext("name", ""): _value(a.findtext("value", ""))
-                for a in node.iterfind("attributes/attribute")
-            },
-        )
+    if len(names) == 1:
+        names *= len(boxes)
+    if len(names) != len(boxes):
+        raise ObjectError(f"{len(names)} names and {len(boxes)} boxes, so nobody knows which is whose")
+    return list(zip(names, boxes, strict=True))
+
+
+def _object(node: Element, written: str, box: Element, classes: Mapping[str, str]) -> NewAnnotation:
+    category = classes.get(written)
+    if category is None:
+        raise ObjectError(f"unknown class {written.strip()!r}", incomplete=not written.strip())
+    return NewAnnotation(
+        category=category,
+        box=checked_box([box.findtext(corner) for corner in _CORNERS]),
+        difficult=_flag(node, "difficult"),
+        crowd=_flag(node, "crowd"),
+        attributes={
+            a.findtext("name", ""): _value(a.findtext("value", ""))
+            for a in node.iterfind("attributes/attribute")
+        },
     )
 
 

@@ -100,7 +100,8 @@ def test_a_broken_file_is_named_and_the_others_read(
     picture("JPEGImages/a.png")
     picture("JPEGImages/z.png")
     write(tmp_path, OBJECT)
-    (tmp_path / "Annotations/y.xml" if "b.png" in text else tmp_path / "Annotations/z.xml").write_text(text)
+    name = "y.xml" if "b.png" in text or "passwd" in text else "z.xml"  # there is an image z.png, none y.png
+    (tmp_path / "Annotations" / name).write_text(text)
     item, broken = read(tmp_path)
     assert isinstance(item, LabelledImage)
     assert isinstance(broken, Broken)
