@@ -10,6 +10,9 @@ import hashlib
 import io
 import warnings
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -131,8 +134,21 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
+@cache
+def load_plugins() -> None:
+    """Let Pillow read HEIC and JPEG XL too, where a plug-in for it is installed."""
+    for package in ("pillow_heif", "pi_heif"):
+        if find_spec(package) is not None:
+            import_module(package).register_heif_opener()
+            break
+    if find_spec("pillow_jxl") is not None:
+        import_module("pillow_jxl")
+
+
 def _decode(data: bytes, where: str, limit: int) -> tuple[Image.Image, tuple[int, int], int]:
     """Return (upright RGB image, raw (width, height), EXIF orientation)."""
+    if data[4:8] in (b"ftyp", b"JXL ") or data[:2] == b"\xff\x0a":  # HEIC, AVIF or JPEG XL
+        load_plugins()
     try:
         with warnings.catch_warnings():
             # PIL warns of and refuses large images by a global limit; ours is checked on the header below.

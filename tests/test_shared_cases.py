@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from curator.data.settings import AddConfig, ExportConfig
 
 from curator import pipeline
+from curator.data.settings import AddConfig, ExportConfig
 from curator.jobs.stage import StageResult
 from store.records import Annotation, Role
 from store.store import Store

@@ -13,10 +13,15 @@ from curator.cli.app import Json, app, finish, open_store
 
 @app.command()
 def add(
-    format: Annotated[str, typer.Argument(help="coco, yolo, voc, or images (a folder without labels).")],
+    format: Annotated[
+        str, typer.Argument(help="coco, yolo, voc, images (a folder without labels), video, or deeppcb.")
+    ],
     path: Annotated[
         Path,
-        typer.Argument(help="coco: JSON file or folder; yolo: data.yaml or folder; voc, images: folder."),
+        typer.Argument(
+            help="coco: JSON file or folder; yolo: data.yaml or folder; voc, images, deeppcb: folder; "
+            "video: file or folder."
+        ),
     ],
     role: Annotated[
         str,
@@ -49,6 +54,18 @@ def add(
     part: Annotated[
         str | None, typer.Option(help="FROM-TO in percent: the images whose names hash into it, e.g. 0-35.")
     ] = None,
+    background: Annotated[
+        bool | None,
+        typer.Option(
+            "--background/--unlabelled",
+            help="yolo: images without a label file hold no objects, or wait for labels; "
+            "default: the data set tells.",
+        ),
+    ] = None,
+    every: Annotated[
+        str | None,
+        typer.Option(help="video: a frame each so many seconds (1s, the default; 0.5s) or frames (10f)."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Add images and labels; a corrected file added again gives its images new labels.
@@ -71,6 +88,8 @@ def add(
             "group_pattern": group_pattern,
             "part": part,
             "reviewed": reviewed,
+            "background": background,
+            "every": every,
         },
         where="add",
     )

@@ -30,10 +30,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curator.data.formats.base import Broken, LabelledImage
+from curator.data.formats.base import Broken, LabelledImage, Source
 from curator.data.formats.placement import place
 from curator.data.settings import AddConfig
-from curator.errors import FormatError
+from curator.errors import ConfigError, FormatError
 from curator.jobs.stage import StageResult, recorded_run
 from curator.progress import progress
 from curator.registry import FORMATS
@@ -92,13 +92,9 @@ def add(store: Store, config: AddConfig) -> StageResult:
         is a leak: it is stored and named, and queries refuse it.
     Raises:
         FormatError: no data set of this format at `config.path`.
+        ConfigError: a setting that the format does not take.
     """
-    source = FORMATS.load(config.format)().open(
-        config.path.resolve(),
-        images=config.images.resolve() if config.images else None,
-        classes=config.classes or None,
-        split=config.split,
-    )
+    source = _open(store, config)
     dataset = config.dataset or dataset_name(config.path)
     tally, failures = _Tally(), []
     with (
@@ -126,6 +122,26 @@ def add(store: Store, config: AddConfig) -> StageResult:
     return StageResult(stage=STAGE, run_id=run_id, failures=tuple(failures), summary=summary, **counts)
 
 
+def _open(store: Store, config: AddConfig) -> Source:
+    """Open the data set. A format class lists in `takes` which settings of its own it is made with."""
+    factory = FORMATS.load(config.format)
+    takes: tuple[str, ...] = getattr(factory, "takes", ())
+    given: dict[str, object] = {"background": config.background, "every": config.every}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given:
+        if name not in takes:
+            raise ConfigError(f"{name}: the format {config.format} has no such setting; leave it out")
+    if "frames" in takes:
+        given["frames"] = store.path / "frames"
+    source: Source = factory(**given).open(
+        config.path.resolve(),
+        images=config.images.resolve() if config.images else None,
+        classes=config.classes or None,
+        split=config.split,
+    )
+    return source
+
+
 def dataset_name(path: Path) -> str:
     """The folder's name, passing over those that only hold the format's parts."""
     path = path.resolve()
@@ -141,10 +157,22 @@ def _part(
     items: Iterable[LabelledImage | Broken], low: float, high: float
 ) -> Iterator[LabelledImage | Broken]:
     """The items whose names hash into [low, high)."""
-    for item in items:
+    for item in map(_sayable, items):
         digest = hashlib.sha256(Path(item.name).name.encode()).digest()
         if low <= int.from_bytes(digest[:8], "big") / 2**64 < high:
             yield item
+
+
+def _sayable(item: LabelledImage | Broken) -> LabelledImage | Broken:
+    """`item`, broken where the name of its file is no text: no database and no terminal takes it."""
+    try:
+        item.name.encode()
+        if isinstance(item, LabelledImage):
+            str(item.path).encode()
+    except UnicodeEncodeError:
+        reason = "expected a file name that is UTF-8 text; rename the file"
+        return Broken(name=ascii(item.name), reason=reason)
+    return item
 
 
 def _batches(items: Iterable[LabelledImage | Broken], size: int) -> Iterator[list[LabelledImage | Broken]]:

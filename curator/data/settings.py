@@ -25,6 +25,9 @@ class AddConfig(StageConfig):
         reviewed: boxes still marked as pre-annotations count as corrected by a human.
         part: "FROM-TO" in percent: only the images whose names hash into it, such as "0-35"; parts that do
             not overlap share no image, whatever the order of reading.
+        background: yolo: images without a label file hold no objects (True), or are unlabelled (False);
+            None: the data set tells.
+        every: video: which frames become images, such as "1s" (the default), "0.5s" or "10f" (frames).
     """
 
     format: str
@@ -37,11 +40,18 @@ class AddConfig(StageConfig):
     group_pattern: str | None = None
     reviewed: bool = False
     part: str | None = None
+    background: bool | None = None
+    every: str | None = None
     batch_size: int = speed_only(64)
     workers: int = speed_only(4)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        spacing = r"(?=.*[1-9])(\d{1,9}f|\d{1,9}(\.\d{1,9})?s)"
+        require(
+            self.every is None or re.fullmatch(spacing, self.every) is not None,
+            f"every: expected seconds such as 1s or 0.5s, or frames such as 10f, got {self.every!r}",
+        )
         require(
             self.role in ("train", "mine", "pool", "holdout"),
             f"role: expected train, mine, pool or holdout, got {self.role!r}",

@@ -1,4 +1,4 @@
-"""Files of a data set: which are images, which paths an annotation file may name, and how they are written.
+"""Files of a data set: which paths an annotation file may name, and how they are written.
 
 An annotation file may come from anywhere, so a path in it, absolute or with "..", is followed only when it
 ends inside the images folder. Links that stand in that folder are the user's own and are followed.
@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from curator.data.formats.base import OutputImage
 from curator.errors import FormatError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jfif", ".jpe"),
+    *(".gif", ".mpo", ".avif", ".jp2", ".ppm", ".pgm", ".heic", ".heif"),
+)
+"""Tried in this order where an annotation file names an image without its suffix."""
 PRE_ANNOTATIONS = "pre_annotations.txt"
 
 
@@ -34,15 +38,6 @@ def inside(folder: Path, name: str) -> Path:
     if "\\" in name and not os.path.exists(joined):
         return inside(folder, name.replace("\\", "/"))
     return Path(joined)
-
-
-def image_files(folder: Path) -> Iterator[Path]:
-    """All image files under `folder`, recursively, in name order; hidden ones are passed over."""
-    for current, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
-                yield Path(current, name)
 
 
 def pre_annotated(folder: Path) -> frozenset[str]:

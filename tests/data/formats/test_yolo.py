@@ -60,23 +60,6 @@ def test_a_broken_line_is_named_and_the_others_kept(
     assert reason in item.problems[0]
 
 
-def test_no_file_means_no_objects_and_no_folder_means_no_labels(
-    tmp_path: Path, picture: Callable[..., Path]
-) -> None:
-    picture("images/a.png")
-    (item,) = read(tmp_path, classes=["car"])
-    assert isinstance(item, LabelledImage)
-    assert item.annotations is None
-    (tmp_path / "labels").mkdir()
-    (item,) = read(tmp_path, classes=["car"])
-    assert isinstance(item, LabelledImage)
-    assert item.annotations == ()
-    (tmp_path / "data.yaml").write_text("names: [car]\nskip_if_label_file_missing: true\n")
-    (item,) = read(tmp_path)
-    assert isinstance(item, LabelledImage)
-    assert item.annotations is None
-
-
 def test_labels_beside_the_images(tmp_path: Path, picture: Callable[..., Path]) -> None:
     picture("flat/a.png")
     (tmp_path / "flat/a.txt").write_text("0 0.5 0.5 0.2 0.4\n")
