@@ -22,6 +22,7 @@ _EXTRAS = {
     "transformers": "hub",
     "accelerate": "hub",
     "psycopg": "postgresql",
+    "av": "video",
 }
 """Importable package -> the extra of curator that brings it."""
 
@@ -175,6 +176,8 @@ FORMATS = Registry(
         "yolo": "curator.data.formats.yolo:YoloFormat",
         "voc": "curator.data.formats.voc:VocFormat",
         "images": "curator.data.formats.images:ImagesFormat",
+        "deeppcb": "curator.data.formats.deeppcb:DeepPcbFormat",  # pairs of a tested board and its template
+        "video": "curator.data.formats.video:VideoFormat",
     },
 )
 RECIPES = Registry(
