@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from curator import pipeline
-from curator.data.settings import AddConfig, ExportConfig
+from curator.errors import FormatError
 from curator.jobs.stage import StageResult
 from store.records import Annotation, Role
 from store.store import Store
@@ -160,6 +160,79 @@ def numbers_as_text(case: Case) -> None:
     assert case.labels() == {"a.png": [CRATE]}
 
 
+# ---------------------------------------------------------------- YOLO, folders of images
+
+
+def lists_and_folders_of_a_path(case: Case) -> None:
+    result = case.add("yolo")
+    assert (result.exit_code, result.failures) == (0, ())
+    assert result.summary["splits"] == {"train": 2, "val": 1}
+    assert case.labels() == {"a.png": [CRATE], "b.png": [CRATE], "c.png": [CRATE]}
+
+
+def class_names_as_written(case: Case) -> None:
+    for name in ("d", "l"):
+        assert case.add("yolo", case.data / name).exit_code == 0
+    assert case.labels() == {
+        "a.png": [("1", 20, 30, 60, 80), ("no", 80, 30, 100, 80)],
+        "b.png": [("yes", 20, 30, 60, 80), ("off", 80, 30, 100, 80), ("1", 10, 10, 20, 20)],
+    }
+    assert case.categories() == ["no", "1", "spare", "yes", "off"]
+
+
+def pose_rows(case: Case) -> None:
+    for name in ("p3", "p2"):
+        assert case.add("yolo", case.data / name).exit_code == 0
+    assert case.labels() == {"a.png": [CRATE], "b.png": [CRATE]}
+
+
+def labels_beside_pictures(case: Case) -> None:
+    for name, image in (("x", "a.png"), ("images/y", "b.png"), ("cat_images", "images.png")):
+        result = case.add("yolo", case.data / name, workspace=image)
+        assert (result.exit_code, result.failures) == (0, ())
+        assert case.labels(workspace=image) == {image: [CRATE]}
+
+
+def no_label_is_borrowed(case: Case) -> None:
+    result = case.add("yolo")
+    assert (result.exit_code, result.summary["unlabelled"]) == (0, 1)
+    assert "1 of 2 images have no label file" in result.summary["notes"][0]
+    with case.workspace() as store:
+        stored = store.images(reader="train", role="train")
+        images = {Path(image.uri).parent.name: image.id for image in stored}
+        sets = store.annotations(list(images.values()), reader="train")
+    assert list(sets) == [images["dogs"]]
+    assert [a.category for a in sets[images["dogs"]].annotations] == ["dog"]
+
+
+def a_row_twice(case: Case) -> None:
+    result = case.add("yolo", role="train")
+    assert (result.exit_code, result.summary["objects"]) == (0, 1)
+    assert "is listed 2 times; one object is kept" in result.summary["notes"][0]
+    assert case.labels() == {"a.png": [CRATE]}
+
+
+def pictures_of_every_kind(case: Case) -> None:
+    mixed = case.add("images", case.data / "mixed", role="pool", workspace="mixed")
+    assert (mixed.done, mixed.failed) == (7, 0)
+    assert mixed.summary["notes"][0].startswith("passed over: 1 .heic; read are .jpg, ")
+    only = case.add("images", case.data / "only", role="pool", workspace="only")
+    assert (only.done, only.failed) == (1, 0)  # the .gif
+    assert only.summary["notes"][0].startswith("passed over: 1 .heic; ")
+    (case.data / "only/j.gif").unlink()
+    with pytest.raises(FormatError, match=r"expected images, found 1 \.heic; read are \.jpg, ") as raised:
+        case.add("images", case.data / "only", role="pool", workspace="only")
+    assert raised.value.exit_code == 2
+
+
+def pixels_for_fractions(case: Case) -> None:
+    result = case.add("yolo")
+    assert (result.exit_code, result.summary["objects"], result.summary["dropped_objects"]) == (3, 0, 2)
+    named = [reason for _, reason in result.failures if "expected fractions of the image" in reason]
+    assert len(named) == 2
+    assert case.labels() == {"a.png": None, "b.png": None}
+
+
 CHECKERS: dict[str, Callable[[Case], None]] = {
     # COCO, VOC and what all formats share
     "05-coco-rle-without-bbox": mask_without_box,
@@ -169,7 +242,15 @@ CHECKERS: dict[str, Callable[[Case], None]] = {
     "92-class-names-with-edge-blanks-round-trip": blanks_round_class_names,
     "97-coco-two-files-glued": glued_files,
     "100-coco-numbers-as-text": numbers_as_text,
-    # YOLO, folders of images: add 21, 23, 27, 30, 32, 34, 75, 102 here
+    # YOLO, folders of images
+    "21-yolo-path-and-lists": lists_and_folders_of_a_path,
+    "23-yolo-names-dict-and-list": class_names_as_written,
+    "27-yolo-pose-rows": pose_rows,
+    "30-yolo-labels-beside-pictures": labels_beside_pictures,
+    "32-yolo-same-names-in-class-folders": no_label_is_borrowed,
+    "34-yolo-duplicate-rows": a_row_twice,
+    "75-img-formats-passed-over": pictures_of_every_kind,
+    "102-yolo-pixel-rows-near-the-corner": pixels_for_fractions,
     # detectors: add 61 here
     # near-duplicates: add 73, 84 here
 }

@@ -87,7 +87,11 @@ class OutputImage:
 
 
 class Format(Protocol):
-    """A data set format."""
+    """A data set format.
+
+    Its class is called without arguments, or with those settings of `curator add` that it lists in `takes`, a
+    tuple of names: "background", "every", "frames" (a folder of the workspace for files that it makes).
+    """
 
     def open(
         self,

@@ -25,6 +25,7 @@ import yaml
 from curator.data.formats.base import Broken, LabelledImage, OutputImage, Source
 from curator.data.formats.checking import DIGITS, class_names, rounded
 from curator.data.formats.files import PRE_ANNOTATIONS, Writer, index_of, inside, lookup, pre_annotated
+from curator.data.formats.finding import ImageFinder
 from curator.data.formats.pictures import image_files, nothing_readable, passed_over_notes
 from curator.data.formats.yolo_labels import Rows, expected_label, label_file, read_labels
 from curator.data.formats.yolo_yaml import (
@@ -80,7 +81,8 @@ class YoloFormat:
         rows = Rows(names, keypoint_numbers(table, file) if file else 0)
         folder = path if path.is_dir() else path.parent
         parts, missing = find_parts(table, folder, images, split)
-        survey = _survey(parts, folder)
+        finder = ImageFinder(folder)
+        survey = _survey(parts, finder)
         if not sum(survey.images.values()):
             raise FormatError(nothing_readable(folder, survey.passed_over))
         decided = self.background
@@ -89,7 +91,7 @@ class YoloFormat:
         background, reasons = _background(survey, decided)
         return Source(
             categories=tuple(dict.fromkeys(names[number] for number in sorted(names))),
-            items=_items(parts, folder, rows, background, pre_annotated(folder)),
+            items=_items(parts, finder, rows, background, pre_annotated(folder)),
             count=sum(survey.images.values()),
             notes=(*notes, *missing, *reasons, *passed_over_notes(survey.passed_over)),
         )
@@ -139,11 +141,11 @@ class _Survey:
     expected: dict[str | None, Path]
 
 
-def _survey(parts: Sequence[Part], folder: Path) -> _Survey:
+def _survey(parts: Sequence[Part], finder: ImageFinder) -> _Survey:
     """Look at every image once before the first is read: nothing but counts is kept."""
     survey = _Survey(Counter(), Counter(), Counter(), {})
     for part in parts:
-        for found in _images(part, folder, survey.passed_over):
+        for found in _images(part, finder, survey.passed_over):
             survey.images[part.split] += 1
             if isinstance(found, Broken) or label_file(found) is not None:
                 survey.labels[part.split] += 1
@@ -176,17 +178,19 @@ def _background(survey: _Survey, decided: bool | None) -> tuple[set[str | None],
 
 def _items(
     parts: Sequence[Part],
-    folder: Path,
+    finder: ImageFinder,
     rows: Rows,
     background: set[str | None],
     waiting: frozenset[str],
 ) -> Iterator[LabelledImage | Broken]:
     for part in parts:
-        for found in _images(part, folder):
+        for found in _images(part, finder):
             if isinstance(found, Broken):
                 yield found
                 continue
-            name = _name(found, folder, part.root)
+            name = found.relative_to(
+                finder.folder if found.is_relative_to(finder.folder) else part.root
+            ).as_posix()
             item = LabelledImage(
                 path=found,
                 name=name,
@@ -204,12 +208,8 @@ def _items(
                 yield Broken(name=name, reason=str(error))
 
 
-def _name(image: Path, folder: Path, root: Path) -> str:
-    return image.relative_to(folder if image.is_relative_to(folder) else root).as_posix()
-
-
 def _images(
-    part: Part, folder: Path, passed_over: Counter[str] | None = None
+    part: Part, finder: ImageFinder, passed_over: Counter[str] | None = None
 ) -> Iterator[Path | Broken]:
     if part.place.is_dir():
         yield from image_files(part.place, passed_over)
@@ -218,15 +218,17 @@ def _images(
     with part.place.open(encoding="utf-8-sig", errors="surrogateescape") as handle:
         for line in handle:
             if name := line.strip():
-                yield _listed(name, part, folder)
+                yield _listed(name, part, finder)
 
 
-def _listed(name: str, part: Part, folder: Path) -> Path | Broken:
+def _listed(name: str, part: Part, finder: ImageFinder) -> Path | Broken:
     """The image that a line of a list file names.
 
     The trainers count "./a.jpg" from the list file, other relative names from where they are started; this is
-    the data set's root or the folder of data.yaml, so both are tried, and what is there counts.
+    the data set's root or the folder of data.yaml, so both are tried, and what is there counts. A name of
+    another machine is found by its tail.
     """
+    folder = finder.folder
     bases = [part.place.parent, part.root, folder]
     if not name.startswith(("./", ".\\")):
         bases = [part.root, folder, part.place.parent]
@@ -240,7 +242,7 @@ def _listed(name: str, part: Part, folder: Path) -> Path | Broken:
             return path
         found = found or path
     try:
-        return found or inside(folder, name)
+        return finder.by_tail(name) or found or inside(folder, name)
     except FormatError as error:
         return Broken(name=name, reason=str(error))
 

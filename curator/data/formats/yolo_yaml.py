@@ -2,7 +2,8 @@
 
 Words are read as they are written: YAML would make `no` and `off` False, `1` a number, `null` nothing, and
 `2024-01-01` a day; as class names they mean themselves. Entries are resolved as the trainers do: against
-`path:`, then against the folder of the file, where Roboflow's "../train/images" means train/images.
+`path:`, then against the folder of the file, where Roboflow's "../train/images" means train/images. A path of
+the exporting machine ("/content/set/train/images") is found by its tail.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import yaml
 
 from curator.data.formats.checking import class_names
 from curator.data.formats.files import inside
+from curator.data.formats.finding import leads_outside, tails
 from curator.errors import FormatError
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -203,6 +205,18 @@ def _resolve(folder: Path, base: str, entry: str) -> Path | None:
             return place
     if refused is not None:
         inside(folder, refused)  # raises the error that says so
+    return _by_tail(folder, entry)
+
+
+def _by_tail(folder: Path, entry: str) -> Path | None:
+    """The place that an absolute entry of the exporting machine names, by its last two parts or more; a list
+    file by its name too."""
+    if leads_outside(entry):
+        for parts in tails(entry):
+            shortest = 1 if parts[-1].lower().endswith(".txt") else 2
+            for start in range(len(parts) - shortest + 1):
+                if (place := folder.joinpath(*parts[start:])).exists():
+                    return place
     return None
 
 

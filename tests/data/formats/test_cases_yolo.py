@@ -196,6 +196,42 @@ def test_the_data_sets_own_folder_as_an_entry(
     assert list(boxes(tmp_path / "cat_images").values()) == [CRATE]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "D:\\work\\set\\images\\train\\a.png",
+        "/content/set/images/train/a.png",
+        "../../content/set/images/train/a.png",
+        "set/images/train/a.png",
+    ],
+)
+def test_lines_and_entries_of_another_machine(
+    tmp_path: Path, picture: Picture, text: Callable[[str, str], Path], line: str
+) -> None:
+    """Relative of cases 07 and 21: found by the longest tail that is there."""
+    picture("images/train/a.png", SIZE)
+    picture("images/val/a.png", SIZE, 20)
+    text("labels/train/a.txt", ROW)
+    text("train.txt", f"{line}\n")
+    for entry in ("train.txt", "/content/set/train.txt", "/content/set/images/train", "E:\\x\\images\\train"):
+        text("data.yaml", f"train: {entry}\nnames: [crate]\n")
+        assert boxes(tmp_path) == {"images/train/a.png": CRATE}
+
+
+def test_a_tail_that_is_too_short_finds_nothing(
+    tmp_path: Path, picture: Picture, text: Callable[[str, str], Path]
+) -> None:
+    """Relative of cases 07 and 32: /data/other/images is not this data set's images, nor is its a.png."""
+    picture("images/train/a.png", SIZE)
+    text("data.yaml", "train: images/train\nval: /data/other/images\nnames: [crate]\n")
+    assert YoloFormat().open(tmp_path).notes[0] == "val: nothing at /data/other/images; passed over"
+    picture("images/val/b.png", SIZE)
+    text("val.txt", "/data/set/images/val/a.png\n")
+    text("data.yaml", "val: val.txt\nnames: [crate]\n")
+    (item,) = YoloFormat().open(tmp_path).items
+    assert isinstance(item, Broken)
+
+
 # ---------------------------------------------------------------- 23: class names as written
 
 

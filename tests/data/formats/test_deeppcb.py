@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from curator.data.settings import AddConfig, ExportConfig
 
 from curator.data.formats.base import Broken, LabelledImage
 from curator.data.formats.deeppcb import TYPES, DeepPcbFormat
 from curator.data.run_add import add
 from curator.data.run_export import export
+from curator.data.settings import AddConfig, ExportConfig
 from curator.errors import FormatError
 from curator.pipeline.loop import ORDER, read_plan
 from store.errors import AccessError

@@ -17,11 +17,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from curator.data.settings import AddConfig
 
 from curator.data.formats.base import Broken, LabelledImage
 from curator.data.formats.video import VideoFormat
 from curator.data.run_add import add
+from curator.data.settings import AddConfig
 from curator.errors import ConfigError, FormatError, RegistryError
 from curator.jobs.stage import StageResult
 from curator.registry import FORMATS
