@@ -194,7 +194,8 @@ def _opened(video: Path) -> InputContainer:
     try:
         container = av.open(str(video))
     except (OSError, ValueError, av.FFmpegError) as error:
-        raise FormatError(f"{video}: expected a video ({' '.join(str(error).split())})") from error
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise FormatError(f"{video}: expected a video ({reason})") from error
     if not container.streams.video:
         container.close()
         raise FormatError(f"{video}: expected a video, found none in it")
