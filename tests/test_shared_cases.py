@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from curator import pipeline
+from curator.data.settings import AddConfig, ExportConfig
 from curator.errors import FormatError
 from curator.jobs.stage import StageResult
 from store.records import Annotation, Role

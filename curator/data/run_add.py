@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 
 from curator.data.formats.base import Broken, LabelledImage, Source
 from curator.data.formats.placement import place
+from curator.data.run_returned import Exported
 from curator.data.settings import AddConfig
 from curator.errors import ConfigError, FormatError
 from curator.jobs.stage import StageResult, recorded_run
@@ -105,7 +106,7 @@ def add(store: Store, config: AddConfig) -> StageResult:
     ):
         counts.update(done=0, skipped=0, failed=0)
         tally.notes += source.notes[:NAMED]
-        exported = _Exported(store)
+        exported = Exported(store)
         store.put_categories(source.categories)
         for batch in _batches(_part(source.items, *config.part_bounds), config.batch_size):
             ready = list(threads.map(_probe, batch))
@@ -201,7 +202,7 @@ def _store_batch(
     dataset: str,
     items: Sequence[_Ready | Broken],
     seen: _Seen,
-    exported: _Exported,
+    exported: Exported,
     tally: _Tally,
     counts: dict[str, int],
 ) -> list[tuple[str, str]]:
@@ -366,64 +367,3 @@ def _name_equals(
             setattr(tally, count, getattr(tally, count) + 1)
             if len(named) < NAMED:
                 named.append(text)
-
-
-# ---------------------------------------------------------------- exports that come back
-
-
-class _Exported:
-    """Files of the workspace's own exports, known by their hashes.
-
-    Added images are re-encoded, so a version's manifest says what each was made from; exports add few images
-    to many, so that list is small. Training images are copied: their own hash tells.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.made: dict[str, int | None] = {}
-        self.covered: set[int] = set()
-        for version in store.versions():
-            self.covered.update(version.image_ids)
-            self.made.update(
-                (entry["sha256"], entry["image_id"]) for entry in version.manifest.get("added", ())
-            )
-
-    def is_sample(self, sha256: str) -> bool:
-        """True for a synthetic image's exported file."""
-        return sha256 in self.made and self.made[sha256] is None
-
-    def as_origins(self, images: Sequence[NewImage], role: Role) -> list[NewImage]:
-        """Let exported files stand for the images that they were made from: these keep their memberships, and
-        get the asked one beside them unless that is "pool"."""
-        if not self.covered:
-            return list(images)
-        known = self.store.ids_by_sha256([image.sha256 for image in images])
-        origins = {image.sha256: self.made.get(image.sha256) or known.get(image.sha256) for image in images}
-        ids = sorted({i for i in origins.values() if i is not None and i in self.covered})
-        records = {image.id: image for image in self.store.images(reader="export", ids=ids)}
-        parts = {m.image_id: m for m in reversed(self.store.memberships(ids))} if ids else {}
-        changed = []
-        for image in images:
-            record = records.get(origins[image.sha256] or -1)
-            if record is not None:
-                part = parts[record.id]
-                image = replace(
-                    image,
-                    uri=record.uri,
-                    sha256=record.sha256,
-                    phash=record.phash,
-                    width=record.width,
-                    height=record.height,
-                )
-                if role == "pool":
-                    image = replace(
-                        image,
-                        dataset=part.dataset,
-                        role=part.role,
-                        split=part.split,
-                        group_key=part.group_key,
-                        captured_at=part.captured_at,
-                        source=part.source,
-                    )
-            changed.append(image)
-        return changed
