@@ -1,6 +1,6 @@
 """Two processes that store vectors at once: ids and positions of the one never meet those of the other.
 
-At 31c7fc5 failed on PostgreSQL: all of them (both took the same ids; the one that was undone cut off rows that
+At 31c7fc5 failed on PostgreSQL: all of them (both took the same ids; one that was undone cut off rows that
 the other had written meanwhile).
 """
 
