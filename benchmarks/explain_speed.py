@@ -29,9 +29,9 @@ from curator.example.dataset import scenes
 from curator.explain.base import AttributionOptions, Target
 from curator.explain.fills.fill import MeanFill
 from curator.explain.methods.e2x import E2X
-from curator.explain.precision import autocast, fast_bf16
 from curator.explain.segments import slic_segments
 from curator.explain.target import TargetScores
+from curator.precision import autocast, fast_bf16
 from curator.tensors import image_tensor
 
 SAMPLES = 16

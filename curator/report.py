@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curator.config import ReportConfig
+from curator.diagnose.current import Current
+from curator.diagnose.run_current import read_current
 from curator.errors import InputError
 from curator.jobs.outputs import require_file
 from curator.jobs.stage import StageResult, recorded_run
@@ -51,15 +53,12 @@ def report(store: Store, config: ReportConfig) -> StageResult:
         InputError: nothing was diagnosed yet, or the file cannot be written there.
     """
     require_file(config.out)
-    outcomes = store.outcomes()
-    if not outcomes:
-        raise InputError(
-            "nothing to report: expected a diagnosis in the workspace; run `curator diagnose` first"
-        )
+    current = read_current(store, "report")
+    outcomes = current.outcomes
     with recorded_run(store, "report", config) as (run_id, counts):
         data = ReportData(
             title="What the detector misses, why, and what mends it",
-            facts=_facts(store, outcomes),
+            facts=_facts(store, current),
             tables=(_causes(outcomes), *_verifications(store.trials())),
             plots=_plots(store.trials()),
             failures=_failures(store, config, outcomes),
@@ -81,10 +80,10 @@ def report(store: Store, config: ReportConfig) -> StageResult:
     )
 
 
-def _facts(store: Store, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
-    model = store.model(outcomes[0].model_id)
+def _facts(store: Store, current: Current) -> tuple[str, ...]:
+    model = current.model
     counts = store.counts()
-    kinds = Counter(outcome.kind for outcome in outcomes)
+    kinds = Counter(outcome.kind for outcome in current.outcomes)
     return (
         f"detector {model.spec} (fingerprint {model.fingerprint[:12]}), {len(model.classes)} classes",
         "images: "
@@ -94,6 +93,7 @@ def _facts(store: Store, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
             if name.startswith("images_")
         ),
         f"on the mined images: {kinds['TP']} found, {kinds['FN']} missed, {kinds['FP']} false alarms",
+        f"explained by {current.explained_by or 'nothing yet: `curator explain` draws the maps'}",
     )
 
 

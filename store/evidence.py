@@ -1,7 +1,7 @@
-"""Explanations: segmentations, attributions, regions and groups.
+"""Explanations: segmentations, attributions and regions.
 
 In: arrays. Out: the same arrays, from compact rows: labels as 16-bit PNG, phi as float32, grids as float16
-with their affine (DESIGN.md, rule 7). Readers see the newest per (outcome, method).
+with their affine (DESIGN.md, rule 7). Readers see the attributions of one explain configuration.
 """
 
 from __future__ import annotations
@@ -14,21 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sqlalchemy import and_, func, insert, select
+from sqlalchemy import Select, func, select
 
 from store.errors import CorruptionError, NotFoundError
 from store.findings import current_outcome_ids
-from store.keys import content_key
-from store.models import (
-    AttributionRow,
-    CurrentItem,
-    GroupMember,
-    GroupRow,
-    RegionRow,
-    SegmentationRow,
-)
-from store.records import Attribution, GridMap, Group, Region, Segmentation, SegmentMap
-from store.runs import set_current
+from store.models import AttributionRow, RegionRow, SegmentationRow
+from store.records import Attribution, AttributionKey, GridMap, Region, Segmentation, SegmentMap
+from store.runs import config_key_of, current_run
 from store.session import Database, chunks, put_by_key, table
 
 
@@ -83,12 +75,14 @@ def _decode_labels(png: bytes, row_id: int) -> NDArray[np.uint16]:
 
 
 def put_attributions(database: Database, run_id: int, attributions: Sequence[Attribution]) -> list[int]:
-    """Store attributions by key."""
+    """Store attributions by key, under the run's configuration."""
+    config_key = config_key_of(database, run_id)
     rows = [
         {
             "outcome_id": item.outcome_id,
             "method": item.method,
             "segmentation_id": item.segmentation_id,
+            "config_key": config_key,
             "key": item.key,
             "run_id": run_id,
             **_map_columns(item.map),
@@ -123,24 +117,76 @@ def _map_columns(found: SegmentMap | GridMap) -> dict[str, Any]:
 
 
 def attributions(
-    database: Database, *, outcome_ids: Sequence[int] | None, method: str | None
+    database: Database, *, outcome_ids: Sequence[int] | None, config_key: str | None
 ) -> list[Attribution]:
-    """The newest attribution per (outcome, method), newest first; without ids, of the current diagnosis."""
-    newest = select(func.max(AttributionRow.id)).group_by(AttributionRow.outcome_id, AttributionRow.method)
-    if method is not None:
-        newest = newest.where(AttributionRow.method == method)
+    """Attributions of one configuration by outcome (see `attribution_keys`), with their maps."""
+    chosen = attribution_keys(database, outcome_ids=outcome_ids, config_key=config_key)
+    rows: dict[int, Any] = {}
     with database.reading() as connection:
-        if outcome_ids is None:
-            parts = [newest.where(AttributionRow.outcome_id.in_(current_outcome_ids()))]
-        else:
-            wanted = sorted(set(outcome_ids))
-            parts = [newest.where(AttributionRow.outcome_id.in_(part)) for part in chunks(wanted)]
+        for part in chunks([found.id for found in chosen]):
+            query = select(table(AttributionRow)).where(AttributionRow.id.in_(part))
+            rows.update((row.id, row) for row in connection.execute(query))
+    return [_attribution(rows[found.id]) for found in chosen]
+
+
+def attribution_keys(
+    database: Database, *, outcome_ids: Sequence[int] | None, config_key: str | None
+) -> list[AttributionKey]:
+    """Which attribution each outcome has, ordered by outcome.
+
+    Args:
+        outcome_ids: None means those of the current diagnosis.
+        config_key: None means the current explain run's.
+    """
+    if config_key is None:
+        config_key = current_explanation(database)
+        if config_key is None:
+            return []
+    newest = (
+        select(func.max(AttributionRow.id))
+        .where(AttributionRow.config_key == config_key)
+        .group_by(AttributionRow.outcome_id)
+    )
+    columns = (
+        AttributionRow.id,
+        AttributionRow.outcome_id,
+        AttributionRow.method,
+        AttributionRow.key,
+        AttributionRow.evidence,
+        AttributionRow.segmentation_id,
+    )
+    parts: list[Select[Any]]
+    if outcome_ids is None:
+        parts = [newest.where(AttributionRow.outcome_id.in_(current_outcome_ids()))]
+    else:
+        wanted = sorted(set(outcome_ids))
+        parts = [newest.where(AttributionRow.outcome_id.in_(part)) for part in chunks(wanted)]
+    with database.reading() as connection:
         rows = [
             row
             for part in parts
-            for row in connection.execute(select(table(AttributionRow)).where(AttributionRow.id.in_(part)))
+            for row in connection.execute(select(*columns).where(AttributionRow.id.in_(part)))
         ]
-    return [_attribution(row) for row in sorted(rows, key=lambda row: -row.id)]
+    found = [
+        AttributionKey(
+            id=row.id,
+            outcome_id=row.outcome_id,
+            method=row.method,
+            key=row.key,
+            evidence=row.evidence,
+            segmentation_id=row.segmentation_id,
+        )
+        for row in rows
+    ]
+    return sorted(found, key=lambda item: item.outcome_id)
+
+
+def current_explanation(database: Database) -> str | None:
+    """The configuration of the current explain run of the diagnosed model; None where there is none."""
+    diagnosis = current_run(database, "diagnose", None)
+    scope = diagnosis.models[0] if diagnosis is not None and diagnosis.models else ""
+    run = current_run(database, "explain", scope)
+    return None if run is None else run.config_key
 
 
 def _attribution(row: Any) -> Attribution:
@@ -212,19 +258,15 @@ def put_regions(database: Database, run_id: int, regions: Sequence[Region]) -> l
         return put_by_key(connection, RegionRow, rows)
 
 
-def regions(database: Database, outcome_ids: Sequence[int] | None) -> list[Region]:
-    """Regions by id: of each (outcome, method) those that were made last."""
-    query = select(table(RegionRow), AttributionRow.method).join(
-        AttributionRow, AttributionRow.id == RegionRow.attribution_id
-    )
+def regions(database: Database, attribution_ids: Sequence[int]) -> list[Region]:
+    """Regions of attributions, by attribution and id: those that were made last."""
+    rows: list[Any] = []
     with database.reading() as connection:
-        if outcome_ids is None:
-            parts = [query.where(RegionRow.outcome_id.in_(current_outcome_ids()))]
-        else:
-            wanted = sorted(set(outcome_ids))
-            parts = [query.where(RegionRow.outcome_id.in_(part)) for part in chunks(wanted)]
-        rows = sorted((row for part in parts for row in connection.execute(part)), key=lambda row: row.id)
-    last = {(row.outcome_id, row.method): (row.attribution_id, row.run_id) for row in rows}
+        for part in chunks(sorted(set(attribution_ids))):
+            query = select(table(RegionRow)).where(RegionRow.attribution_id.in_(part))
+            rows += connection.execute(query)
+    rows.sort(key=lambda row: (row.attribution_id, row.id))
+    last = {row.attribution_id: row.run_id for row in rows}
     return [
         Region(
             attribution_id=row.attribution_id,
@@ -238,66 +280,5 @@ def regions(database: Database, outcome_ids: Sequence[int] | None) -> list[Regio
             id=row.id,
         )
         for row in rows
-        if last[row.outcome_id, row.method] == (row.attribution_id, row.run_id)
-    ]
-
-
-# ---------------------------------------------------------------- groups
-
-
-def put_groups(database: Database, run_id: int, groups: Sequence[Group]) -> None:
-    """Store groups by their content and make them the current ones."""
-    keys = [content_key("group", group) for group in groups]
-    with database.writing() as connection:
-        known = set(connection.scalars(select(GroupRow.key).where(GroupRow.key.in_(keys))))
-        rows = [
-            {
-                "name": group.name,
-                "kind": group.kind,
-                "cause": group.cause,
-                "category": group.category,
-                "key": key,
-                "run_id": run_id,
-            }
-            for group, key in zip(groups, keys, strict=True)
-        ]
-        ids = put_by_key(connection, GroupRow, rows)
-        members = [
-            {"group_id": group_id, "success": success, "position": position, "outcome_id": outcome_id}
-            for group, key, group_id in zip(groups, keys, ids, strict=True)
-            if key not in known
-            for success, part in ((False, group.outcome_ids), (True, group.success_ids))
-            for position, outcome_id in enumerate(part)
-        ]
-        if members:
-            connection.execute(insert(table(GroupMember)), members)
-        set_current(database, "groups", keys, run_id=run_id)
-
-
-def groups(database: Database) -> list[Group]:
-    """Groups of the newest grouping run, by id."""
-    current = and_(CurrentItem.stage == "groups", CurrentItem.key == GroupRow.key)
-    members: dict[tuple[int, bool], list[int]] = {}
-    with database.reading() as connection:
-        rows = connection.execute(
-            select(table(GroupRow)).join(CurrentItem, current).order_by(GroupRow.id)
-        ).all()
-        for part in chunks([row.id for row in rows]):
-            found = connection.execute(
-                select(table(GroupMember))
-                .where(GroupMember.group_id.in_(part))
-                .order_by(GroupMember.position)
-            )
-            for row in found:
-                members.setdefault((row.group_id, row.success), []).append(row.outcome_id)
-    return [
-        Group(
-            name=row.name,
-            kind=row.kind,
-            cause=row.cause,
-            category=row.category,
-            outcome_ids=tuple(members.get((row.id, False), ())),
-            success_ids=tuple(members.get((row.id, True), ())),
-        )
-        for row in rows
+        if last[row.attribution_id] == row.run_id
     ]

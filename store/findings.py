@@ -1,7 +1,7 @@
 """Models, detections and outcomes (failures and successes).
 
-In: records keyed by content. Out: the same records with ids. Readers see the newest detections and the
-outcomes of the current diagnosis.
+In: records keyed by content. Out: the same records with ids. Readers see the outcomes of the current
+diagnosis, and detections of the configuration that they name or that ran last.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Select, and_, exists, func, insert, select
 
 from store.errors import CorruptionError, NotFoundError
-from store.models import CurrentItem, DetectionRow, Model, OutcomeItem, OutcomeRow
+from store.models import DetectionRow, Item, Member, Model, OutcomeItem, OutcomeRow, Run
 from store.records import (
     Detections,
     DetectionSet,
@@ -24,6 +24,7 @@ from store.records import (
     Pin,
     TargetRecord,
 )
+from store.runs import config_key_of, wanted_runs
 from store.session import Database, chunks, put_by_key, table, upsert
 
 
@@ -62,7 +63,8 @@ def models(database: Database, model_id: int | None = None) -> list[ModelRecord]
 
 
 def put_detections(database: Database, run_id: int, sets: Sequence[DetectionSet]) -> list[int]:
-    """Store detection sets by key."""
+    """Store detection sets by key, under the run's configuration."""
+    config_key = config_key_of(database, run_id)
     rows = [
         {
             "image_id": item.image_id,
@@ -72,6 +74,7 @@ def put_detections(database: Database, run_id: int, sets: Sequence[DetectionSet]
             "labels": item.detections.labels.astype("<i8").tobytes(),
             "candidates": item.detections.candidates.astype("<i8").tobytes(),
             "pin": item.pin.to_json(),
+            "config_key": config_key,
             "key": item.key,
             "run_id": run_id,
         }
@@ -81,31 +84,38 @@ def put_detections(database: Database, run_id: int, sets: Sequence[DetectionSet]
         return put_by_key(connection, DetectionRow, rows)
 
 
-def detections(database: Database, model_id: int, image_ids: Sequence[int]) -> dict[int, DetectionSet]:
-    """The detection set of each image: the current execution's where there is one, else the newest."""
-    current = exists(
-        select(CurrentItem.key).where(CurrentItem.stage == "detect", CurrentItem.key == DetectionRow.key)
-    )
+def detections(
+    database: Database, model_id: int, image_ids: Sequence[int], config_key: str | None
+) -> dict[int, DetectionSet]:
+    """The detection set of each image by a model's weights: of one configuration, or without `config_key` of
+    the one that ran last."""
+    order = _newest_run_of_configuration() if config_key is None else DetectionRow.id
+    weights = select(Model.fingerprint).where(Model.id == model_id).scalar_subquery()
+    alike = select(Model.id).where(Model.fingerprint == weights)
     found: dict[int, DetectionSet] = {}
     with database.reading() as connection:
         for part in chunks(sorted(set(image_ids))):
-            newest = (
-                select(
-                    DetectionRow.id,
-                    func.row_number()
-                    .over(
-                        partition_by=DetectionRow.image_id, order_by=(current.desc(), DetectionRow.id.desc())
-                    )
-                    .label("place"),
-                )
-                .where(DetectionRow.model_id == model_id, DetectionRow.image_id.in_(part))
-                .subquery()
+            place = func.row_number().over(
+                partition_by=DetectionRow.image_id, order_by=(order.desc(), DetectionRow.id.desc())
             )
+            ranked = select(DetectionRow.id, place.label("place")).where(
+                DetectionRow.model_id.in_(alike), DetectionRow.image_id.in_(part)
+            )
+            if config_key is not None:
+                ranked = ranked.where(DetectionRow.config_key == config_key)
+            first = ranked.subquery()
             query = select(table(DetectionRow)).join(
-                newest, and_(newest.c.id == DetectionRow.id, newest.c.place == 1)
+                first, and_(first.c.id == DetectionRow.id, first.c.place == 1)
             )
             found.update((row.image_id, _detection_set(row)) for row in connection.execute(query))
     return {image_id: found[image_id] for image_id in image_ids if image_id in found}
+
+
+def _newest_run_of_configuration() -> Any:
+    """SQL: the newest run that a detection's configuration was wanted by, 0 for none."""
+    wanted = wanted_runs("detect").order_by(None).subquery()
+    newest = select(func.max(wanted.c.id)).where(wanted.c.config_key == DetectionRow.config_key)
+    return func.coalesce(newest.scalar_subquery(), 0)
 
 
 def _detection_set(row: Any) -> DetectionSet:
@@ -184,10 +194,18 @@ def put_outcomes(
 
 
 def current_outcome_ids() -> Select[int]:
-    """SQL: ids of the outcomes of the current diagnosis."""
-    return select(OutcomeItem.outcome_id).join(
-        CurrentItem, and_(CurrentItem.stage == "diagnose", CurrentItem.key == OutcomeItem.item_key)
+    """SQL: ids of the outcomes of the current diagnosis: of the current run's configuration, of each mined
+    image the item that was made last (its labels may have changed since)."""
+    config_key = wanted_runs("diagnose").with_only_columns(Run.config_key).limit(1).scalar_subquery()
+    mined = exists(select(Member.id).where(Member.image_id == Item.image_id, Member.role == "mine"))
+    place = func.rank().over(partition_by=Item.image_id, order_by=Item.run_id.desc())
+    items = (
+        select(Item.key, Item.status, place.label("place"))
+        .where(Item.stage == "diagnose", Item.config_key == config_key, mined)
+        .subquery()
     )
+    newest = and_(items.c.key == OutcomeItem.item_key, items.c.place == 1, items.c.status == "done")
+    return select(OutcomeItem.outcome_id).join(items, newest)
 
 
 def outcomes(
@@ -200,8 +218,8 @@ def outcomes(
     category: str | None,
     ids: Sequence[int] | None,
 ) -> list[Outcome]:
-    """Outcomes by id; without `run_id` and `ids` those of the current diagnosis."""
-    query = select(table(OutcomeRow)).order_by(OutcomeRow.id)
+    """Outcomes by image and id; without `run_id` and `ids` those of the current diagnosis."""
+    query = select(table(OutcomeRow))
     for column, value in (
         (OutcomeRow.run_id, run_id),
         (OutcomeRow.model_id, model_id),
@@ -219,7 +237,8 @@ def outcomes(
             if ids is None
             else [query.where(OutcomeRow.id.in_(part)) for part in chunks(sorted(set(ids)))]
         )
-        return [_outcome(row) for part in parts for row in connection.execute(part)]
+        found = [_outcome(row) for part in parts for row in connection.execute(part)]
+    return sorted(found, key=lambda outcome: (outcome.image_id, outcome.id))
 
 
 def _outcome(row: Any) -> Outcome:

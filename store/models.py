@@ -99,6 +99,14 @@ class Boxed:
 
 
 class Run(Base):
+    """One execution of a stage.
+
+    `config_key` is the digest of all that changes its results but the items; rows carry it, and readers see
+    those of the stage's current run (`store.runs.current_run`). `scope` tells what the run is current for (a
+    batch's name, a model's fingerprint), `aside` that it does not want to be. `facts` are what the run has
+    resolved. `process` names the process that executes it.
+    """
+
     __tablename__ = "runs"
     id: Mapped[Id]
     stage: Mapped[str] = mapped_column(index=True)
@@ -112,27 +120,25 @@ class Run(Base):
     started_at: Mapped[datetime] = mapped_column(Moment)
     finished_at: Mapped[datetime | None] = mapped_column(Moment)
     counts: Mapped[Json]
+    config_key: Mapped[str]
+    scope: Mapped[str]
+    aside: Mapped[bool]
+    facts: Mapped[Json]
+    process: Mapped[str | None]
 
 
 class Item(Base):
-    """What became of one item of a stage: the unit of resuming."""
+    """What became of one item of a stage: the unit of resuming. `config_key` is its run's."""
 
     __tablename__ = "items"
+    __table_args__ = (Index(None, "stage", "config_key"),)
     stage: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
     status: Mapped[str]
     run_id: Mapped[RunId]
     image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id"))
     message: Mapped[str | None]
-
-
-class CurrentItem(Base):
-    """The items that the newest complete execution of a stage covers."""
-
-    __tablename__ = "current_items"
-    stage: Mapped[str] = mapped_column(primary_key=True)
-    key: Mapped[str] = mapped_column(primary_key=True)
-    run_id: Mapped[RunId]
+    config_key: Mapped[str]
 
 
 # ---------------------------------------------------------------- images
@@ -235,6 +241,7 @@ class DetectionRow(Base):
     labels: Mapped[bytes]
     candidates: Mapped[bytes]
     pin: Mapped[str] = mapped_column(Text)
+    config_key: Mapped[str]
     key: Mapped[Key]
     run_id: Mapped[RunId]
 
@@ -308,6 +315,7 @@ class AttributionRow(Base):
     passes: Mapped[int]
     evidence: Mapped[bool]
     extra: Mapped[Json]
+    config_key: Mapped[str]
     key: Mapped[Key]
     run_id: Mapped[RunId]
 
@@ -323,27 +331,6 @@ class RegionRow(Boxed, Base):
     weight: Mapped[float]
     key: Mapped[Key]
     run_id: Mapped[RunId]
-
-
-class GroupRow(Base):
-    """Failures of one cause with the successes to compare with; `key` is in `current_items` ("groups")."""
-
-    __tablename__ = "groups"
-    id: Mapped[Id]
-    name: Mapped[str]
-    kind: Mapped[str]
-    cause: Mapped[str | None]
-    category: Mapped[str]
-    key: Mapped[Key]
-    run_id: Mapped[RunId]
-
-
-class GroupMember(Base):
-    __tablename__ = "group_members"
-    group_id: Mapped[int] = mapped_column(ForeignKey("groups.id", ondelete="CASCADE"), primary_key=True)
-    success: Mapped[bool] = mapped_column(primary_key=True)
-    position: Mapped[int] = mapped_column(primary_key=True)
-    outcome_id: Mapped[OutcomeId]
 
 
 # ---------------------------------------------------------------- vectors
@@ -363,7 +350,8 @@ class VectorSpace(Base):
 
 
 class VectorRow(Boxed, Base):
-    """The owner of one vector; `id` is its FAISS id, `position` its row in the file."""
+    """The owner of one vector; `id` is its FAISS id, `position` its row in the file. The vector of a culprit
+    region names the attribution that blames it."""
 
     __tablename__ = "vectors"
     __table_args__ = (
@@ -378,7 +366,7 @@ class VectorRow(Boxed, Base):
     image_id: Mapped[ImageId]
     source: Mapped[str]
     outcome_id: Mapped[int | None] = mapped_column(ForeignKey("outcomes.id"), index=True)
-    region_id: Mapped[int | None] = mapped_column(ForeignKey("regions.id"))
+    attribution_id: Mapped[int | None] = mapped_column(ForeignKey("attributions.id"))
     score: Mapped[float]
     label: Mapped[int]
     run_id: Mapped[RunId]
@@ -415,7 +403,7 @@ class HitRow(Boxed, Base):
 
 
 class SampleRow(Boxed, Base):
-    """A synthetic image and its lineage; the box is what was painted."""
+    """A synthetic image and its lineage; the box is what was painted, `number` the plan's."""
 
     __tablename__ = "samples"
     id: Mapped[Id]
@@ -430,6 +418,8 @@ class SampleRow(Boxed, Base):
     outcome_id: Mapped[int | None] = mapped_column(ForeignKey("outcomes.id"))
     annotations: Mapped[Json]
     seed: Mapped[int]
+    number: Mapped[int]
+    config_key: Mapped[str]
     key: Mapped[Key]
     run_id: Mapped[RunId]
 

@@ -14,7 +14,6 @@ from sqlalchemy import Connection, delete, insert, select, update
 from store.access import check_selectable
 from store.errors import NotFoundError
 from store.models import (
-    CurrentItem,
     HitRow,
     SampleRow,
     SelectionRow,
@@ -23,6 +22,7 @@ from store.models import (
     VersionRow,
 )
 from store.records import DatasetVersion, Hit, NewAnnotation, Sample, Selection, Trial, Verdict
+from store.runs import config_key_of, current_run
 from store.session import Database, chunks, put_by_key, table
 
 
@@ -139,6 +139,8 @@ def put_sample(database: Database, run_id: int, sample: Sample) -> int:
         "y2": y2,
         "annotations": sample.annotations,
         "seed": int(sample.seed),
+        "number": int(sample.number),
+        "config_key": config_key_of(database, run_id),
         "key": sample.key,
         "run_id": run_id,
     }
@@ -186,22 +188,23 @@ def _replace_verdicts(
         connection.execute(insert(table(VerdictRow)), rows)
 
 
-def samples(database: Database, *, name: str | None, accepted: bool | None) -> list[Sample]:
-    """Samples by id, of a batch or all, perhaps only the accepted or the rejected ones.
+def samples(
+    database: Database, *, name: str | None, accepted: bool | None, config_key: str | None = None
+) -> list[Sample]:
+    """Samples by batch and plan, of one batch or all, perhaps only the accepted or the rejected ones.
 
-    Of a batch whose current items are known (stage "synthesize:NAME") only their samples: those that an
-    earlier configuration painted under the same name stay stored, but belong to the batch no more.
+    A batch holds the samples of one configuration at a time, that of its current run: the plans in their
+    order until the run's budget is accepted. What other settings painted under the name stays stored. With
+    `config_key`: all that this configuration ever painted.
     """
-    query = select(table(SampleRow)).order_by(SampleRow.id)
-    prefix = "synthesize:"
-    current = select(CurrentItem.stage, CurrentItem.key).where(CurrentItem.stage.startswith(prefix))
+    query = select(table(SampleRow)).order_by(SampleRow.number, SampleRow.id)
+    if name is not None:
+        query = query.where(SampleRow.name == name)
+    if config_key is not None:
+        query = query.where(SampleRow.config_key == config_key)
     verdicts: dict[int, list[Verdict]] = {}
     with database.reading() as connection:
-        rows = connection.execute(query if name is None else query.where(SampleRow.name == name)).all()
-        kept: dict[str, set[str]] = {}
-        for stage, key in connection.execute(current):
-            kept.setdefault(stage.removeprefix(prefix), set()).add(key)
-        rows = [row for row in rows if row.name not in kept or row.key in kept[row.name]]
+        rows = connection.execute(query).all()
         for part in chunks([row.id for row in rows]):
             found = (
                 select(table(VerdictRow)).where(VerdictRow.sample_id.in_(part)).order_by(VerdictRow.position)
@@ -216,8 +219,32 @@ def samples(database: Database, *, name: str | None, accepted: bool | None) -> l
                         reason=row.reason,
                     )
                 )
-    all_samples = [_sample(row, verdicts.get(row.id, [])) for row in rows]
-    return [sample for sample in all_samples if accepted is None or sample.accepted == accepted]
+    batches: dict[str, list[Any]] = {}
+    for row in rows:
+        batches.setdefault(row.name, []).append((row.config_key, _sample(row, verdicts.get(row.id, []))))
+    chosen = [
+        sample
+        for batch, members in sorted(batches.items())
+        for sample in _of_current_run(database, batch, members, config_key)
+    ]
+    return [sample for sample in chosen if accepted is None or sample.accepted == accepted]
+
+
+def _of_current_run(
+    database: Database, name: str, members: Sequence[tuple[str, Sample]], config_key: str | None
+) -> list[Sample]:
+    """Of (configuration, sample) by plan, those of the batch."""
+    run = current_run(database, "synthesize", name)
+    if config_key is not None or run is None:
+        return [sample for _, sample in members]
+    budget, plans = run.facts.get("budget", math.inf), run.facts.get("plans", math.inf)
+    found: list[Sample] = []
+    accepted = 0
+    for key, sample in members:
+        if key == run.config_key and sample.number < plans and accepted < budget:
+            found.append(sample)
+            accepted += sample.accepted
+    return found
 
 
 def _sample(row: Any, verdicts: Sequence[Verdict]) -> Sample:
@@ -235,6 +262,7 @@ def _sample(row: Any, verdicts: Sequence[Verdict]) -> Sample:
         annotations=tuple(_new_annotation(raw) for raw in row.annotations),
         seed=row.seed,
         key=row.key,
+        number=row.number,
         verdicts=tuple(verdicts),
         id=row.id,
     )
@@ -317,31 +345,34 @@ def put_trial(database: Database, run_id: int, trial: Trial) -> int:
 
 
 def trials(database: Database, verification: str | None) -> list[Trial]:
-    """Trials by id: of each verification the current ones, or the newest per (arm, seed)."""
-    query = select(table(TrialRow)).order_by(TrialRow.id)
+    """Trials by verification: those of its current run in the run's order, or where none is known the newest
+    per (arm, seed), by arm and seed."""
+    query = select(table(TrialRow)).order_by(TrialRow.verification, TrialRow.arm, TrialRow.seed, TrialRow.id)
     if verification is not None:
         query = query.where(TrialRow.verification == verification)
-    current_keys = select(TrialRow.key, TrialRow.verification).join(
-        CurrentItem, (CurrentItem.key == TrialRow.key) & (CurrentItem.stage == "verify")
-    )
+    by_name: dict[str, list[Any]] = {}
     with database.reading() as connection:
-        rows = connection.execute(query).all()
-        current = {(row[0], row[1]) for row in connection.execute(current_keys)}
-    named = {name for _, name in current}
-    newest = {(row.verification, row.arm, row.seed): row.id for row in rows}
-    return [
-        Trial(
-            verification=row.verification,
-            arm=row.arm,
-            seed=row.seed,
-            metrics=row.metrics,
-            key=row.key,
-            id=row.id,
-        )
-        for row in rows
-        if (
-            (row.key, row.verification) in current
-            if row.verification in named
-            else newest[row.verification, row.arm, row.seed] == row.id
-        )
-    ]
+        for row in connection.execute(query):
+            by_name.setdefault(row.verification, []).append(row)
+    found = []
+    for name, rows in by_name.items():
+        run = current_run(database, "verify", name)
+        keys = None if run is None else run.facts.get("trials")
+        if keys is not None:
+            stored = {row.key: row for row in rows}
+            chosen = [stored[key] for key in keys if key in stored]
+        else:
+            chosen = list({(row.arm, row.seed): row for row in rows}.values())
+        found += [_trial(row) for row in chosen]
+    return found
+
+
+def _trial(row: Any) -> Trial:
+    return Trial(
+        verification=row.verification,
+        arm=row.arm,
+        seed=row.seed,
+        metrics=row.metrics,
+        key=row.key,
+        id=row.id,
+    )

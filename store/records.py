@@ -450,6 +450,18 @@ class Attribution:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AttributionKey:
+    """Which attribution an outcome has, without its map. `evidence` as in the map."""
+
+    id: int
+    outcome_id: int
+    method: str
+    key: str
+    evidence: bool
+    segmentation_id: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
     """Part of an image that an explanation singles out.
 
@@ -499,14 +511,15 @@ class VectorOwner:
     Attributes:
         source: "candidate" (a detector's candidate box), "cell" (a grid cell), "outcome" (a failure's or
             success's box), "region", "image" (the whole of it).
-        score: the candidate's score, 0 elsewhere. label: its class index or -1.
+        attribution_id: what blames the region, for "region". score: the candidate's score, 0 elsewhere.
+        label: its class index or -1.
     """
 
     image_id: int
     box: BoxTuple
     source: Literal["candidate", "cell", "outcome", "region", "image"]
     outcome_id: int | None = None
-    region_id: int | None = None
+    attribution_id: int | None = None
     score: float = 0.0
     label: int = -1
 
@@ -586,6 +599,7 @@ class Sample:
         outcome_id: the failure that asked for it.
         painted: the painted box, stored-image pixels of the sample.
         annotations: the objects of the sample.
+        number: of its plan; plans are worked off in this order.
         verdicts: () before the gate has judged.
     """
 
@@ -602,6 +616,7 @@ class Sample:
     annotations: tuple[NewAnnotation, ...]
     seed: int
     key: str
+    number: int = 0
     verdicts: tuple[Verdict, ...] = ()
     id: int | None = None
 
@@ -643,13 +658,24 @@ class Trial:
     id: int | None = None
 
 
+RunStatus = Literal["running", "done", "partial", "failed", "interrupted"]
+"""How a run stands: "partial" where some items failed, "interrupted" where it was stopped or killed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """One execution of a stage."""
+    """One execution of a stage.
+
+    Attributes:
+        config_key: digest of all that changes its results but the items; "" where nothing reads by it.
+        scope: what it is current for: a batch's name, a model's fingerprint, or "".
+        aside: it only looks: no reader takes its results for the stage's.
+        facts: what it has resolved, plain JSON.
+    """
 
     id: int
     stage: str
-    status: Literal["running", "done", "partial", "failed"]
+    status: RunStatus
     config: Mapping[str, Any]
     seed: int | None
     code_version: str
@@ -658,6 +684,10 @@ class RunRecord:
     started_at: datetime
     finished_at: datetime | None
     counts: Mapping[str, int]
+    config_key: str = ""
+    scope: str = ""
+    aside: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
-"""Runs, item states and the current items of a stage.
+"""Runs, item states, and which run of a stage is current.
 
-In: what a stage reports. Out: `RunRecord`s, the keys that need no second computation, and the set of items
-that readers see.
+In: what a stage reports. Out: `RunRecord`s, the keys that need no second computation, and the run whose
+configuration readers see (docs/decisions/0009).
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Select, insert, select, update
 
 from store.errors import NotFoundError
-from store.models import CurrentItem, Item, Run
+from store.models import Item, Run
+from store.processes import is_gone, this_process
 from store.records import ItemStatus, RunRecord
 from store.session import Database, chunks, table, upsert
 
@@ -30,6 +31,10 @@ def begin_run(
     seed: int | None,
     models: Sequence[str],
     parents: Sequence[int],
+    config_key: str,
+    scope: str,
+    aside: bool,
+    facts: Mapping[str, Any],
 ) -> int:
     """Insert a run as "running"; returns its id."""
     row = {
@@ -44,6 +49,11 @@ def begin_run(
         "started_at": datetime.now(UTC),
         "finished_at": None,
         "counts": {},
+        "config_key": config_key,
+        "scope": scope,
+        "aside": aside,
+        "facts": dict(facts),
+        "process": this_process(),
     }
     with database.writing() as connection:
         return int(connection.execute(insert(table(Run)).returning(table(Run).c.id), row).scalar_one())
@@ -53,18 +63,35 @@ def finish_run(
     database: Database,
     run_id: int,
     *,
-    status: Literal["done", "partial", "failed"],
+    status: Literal["done", "partial", "failed", "interrupted"],
     counts: Mapping[str, int],
 ) -> None:
     """Set a run's end."""
+    _change(database, run_id, status=status, counts=dict(counts), finished_at=datetime.now(UTC))
+
+
+def describe_run(database: Database, run_id: int, facts: Mapping[str, Any]) -> None:
+    """Set what a run has resolved, where that was not known when it began."""
+    _change(database, run_id, facts=dict(facts))
+
+
+def _change(database: Database, run_id: int, **values: Any) -> None:
     with database.writing() as connection:
-        result = connection.execute(
-            update(Run)
-            .where(Run.id == run_id)
-            .values(status=status, counts=dict(counts), finished_at=datetime.now(UTC))
-        )
+        result = connection.execute(update(Run).where(Run.id == run_id).values(**values))
         if not result.rowcount:
             raise NotFoundError(f"no run {run_id} in this workspace; `curator runs` lists them")
+
+
+def mark_interrupted(database: Database) -> None:
+    """Give runs of this host whose process has ended without a word the status "interrupted"."""
+    query = select(Run.id, Run.process).where(Run.status == "running", Run.host == platform.node())
+    with database.reading() as connection:
+        gone = [row.id for row in connection.execute(query) if is_gone(row.process)]
+    if gone:
+        with database.writing() as connection:
+            connection.execute(
+                update(Run).where(Run.id.in_(gone), Run.status == "running").values(status="interrupted")
+            )
 
 
 def runs(database: Database, stage: str | None) -> list[RunRecord]:
@@ -73,22 +100,43 @@ def runs(database: Database, stage: str | None) -> list[RunRecord]:
     if stage is not None:
         query = query.where(Run.stage == stage)
     with database.reading() as connection:
-        return [
-            RunRecord(
-                id=row.id,
-                stage=row.stage,
-                status=row.status,
-                config=row.config,
-                seed=row.seed,
-                code_version=row.code_version,
-                models=tuple(row.models),
-                parents=tuple(row.parents),
-                started_at=row.started_at,
-                finished_at=row.finished_at,
-                counts=row.counts,
-            )
-            for row in connection.execute(query)
-        ]
+        return [_record(row) for row in connection.execute(query)]
+
+
+def current_run(database: Database, stage: str, scope: str | None) -> RunRecord | None:
+    """The newest run of a stage that was begun to be current and did not fail; None where there is none."""
+    query = wanted_runs(stage, scope).limit(1)
+    with database.reading() as connection:
+        row = connection.execute(query).one_or_none()
+    return None if row is None else _record(row)
+
+
+def wanted_runs(stage: str, scope: str | None = None) -> Select[Any]:
+    """SQL: the runs of a stage that may be current, newest first."""
+    query = select(table(Run)).where(Run.stage == stage, Run.aside.is_(False), Run.status != "failed")
+    if scope is not None:
+        query = query.where(Run.scope == scope)
+    return query.order_by(Run.id.desc())
+
+
+def _record(row: Any) -> RunRecord:
+    return RunRecord(
+        id=row.id,
+        stage=row.stage,
+        status=row.status,
+        config=row.config,
+        seed=row.seed,
+        code_version=row.code_version,
+        models=tuple(row.models),
+        parents=tuple(row.parents),
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        counts=row.counts,
+        config_key=row.config_key,
+        scope=row.scope,
+        aside=row.aside,
+        facts=row.facts,
+    )
 
 
 def done_keys(database: Database, stage: str, keys: Sequence[str]) -> set[str]:
@@ -104,18 +152,54 @@ def done_keys(database: Database, stage: str, keys: Sequence[str]) -> set[str]:
     return found
 
 
+def claim_items(database: Database, run_id: int, keys: Sequence[str]) -> None:
+    """Count done items as the run's configuration's, where an older version keyed that otherwise.
+
+    An item's key says all that its configuration key does: nothing is written but after an upgrade.
+    """
+    stage, config_key = _keyed(database, run_id)
+    for part in chunks(keys):
+        mine = (Item.stage == stage, Item.status == "done", Item.key.in_(part))
+        other = select(Item.key).where(*mine, Item.config_key != config_key)
+        with database.reading() as connection:
+            found = list(connection.scalars(other))
+        if found:
+            with database.writing() as connection:
+                connection.execute(
+                    update(Item)
+                    .where(Item.stage == stage, Item.key.in_(found))
+                    .values(config_key=config_key)
+                )
+
+
+def config_key_of(database: Database, run_id: int) -> str:
+    """The configuration key of a run.
+
+    Raises:
+        NotFoundError: no such run.
+    """
+    return _keyed(database, run_id)[1]
+
+
+def _keyed(database: Database, run_id: int) -> tuple[str, str]:
+    with database.reading() as connection:
+        row = connection.execute(select(Run.stage, Run.config_key).where(Run.id == run_id)).one_or_none()
+    if row is None:
+        raise NotFoundError(f"no run {run_id} in this workspace; `curator runs` lists them")
+    return row.stage, row.config_key
+
+
 def record_items(database: Database, run_id: int, items: Sequence[ItemStatus]) -> None:
     """Upsert item states under the run's stage."""
     with database.writing() as connection:
-        stage = connection.scalar(select(Run.stage).where(Run.id == run_id))
-        if stage is None:
-            raise NotFoundError(f"no run {run_id} in this workspace; `curator runs` lists them")
+        stage, config_key = _keyed(database, run_id)
         upsert(
             connection,
             Item,
             [
                 {
                     "stage": stage,
+                    "config_key": config_key,
                     "key": item.key,
                     "status": item.status,
                     "run_id": run_id,
@@ -125,7 +209,7 @@ def record_items(database: Database, run_id: int, items: Sequence[ItemStatus]) -
                 for item in items
             ],
             unique=("stage", "key"),
-            update=("status", "run_id", "image_id", "message"),
+            update=("status", "run_id", "image_id", "message", "config_key"),
         )
 
 
@@ -139,21 +223,6 @@ def failed_items(database: Database, run_id: int) -> list[ItemStatus]:
             ItemStatus(key=row.key, status="failed", image_id=row.image_id, message=row.message)
             for row in connection.execute(query.order_by(Item.key))
         ]
-
-
-def set_current(database: Database, stage: str, keys: Sequence[str], *, run_id: int) -> None:
-    """Make `keys` the current items of `stage`; several calls within one run add up."""
-    with database.writing() as connection:
-        connection.execute(
-            delete(CurrentItem).where(CurrentItem.stage == stage, CurrentItem.run_id != run_id)
-        )
-        upsert(
-            connection,
-            CurrentItem,
-            [{"stage": stage, "key": key, "run_id": run_id} for key in keys],
-            unique=("stage", "key"),
-            update=(),
-        )
 
 
 @cache

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, insert, make_url, select
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DataError, IntegrityError
 
-from store.errors import WorkspaceError
+from store.errors import StoreError, WorkspaceError
 from store.models import Base
 
 BUSY_SECONDS = 30
@@ -23,6 +23,11 @@ BUSY_SECONDS = 30
 
 CHUNK = 5000
 """Values per IN list: SQLite allows 32,766 variables, PostgreSQL 65,535."""
+
+
+ITEM_ERRORS = (ValueError, StoreError, IntegrityError, DataError)
+"""What storing a result raises because of the result itself; all else (a full disk, a lost connection) is
+the whole run's."""
 
 
 class Database:
@@ -119,6 +124,8 @@ def put_by_key(
 ) -> list[int]:
     """Insert the rows whose `key` is not stored yet; return the ids of all, in order.
 
+    Another process may store an equal key at the same time (PostgreSQL): then its row stands.
+
     Raises:
         ValueError: for an empty key.
     """
@@ -135,8 +142,14 @@ def put_by_key(
         )
     new = list({row[key]: row for row in rows if row[key] not in ids}.values())
     if new:
-        result = connection.execute(insert(target).returning(column, target.c.id), [dict(row) for row in new])
+        dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
+        statement = dialect.insert(target).on_conflict_do_nothing(index_elements=[key])
+        result = connection.execute(statement.returning(column, target.c.id), [dict(row) for row in new])
         ids.update((row[0], row[1]) for row in result)
+        theirs = [row[key] for row in new if row[key] not in ids]
+        for part in chunks(theirs):
+            found = connection.execute(select(column, target.c.id).where(column.in_(part)))
+            ids.update((row[0], row[1]) for row in found)
     return [ids[value] for value in wanted]
 
 

@@ -31,10 +31,10 @@ from store.records import (
     AddedImage,
     AnnotationSet,
     Attribution,
+    AttributionKey,
     Category,
     DatasetVersion,
     DetectionSet,
-    Group,
     ImageRecord,
     Ints,
     ItemStatus,
@@ -108,7 +108,8 @@ class Store:
 
     @classmethod
     def open(cls, path: Path | str) -> Store:
-        """Open a workspace. Truncates uncommitted tails of vector files.
+        """Open a workspace. Truncates uncommitted tails of vector files, and marks the runs of this host
+        whose process has ended without a word as interrupted.
 
         Raises:
             WorkspaceError: no workspace there (names `curator -w PATH init`).
@@ -122,6 +123,7 @@ class Store:
             store = cls(path, database)
             if database.read_only is None:
                 store._spaces.cut_tails()
+                runs.mark_interrupted(database)
         except BaseException:
             database.close()
             raise
@@ -153,17 +155,48 @@ class Store:
         seed: int | None = None,
         models: Sequence[str] = (),
         parents: Sequence[int] = (),
+        config_key: str = "",
+        scope: str = "",
+        aside: bool = False,
+        facts: Mapping[str, Any] | None = None,
     ) -> int:
-        """Record the start of a stage; returns the run id. Code version and host are filled in here."""
+        """Record the start of a stage; returns the run id. Code version, host and process are filled in here.
+
+        Args:
+            config_key, scope, aside, facts: as in `RunRecord`. Rows that the run stores carry its
+                `config_key`; it is the stage's current run from now on, unless it is `aside` or fails.
+        """
         self._run_id = runs.begin_run(
-            self._database, stage, config=config, seed=seed, models=models, parents=parents
+            self._database,
+            stage,
+            config=config,
+            seed=seed,
+            models=models,
+            parents=parents,
+            config_key=config_key,
+            scope=scope,
+            aside=aside,
+            facts=facts or {},
         )
         return self._run_id
 
+    def describe_run(self, run_id: int, facts: Mapping[str, Any]) -> None:
+        """Set a run's facts, where they were not known when it began."""
+        runs.describe_run(self._database, run_id, facts)
+
     def finish_run(
-        self, run_id: int, *, status: Literal["done", "partial", "failed"], counts: Mapping[str, int]
+        self,
+        run_id: int,
+        *,
+        status: Literal["done", "partial", "failed", "interrupted"],
+        counts: Mapping[str, int],
     ) -> None:
         runs.finish_run(self._database, run_id, status=status, counts=counts)
+
+    def current_run(self, stage: str, scope: str | None = None) -> RunRecord | None:
+        """The newest run of a stage that was begun to be current and did not fail (done, partial, interrupted
+        or still going on); of one scope, where one is named."""
+        return runs.current_run(self._database, stage, scope)
 
     def runs(self, *, stage: str | None = None) -> list[RunRecord]:
         """Newest first."""
@@ -174,8 +207,12 @@ class Store:
         return runs.done_keys(self._database, stage, keys)
 
     def record_items(self, run_id: int, items: Sequence[ItemStatus]) -> None:
-        """Upsert item states by (stage of the run, key)."""
+        """Upsert item states by (stage of the run, key), under the run's configuration."""
         runs.record_items(self._database, run_id, items)
+
+    def claim_items(self, run_id: int, keys: Sequence[str]) -> None:
+        """Count done items as the run's, where an older version of the schema did not know whose they are."""
+        runs.claim_items(self._database, run_id, keys)
 
     def failed_items(self, run_id: int) -> list[ItemStatus]:
         return runs.failed_items(self._database, run_id)
@@ -272,15 +309,17 @@ class Store:
         return findings.put_detections(self._database, run_id, sets)
 
     def detections(
-        self, model_id: int, image_ids: Sequence[int], *, key_prefix: None = None
+        self, model_id: int, image_ids: Sequence[int], *, config_key: str | None = None
     ) -> dict[int, DetectionSet]:
-        """The newest detection set of each image by this model."""
-        return findings.detections(self._database, model_id, image_ids)
+        """The detection set of each image by this model's weights, whatever spec named them: of one
+        configuration, or without `config_key` of the one that was run last."""
+        return findings.detections(self._database, model_id, image_ids, config_key)
 
     def put_outcomes(
         self, run_id: int, image_id: int, outcomes: Sequence[Outcome], *, item_key: str
     ) -> list[int]:
-        """`item_key` is the key of the "diagnose" item that made them (see `set_current`)."""
+        """`item_key` is the key of the "diagnose" item that made them; they are read once it is recorded as
+        done."""
         return findings.put_outcomes(self._database, run_id, image_id, outcomes, item_key=item_key)
 
     def outcomes(
@@ -293,7 +332,8 @@ class Store:
         category: str | None = None,
         ids: Sequence[int] | None = None,
     ) -> list[Outcome]:
-        """Outcomes by id. Without `run_id` or `ids`: those of the current diagnosis (`current_diagnosis`)."""
+        """Outcomes by image and id. Without `run_id` or `ids`: those of the current diagnosis, which is the
+        configuration of the current "diagnose" run, over the images whose role is mine."""
         return findings.outcomes(
             self._database,
             run_id=run_id,
@@ -303,12 +343,6 @@ class Store:
             category=category,
             ids=ids,
         )
-
-    def set_current(self, stage: str, keys: Sequence[str], *, run_id: int) -> None:
-        """Remember which item keys the newest complete execution of a stage covers, so that readers without
-        an explicit run see exactly its rows, whichever run first computed them (a re-run that skips all its
-        items still becomes current)."""
-        runs.set_current(self._database, stage, keys, run_id=run_id)
 
     # ------------------------------------------------------------ explanations
 
@@ -322,23 +356,26 @@ class Store:
         return evidence.put_attributions(self._database, run_id, attributions)
 
     def attributions(
-        self, *, outcome_ids: Sequence[int] | None = None, method: str | None = None
+        self, *, outcome_ids: Sequence[int] | None = None, config_key: str | None = None
     ) -> list[Attribution]:
-        """Newest per (outcome, method) first."""
-        return evidence.attributions(self._database, outcome_ids=outcome_ids, method=method)
+        """At most one per outcome, by outcome: of the current explain run's configuration, or of the one
+        named. Without `outcome_ids` those of the current diagnosis."""
+        return evidence.attributions(self._database, outcome_ids=outcome_ids, config_key=config_key)
+
+    def attribution_keys(
+        self, *, outcome_ids: Sequence[int] | None = None, config_key: str | None = None
+    ) -> list[AttributionKey]:
+        """As `attributions`, without the maps."""
+        return evidence.attribution_keys(self._database, outcome_ids=outcome_ids, config_key=config_key)
 
     def put_regions(self, run_id: int, regions: Sequence[Region]) -> list[int]:
         return evidence.put_regions(self._database, run_id, regions)
 
-    def regions(self, *, outcome_ids: Sequence[int] | None = None) -> list[Region]:
-        return evidence.regions(self._database, outcome_ids)
-
-    def put_groups(self, run_id: int, groups: Sequence[Group]) -> None:
-        evidence.put_groups(self._database, run_id, groups)
-
-    def groups(self) -> list[Group]:
-        """Groups of the newest grouping run."""
-        return evidence.groups(self._database)
+    def regions(self, *, attribution_ids: Sequence[int] | None = None) -> list[Region]:
+        """Regions of attributions, by attribution; without ids those of `attributions()`."""
+        if attribution_ids is None:
+            attribution_ids = [found.id for found in self.attribution_keys()]
+        return evidence.regions(self._database, attribution_ids)
 
     # ------------------------------------------------------------ vectors
 
@@ -364,10 +401,19 @@ class Store:
         role: Role | None = None,
         source: Sequence[str] | None = None,
         outcome_ids: Sequence[int] | None = None,
+        attribution_ids: Sequence[int] | None = None,
         image_ids: Sequence[int] | None = None,
     ) -> VectorBlock:
+        """Vectors with their owners, by image, source, outcome and ordinal: the order in which they were
+        stored changes nothing."""
         return self._spaces.read(
-            embedder, view, role=role, source=source, outcome_ids=outcome_ids, image_ids=image_ids
+            embedder,
+            view,
+            role=role,
+            source=source,
+            outcome_ids=outcome_ids,
+            attribution_ids=attribution_ids,
+            image_ids=image_ids,
         )
 
     def views(self, embedder: str) -> list[str]:
@@ -411,9 +457,12 @@ class Store:
     def put_verdicts(self, run_id: int, sample_key: str, verdicts: Sequence[Verdict]) -> None:
         outputs.put_verdicts(self._database, run_id, sample_key, verdicts)
 
-    def samples(self, *, name: str | None = None, accepted: bool | None = None) -> list[Sample]:
-        """Samples of a named batch (`Sample.name`), all without a name; by id."""
-        return outputs.samples(self._database, name=name, accepted=accepted)
+    def samples(
+        self, *, name: str | None = None, accepted: bool | None = None, config_key: str | None = None
+    ) -> list[Sample]:
+        """Samples of a named batch (`Sample.name`), all without a name, by plan: those of the batch's current
+        run, which end where its budget is accepted; or all of one configuration."""
+        return outputs.samples(self._database, name=name, accepted=accepted, config_key=config_key)
 
     def put_version(self, run_id: int, version: DatasetVersion) -> int:
         return outputs.put_version(self._database, run_id, version)

@@ -6,13 +6,13 @@ In: vectors with their owners. Out: ids, `VectorBlock`s and search results. One 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Select, exists, func, insert, select, update
+from sqlalchemy import Connection, Select, exists, func, insert, select, text, update
 from sqlalchemy.exc import OperationalError
 
 from store.errors import AccessError, NotFoundError
@@ -20,6 +20,9 @@ from store.models import Member, VectorRow, VectorSpace
 from store.records import Floats, Ints, Role, VectorBlock, VectorOwner
 from store.session import Database, chunks, table
 from store.vectors import FaissCache, Metric, VectorFile, build_index, search_index
+
+WRITERS = 0x6375726174  # PostgreSQL's advisory lock: ids are given out by one transaction at a time
+SOURCES = ("image", "outcome", "candidate", "cell", "region")
 
 
 class VectorSpaces:
@@ -67,6 +70,7 @@ class VectorSpaces:
             return np.zeros(0, np.int64)
         places = list(_with_ordinals(item_keys))
         with self._database.writing() as connection:
+            _one_writer(connection)
             space = self._space(connection, run_id, embedder, view, vectors.shape[1])
             ids = self._stored(connection, space.id, item_keys)
             new = [i for i, place in enumerate(places) if place not in ids]
@@ -88,7 +92,7 @@ class VectorSpaces:
         return np.array([ids[place] for place in places], dtype=np.int64)
 
     def _space(self, connection: Connection, run_id: int, embedder: str, view: str, dimension: int) -> Any:
-        found = _find_space(connection, embedder, view, lock=True)
+        found = _find_space(connection, embedder, view)
         if found is None:
             row = {
                 "embedder": embedder,
@@ -98,7 +102,7 @@ class VectorSpaces:
                 "run_id": run_id,
             }
             connection.execute(insert(table(VectorSpace)), row)
-            found = _find_space(connection, embedder, view, lock=True)
+            found = _find_space(connection, embedder, view)
         if found.dimension != dimension:
             raise ValueError(
                 f"vectors: expected {found.dimension} values as in the stored ones, got {dimension} "
@@ -128,31 +132,33 @@ class VectorSpaces:
 
     def _finish(self, committed: bool) -> None:
         touched, self._touched = self._touched, {}
-        if committed or not touched:
-            return
-        with self._database.reading() as connection:
-            query = select(VectorSpace.id, VectorSpace.committed).where(VectorSpace.id.in_(touched))
-            counts = {row[0]: row[1] for row in connection.execute(query)}
-        for space_id, file in touched.items():
-            if space_id in counts:
-                file.truncate(counts[space_id])
-            else:
-                file.path.unlink(missing_ok=True)
+        if not committed and touched:
+            self._cut(touched)
 
     def cut_tails(self) -> None:
         """Cut off what a killed process wrote and never counted; leave a living writer's alone."""
         with self._database.reading() as connection:
             spaces = connection.execute(select(table(VectorSpace))).all()
         suspects = [space for space in spaces if self._file(space).tail(space.committed)]
-        if not suspects:
-            return
+        if suspects:
+            self._cut({space.id: self._file(space) for space in suspects})
+
+    def _cut(self, files: Mapping[int, VectorFile]) -> None:
+        """Cut files of spaces (by id) to what is counted, unless somebody is writing: the tail may be theirs,
+        and whoever writes next writes over it."""
         try:
             with self._database.writing(wait=False) as connection:
-                for space in suspects:  # the write lock is ours: what is not counted now never will be
-                    now = _find_space(connection, space.embedder, space.view, lock=True, wait=False)
-                    self._file(now).truncate(now.committed)
+                # The writers' lock is ours: what is not counted now never will be.
+                if _one_writer(connection, wait=False):
+                    query = select(VectorSpace.id, VectorSpace.committed).where(VectorSpace.id.in_(files))
+                    counts = {row[0]: row[1] for row in connection.execute(query)}
+                    for space_id, file in files.items():
+                        if space_id in counts:
+                            file.truncate(counts[space_id])
+                        else:
+                            file.path.unlink(missing_ok=True)
         except OperationalError:
-            return  # somebody is writing; the tail may be theirs
+            return
 
     # ------------------------------------------------------------ reading
 
@@ -170,9 +176,11 @@ class VectorSpaces:
         role: Role | None,
         source: Sequence[str] | None,
         outcome_ids: Sequence[int] | None,
+        attribution_ids: Sequence[int] | None,
         image_ids: Sequence[int] | None,
     ) -> VectorBlock:
-        """Vectors by id; none where nothing fits.
+        """Vectors by image, source (`SOURCES`), outcome and ordinal, whoever came first to store them; none
+        where nothing fits.
 
         Raises:
             AccessError: for role "holdout".
@@ -184,7 +192,11 @@ class VectorSpaces:
             query = _visible(select(table(VectorRow)), space.id, role)
             if source is not None:
                 query = query.where(VectorRow.source.in_(list(source)))
-            rows = sorted(_filtered(connection, query, outcome_ids, image_ids), key=lambda row: row.id)
+            rows = list(_filtered(connection, query, outcome_ids, image_ids))
+        if attribution_ids is not None:
+            wanted = set(attribution_ids)
+            rows = [row for row in rows if row.attribution_id in wanted]
+        rows.sort(key=_place)
         positions = np.array([row.position for row in rows], dtype=np.int64)
         return VectorBlock(
             ids=np.array([row.id for row in rows], dtype=np.int64),
@@ -259,11 +271,15 @@ def _row(
         "y2": y2,
         "source": owner.source,
         "outcome_id": owner.outcome_id,
-        "region_id": owner.region_id,
+        "attribution_id": owner.attribution_id,
         "score": float(owner.score),
         "label": int(owner.label),
         "run_id": run_id,
     }
+
+
+def _place(row: Any) -> tuple[int, ...]:
+    return (row.image_id, SOURCES.index(row.source), row.outcome_id or 0, row.ordinal, row.id)
 
 
 def _owner(row: Any) -> VectorOwner:
@@ -272,18 +288,26 @@ def _owner(row: Any) -> VectorOwner:
         box=(row.x1, row.y1, row.x2, row.y2),
         source=row.source,
         outcome_id=row.outcome_id,
-        region_id=row.region_id,
+        attribution_id=row.attribution_id,
         score=row.score,
         label=row.label,
     )
 
 
-def _find_space(
-    connection: Connection, embedder: str, view: str, *, lock: bool = False, wait: bool = True
-) -> Any:
+def _one_writer(connection: Connection, *, wait: bool = True) -> bool:
+    """Let this transaction alone give out vector ids and rows of files until it ends; True when it may.
+
+    SQLite has the whole database locked already.
+    """
+    if connection.dialect.name != "postgresql":
+        return True
+    name = "pg_advisory_xact_lock" if wait else "pg_try_advisory_xact_lock"
+    found = connection.scalar(text(f"SELECT {name}(:lock)"), {"lock": WRITERS})
+    return wait or bool(found)
+
+
+def _find_space(connection: Connection, embedder: str, view: str) -> Any:
     query = select(table(VectorSpace)).where(VectorSpace.embedder == embedder, VectorSpace.view == view)
-    if lock:  # PostgreSQL: one writer per space at a time; SQLite has the whole database locked
-        query = query.with_for_update(nowait=not wait)
     return connection.execute(query).one_or_none()
 
 

@@ -10,7 +10,7 @@ from curator.detect.load import load_detector
 from curator.diagnose.settings import DiagnoseConfig
 from curator.tensors import image_tensor
 from store.images import encode_png, probe
-from store.records import DetectionSet, NewImage, Outcome, TargetRecord
+from store.records import DetectionSet, ItemStatus, NewImage, Outcome, TargetRecord
 from store.store import Store
 
 SPEC = "curator:ssd?classes=a,b&size=96&channels=8,8,16,16,16&seed=5"
@@ -41,7 +41,12 @@ def make_diagnosed(root: Path, images: int) -> Path:
             )
         ids = [added.image_id for added in store.add_images(run, new)]
         model = store.put_model(SPEC, detector.fingerprint, detector.classes)
-        diagnose = store.begin_run("diagnose", config=DiagnoseConfig().everything())
+        diagnose = store.begin_run(
+            "diagnose",
+            config=DiagnoseConfig().everything(),
+            models=[detector.fingerprint],
+            config_key="diagnosed",
+        )
         for image in store.images(reader="detect", ids=ids):
             pixels = image_tensor(store.pixels(image, reader="detect"))
             found, pin = detector.predict([pixels], score_threshold=0.01)[0]
@@ -85,6 +90,8 @@ def make_diagnosed(root: Path, images: int) -> Path:
                     )
                 )
             store.put_outcomes(diagnose, image.id, outcomes, item_key=f"diagnosed-{image.id}")
-        store.set_current("diagnose", [f"diagnosed-{i}" for i in ids], run_id=diagnose)
+        store.record_items(
+            diagnose, [ItemStatus(key=f"diagnosed-{i}", status="done", image_id=i) for i in ids]
+        )
         store.finish_run(diagnose, status="done", counts={})
     return root / "ws"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-GROUND = ["__init__", "bootstrap", "boxes", "config", "errors", "matching", "page", "progress", "registry"]
-GROUND += ["tensors"]
+GROUND = ["__init__", "bootstrap", "boxes", "config", "errors", "matching", "page", "precision", "progress"]
+GROUND += ["registry", "tensors"]
 ROOMS = [
     {"jobs"},
     {"data", "detect", "inpaint"},

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from curator.data.settings import ExportConfig
 from curator.errors import InputError
+from curator.matching import ClassMap
 from store.records import (
     AnnotationSet,
     BoxTuple,
@@ -60,6 +61,14 @@ class Additions:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreAnnotator:
+    """The model whose detections stand in for labels, and how its classes map to the data set's."""
+
+    model: ModelRecord
+    classes: ClassMap
+
+
 def file_stem(source: str | None, sha256: str) -> str:
     """A file stem, safe on every system and unique by the hash; it does not grow from export to export."""
     stem = (source or "image").replace("\\", "/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
@@ -82,21 +91,23 @@ def plain(annotations: AnnotationSet) -> tuple[NewAnnotation, ...]:
     )
 
 
-def gather(store: Store, config: ExportConfig) -> Additions:
+def gather(store: Store, config: ExportConfig, annotator: PreAnnotator | None) -> Additions:
     """Collect the additions that `config` names.
 
+    Args:
+        annotator: labels what no human has labelled; None leaves it without boxes.
     Raises:
         NotFoundError: unknown selection.
         InputError: a batch of samples without any accepted sample, or an unknown name.
     """
-    selected, left_out, facts = _selected(store, config)
+    selected, left_out, facts = _selected(store, config, annotator)
     samples = _samples(store, config)
     facts["samples"] = len(samples)
     return Additions(items=(*selected, *samples), left_out=tuple(left_out), facts=facts)
 
 
 def _selected(
-    store: Store, config: ExportConfig
+    store: Store, config: ExportConfig, annotator: PreAnnotator | None
 ) -> tuple[list[Addition], list[tuple[str, str]], dict[str, Any]]:
     hits: dict[int, list[tuple[str, Hit]]] = {}
     for name in config.selections:
@@ -129,9 +140,7 @@ def _selected(
     images = {image.id: image for image in store.images(reader="export", ids=ids)} if ids else {}
     labels = store.annotations(ids, reader="export") if ids else {}
     unlabelled = [image_id for image_id in ids if image_id not in labels]
-    models = store.models() if unlabelled else []
-    found = store.detections(models[0].id, unlabelled) if models else {}
-    categories = {category.name for category in store.categories()}
+    found = store.detections(annotator.model.id, unlabelled) if annotator and unlabelled else {}
     failures = _failures(store, [hit.outcome_id for entries in hits.values() for _, hit in entries])
     additions = []
     for image_id in ids:
@@ -140,7 +149,7 @@ def _selected(
             annotations, waiting = plain(known), known.status == "pre-annotation"
         else:
             facts["without_detections"] += image_id not in found
-            annotations = _boxes(found.get(image_id), models[0], categories, config) if models else ()
+            annotations = _boxes(found.get(image_id), annotator, config.score_threshold)
             waiting = True
         facts["pre_annotated"] += waiting
         lineage: dict[str, Any] = {
@@ -160,7 +169,7 @@ def _selected(
             ],
         }
         if waiting:
-            lineage["labels_by"] = models[0].fingerprint if models and known is None else None
+            lineage["labels_by"] = annotator.model.fingerprint if annotator and known is None else None
         additions.append(
             Addition(
                 name=file_stem(parts[image_id], image.sha256),
@@ -176,17 +185,18 @@ def _selected(
 
 
 def _boxes(
-    found: DetectionSet | None, model: ModelRecord, categories: set[str], config: ExportConfig
+    found: DetectionSet | None, annotator: PreAnnotator | None, threshold: float
 ) -> tuple[NewAnnotation, ...]:
     """Detections at or above the threshold, of classes that the data set has."""
-    if found is None:
+    if found is None or annotator is None:
         return ()
+    classes = annotator.classes
     d, boxes = found.detections, []
     for box, score, label in zip(d.boxes.tolist(), d.scores.tolist(), d.labels.tolist(), strict=True):
-        name = model.classes[label]
-        category = config.class_map.get(name, name)
-        if score >= config.score_threshold and category in categories:
+        place = int(classes.of_label[label])
+        if score >= threshold and place >= 0:
             corners: BoxTuple = (box[0], box[1], box[2], box[3])
+            category = classes.categories[place]
             boxes.append(NewAnnotation(category=category, box=corners, attributes={"score": round(score, 4)}))
     return tuple(boxes)
 

@@ -32,7 +32,7 @@ from curator import __version__
 from curator.data.formats.base import Format, OutputImage
 from curator.data.formats.jsonstream import array_elements
 from curator.data.readback import Expected, read_back
-from curator.data.run_additions import Addition, Additions, file_stem, gather, plain
+from curator.data.run_additions import Addition, Additions, PreAnnotator, file_stem, gather, plain
 from curator.data.settings import ExportConfig
 from curator.errors import InputError
 from curator.jobs.outputs import require_folder
@@ -57,9 +57,11 @@ _CHUNK = 64
 _PARTIAL = ".curator-export-"
 
 
-def export(store: Store, config: ExportConfig) -> StageResult:
+def export(store: Store, config: ExportConfig, *, annotator: PreAnnotator | None = None) -> StageResult:
     """Write the augmented training set to `config.out`.
 
+    Args:
+        annotator: gives selected images without labels boxes to correct.
     Returns:
         done: images written (skipped: the same export is there already; failed: images left out, with
         reasons).
@@ -71,7 +73,7 @@ def export(store: Store, config: ExportConfig) -> StageResult:
     form: Format = FORMATS.load(config.format)()
     out = config.out.absolute()
     require_folder(out.parent, f"export {config.format} {config.out}")
-    additions = gather(store, config)
+    additions = gather(store, config, annotator)
     categories = [category.name for category in store.categories()]
     key = _key(store, config, categories, additions)
     _clean(out)

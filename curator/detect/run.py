@@ -51,6 +51,11 @@ class DetectWork:
     chunk: int
     batch_size: int
 
+    @property
+    def config_key(self) -> str:
+        """Digest of all that changes detections but the image."""
+        return content_key(STAGE, STAGE_VERSION, self.fingerprint, self.score_floor)
+
     def key(self, item: ImageRecord) -> str:
         """Content key of one image's detections."""
         return content_key(STAGE, STAGE_VERSION, item.sha256, self.fingerprint, self.score_floor)
@@ -106,7 +111,9 @@ def detect(store: Store, config: DetectConfig, *, executor: Executor | None = No
         chunk=config.batch_size,
         batch_size=CHUNKS * config.batch_size,
     )
-    with recorded_run(store, STAGE, config, models=(detector.fingerprint,)) as (run_id, counts):
+    with recorded_run(
+        store, STAGE, config, models=(detector.fingerprint,), config_key=work.config_key
+    ) as (run_id, counts):
         model_id = store.put_model(config.detector, detector.fingerprint, detector.classes)
 
         def save(done: Done) -> None:
@@ -133,7 +140,8 @@ def detect(store: Store, config: DetectConfig, *, executor: Executor | None = No
             device=config.device,
             executor=executor,
         )
-        per_class = count_classes(store, model_id, detector.classes, [image.id for image in items])
+        ids = [image.id for image in items]
+        per_class = count_classes(store, model_id, detector.classes, ids, work.config_key)
     return replace(
         result,
         summary={
@@ -149,12 +157,13 @@ def detect(store: Store, config: DetectConfig, *, executor: Executor | None = No
 
 
 def count_classes(
-    store: Store, model_id: int, classes: Sequence[str], image_ids: Sequence[int]
+    store: Store, model_id: int, classes: Sequence[str], image_ids: Sequence[int], config_key: str
 ) -> dict[str, int]:
     """Stored detections per class name, classes that never fired left out."""
     counts = np.zeros(len(classes), np.int64)
     for start in range(0, len(image_ids), 1000):
-        for found in store.detections(model_id, image_ids[start : start + 1000]).values():
+        part = image_ids[start : start + 1000]
+        for found in store.detections(model_id, part, config_key=config_key).values():
             counts += np.bincount(found.detections.labels, minlength=len(classes))
     return {name: int(count) for name, count in zip(classes, counts, strict=True) if count}
 

@@ -19,7 +19,7 @@ from curator.diagnose.causes import (
     Criteria,
 )
 from curator.diagnose.metrics import evaluate
-from curator.diagnose.run_current import choose_model
+from curator.diagnose.run_current import detected, mapped
 from curator.diagnose.settings import DiagnoseConfig
 from curator.diagnose.work import STAGE, DiagnoseItem, DiagnoseWork, calibrate, image_result
 from curator.errors import InputError
@@ -49,9 +49,9 @@ def diagnose(store: Store, config: DiagnoseConfig, *, executor: Executor | None 
     Raises:
         InputError: no detections or no annotations of mined images, or a wrong class map.
     """
-    model = choose_model(store, config.detector)
+    model, detections_key = detected(store, config.detector)
     classes = ClassMap.resolve(model.classes, [c.name for c in store.categories()], config.class_map)
-    items, unlabelled = _items(store, model)
+    items, unlabelled = _items(store, model, detections_key)
     detector = load_detector(model.spec, config.device)
     if detector.fingerprint != model.fingerprint:
         raise InputError(
@@ -65,8 +65,21 @@ def diagnose(store: Store, config: DiagnoseConfig, *, executor: Executor | None 
         low_score=0.0,
     )
     low = config.low_score if config.low_score is not None else calibrate(detector, items, classes, criteria)
-    work = DiagnoseWork(model.spec, model.id, classes, replace(criteria, low_score=low))
-    with recorded_run(store, STAGE, config, models=(model.fingerprint,)) as (run_id, counts):
+    criteria = replace(criteria, low_score=low)
+    work = DiagnoseWork(model.spec, model.id, classes, criteria, detections_key or model.fingerprint)
+    with recorded_run(
+        store,
+        STAGE,
+        config,
+        models=(model.fingerprint,),
+        config_key=work.config_key,
+        facts={
+            "model": model.id,
+            "detections_key": detections_key,
+            "class_map": mapped(model.classes, classes),
+            "low_score": low,
+        },
+    ) as (run_id, counts):
 
         def save(done: Done) -> None:
             outcomes = [replace(o, key=content_key(done.key, i)) for i, o in enumerate(done.value)]
@@ -91,7 +104,9 @@ def diagnose(store: Store, config: DiagnoseConfig, *, executor: Executor | None 
     )
 
 
-def _items(store: Store, model: ModelRecord) -> tuple[list[DiagnoseItem], int]:
+def _items(
+    store: Store, model: ModelRecord, detections_key: str | None
+) -> tuple[list[DiagnoseItem], int]:
     images = store.images(reader="diagnose", role="mine")
     ids = [image.id for image in images]
     annotations = {i: s for i, s in store.annotations(ids, reader="diagnose").items() if s.status == "human"}
@@ -100,7 +115,7 @@ def _items(store: Store, model: ModelRecord) -> tuple[list[DiagnoseItem], int]:
             "expected annotated images with the role mine, got "
             f"{len(images)} without annotations; add some with `curator add coco PATH --role mine`"
         )
-    found = store.detections(model.id, ids)
+    found = store.detections(model.id, ids, config_key=detections_key)
     missing = [i for i in annotations if i not in found]
     if missing:
         raise InputError(

@@ -45,13 +45,16 @@ class DiagnoseWork:
     model_id: int
     classes: ClassMap
     criteria: Criteria
+    detections_key: str
     batch_size: int = 32
+
+    @property
+    def config_key(self) -> str:
+        """Digest of all that changes outcomes but the image and its labels."""
+        return content_key(STAGE, STAGE_VERSION, self.detections_key, self.criteria, self._mapping)
 
     def key(self, item: DiagnoseItem) -> str:
         """Content key: image, annotations, detections (hence the model), thresholds and class map."""
-        mapping = [
-            (label, self.classes.categories[c]) for label, c in enumerate(self.classes.of_label) if c >= 0
-        ]
         return content_key(
             STAGE,
             STAGE_VERSION,
@@ -59,8 +62,13 @@ class DiagnoseWork:
             item.annotation_key,
             item.detection_key,
             self.criteria,
-            mapping,
+            self._mapping,
         )
+
+    @property
+    def _mapping(self) -> list[tuple[int, str]]:
+        names = self.classes.categories
+        return [(label, names[c]) for label, c in enumerate(self.classes.of_label) if c >= 0]
 
     def setup(self, device: str) -> Detector:
         """Load the detector."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from curator.detect.base import Detector
 from curator.errors import ConfigError
+from curator.precision import Precision
 from store.records import BoxTuple, GridMap, Pin, SegmentMap
 
 TargetKind = Literal["probability", "log_odds"]
@@ -37,7 +38,7 @@ class AttributionOptions:
         samples: K, the number of masked images (methods of permutations: of pairs of permutations).
         grid: E2X's weights, "midpoint" (k + 0.5)/K or "paper" k/(K - 1).
         batch_size: masked images per forward pass; changes speed and memory, not results.
-        precision: "fp32", "bf16" (autocast), or "auto" (see `curator.explain.precision`).
+        precision: "fp32" or "bf16" (autocast).
         settings: a method's own, as text: `sp?patch=29&stride=3` gives {"patch": "29", "stride": "3"}. A
             method reads them by `number` and `choice` and refuses others by `only`.
     """
@@ -45,7 +46,7 @@ class AttributionOptions:
     samples: int = 16
     grid: Literal["midpoint", "paper"] = "midpoint"
     batch_size: int = 16
-    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

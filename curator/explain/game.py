@@ -19,8 +19,8 @@ from curator.errors import StageError
 from curator.explain.base import EVIDENCE_FLOOR, AttributionOptions, Fill, HoleFill, Target
 from curator.explain.fills.fill import fill_many
 from curator.explain.masked import MaskedImages
-from curator.explain.precision import Precision, autocast, choose
 from curator.explain.target import Scores
+from curator.precision import Precision, autocast
 from store.records import SegmentMap
 
 Game = Callable[[NDArray[np.bool_]], NDArray[np.float64]]
@@ -45,17 +45,10 @@ def coalition_game(
         InputError: shapes that do not agree.
     """
     if not fill.continuous:
-        precision: Precision = "bf16" if options.precision == "bf16" else "fp32"
-        return _hole_game(scores, image, segments, fill, seed, options.batch_size, precision)
+        return _hole_game(scores, image, segments, fill, seed, options.batch_size, options.precision)
     baseline = fill.baseline(image, detector)
     masked = MaskedImages(scores, image, baseline, segments, batch_size=options.batch_size)
-    chosen = choose(
-        options.precision,
-        detector,
-        image.device,
-        lambda candidate: masked.evaluate(np.eye(masked.count, dtype=np.float32)[:4], candidate),
-    )
-    return lambda members: masked.evaluate(members.astype(np.float32), chosen)
+    return lambda members: masked.evaluate(members.astype(np.float32), options.precision)
 
 
 def _hole_game(

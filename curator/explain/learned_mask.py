@@ -23,8 +23,8 @@ from curator.detect.base import Detector
 from curator.errors import StageError
 from curator.explain.base import EVIDENCE_FLOOR, AttributionOptions, Fill, FillKind, Target
 from curator.explain.fills.fill import fill_many
-from curator.explain.precision import autocast
 from curator.explain.target import Scores, TargetScores
+from curator.precision import autocast
 from store.records import GridMap, Pin, SegmentMap
 
 TILES = 7
@@ -193,7 +193,7 @@ class MaskOptimiser:
 
     def own(self, scores: Scores, u: Tensor) -> Tensor:
         """s_b(u_b): composites (B D, 3, h, w), D for each of the B targets in turn -> (B, D)."""
-        with autocast("bf16" if self.options.precision == "bf16" else "fp32", u.device):
+        with autocast(self.options.precision, u.device):
             values = scores(u.contiguous(memory_format=torch.channels_last))  # (B D, B)
         count = len(scores)
         each = torch.arange(count, device=u.device)
@@ -202,7 +202,7 @@ class MaskOptimiser:
     @torch.no_grad()
     def evaluate(self, scores: Scores, u: Tensor) -> NDArray[np.float64]:
         """F (n, T) of images (n, 3, h, w)."""
-        with autocast("bf16" if self.options.precision == "bf16" else "fp32", u.device):
+        with autocast(self.options.precision, u.device):
             return np.asarray(scores(u).double().cpu().numpy())
 
     def _map(

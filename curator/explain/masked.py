@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from curator.errors import InputError
 from curator.explain.inner_layers import InnerLayer, recorded
-from curator.explain.precision import Precision, autocast
 from curator.explain.target import Scores
+from curator.precision import Precision, autocast
 
 Weights = NDArray[np.float32]
 

@@ -22,8 +22,8 @@ from curator.detect.base import Detector
 from curator.errors import StageError
 from curator.explain.base import EVIDENCE_FLOOR, Fill, Target
 from curator.explain.fills.fill import fill_many
-from curator.explain.precision import Precision, autocast
 from curator.explain.target import Scores
+from curator.precision import Precision, autocast
 from store.records import GridMap
 
 Region = tuple[int, int, int, int]

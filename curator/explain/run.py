@@ -1,8 +1,10 @@
-"""Explain: attribute failures, and some successes beside them, to image regions; then group the failures.
+"""Explain: attribute failures, and some successes beside them, to image regions.
 
 In: an `ExplainConfig` and the current diagnosis. Out: per image a segmentation; per outcome an attribution
-and its regions; the groups of the whole diagnosis. An item is one image with all its chosen outcomes, which
-share masks and forward passes.
+and its regions. An item is one image with all its chosen outcomes, which share masks and forward passes.
+
+The newest run decides which configuration later stages use, unless it looks aside. Which failures it
+explained is no part of the configuration: explaining in parts adds up.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from curator.diagnose.current import Current
 from curator.diagnose.groups import group_outcomes
-from curator.diagnose.run_current import diagnosed
+from curator.diagnose.run_current import read_current
 from curator.diagnose.selectors import FailureSelector
 from curator.explain.settings import ExplainConfig
 from curator.explain.work import STAGE, ExplainedImage, ExplainItem, ExplainWork, fill_key
@@ -44,17 +47,27 @@ def explain(store: Store, config: ExplainConfig, *, executor: Executor | None = 
         ConfigError: a selector, method or fill that is not understood.
     """
     selector = FailureSelector.parse(config.failures)
-    model, outcomes = diagnosed(store, config.detector)
+    current = read_current(store, STAGE, config.detector)
+    model, outcomes = current.model, current.outcomes
     chosen = [o for o in outcomes if selector.matches(o)] + choose_successes(outcomes, config)
     work = ExplainWork(
-        spec=config.detector or model.spec,
+        spec=model.spec,
         fingerprint=model.fingerprint,
         config=config,
         fill_key=fill_key(config.fill, config.device),
     )
-    items = _items(store, model.id, chosen)
-
-    with recorded_run(store, STAGE, config, models=[model.fingerprint]) as (run_id, counts):
+    items = _items(store, current, chosen)
+    if items:
+        work = work.resolved(min(items, key=lambda item: item.image.sha256))
+    with recorded_run(
+        store,
+        STAGE,
+        work.config,
+        models=[model.fingerprint],
+        config_key=work.config_key,
+        scope=model.fingerprint,
+        aside=config.aside,
+    ) as (run_id, counts):
         start = time.monotonic()
         explained = 0
 
@@ -77,12 +90,10 @@ def explain(store: Store, config: ExplainConfig, *, executor: Executor | None = 
             executor=executor,
         )
         seconds = time.monotonic() - start
-        groups = group_outcomes(outcomes)
-        if groups != store.groups():
-            store.put_groups(run_id, groups)
         result.summary.update(
-            _summary(store, config, chosen),
-            groups=len(groups),
+            _summary(store, work, chosen),
+            groups=len(group_outcomes(outcomes)),
+            aside=config.aside,
             seconds=round(seconds, 3),
             seconds_per_outcome=round(seconds / explained, 4) if explained else None,
         )
@@ -107,7 +118,7 @@ def choose_successes(outcomes: Sequence[Outcome], config: ExplainConfig) -> list
     return chosen
 
 
-def _items(store: Store, model_id: int, outcomes: Sequence[Outcome]) -> list[ExplainItem]:
+def _items(store: Store, current: Current, outcomes: Sequence[Outcome]) -> list[ExplainItem]:
     by_image: dict[int, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         by_image[outcome.image_id].append(outcome)
@@ -116,7 +127,7 @@ def _items(store: Store, model_id: int, outcomes: Sequence[Outcome]) -> list[Exp
     for start in range(0, len(ids), _PINS_AT_ONCE):
         part = ids[start : start + _PINS_AT_ONCE]
         images = {image.id: image for image in store.images(reader="explain", ids=part)}
-        found = store.detections(model_id, part)
+        found = store.detections(current.model.id, part, config_key=current.detections_key)
         items += [
             ExplainItem(images[i], found[i].pin, tuple(sorted(by_image[i], key=lambda o: o.key)))
             for i in part
@@ -134,7 +145,7 @@ def _save(store: Store, run_id: int, work: ExplainWork, item: ExplainItem, value
             method=work.config.method,
             map=explained,
             key=work.attribution_key(item, outcome),
-            segmentation_id=segmentation if isinstance(explained, SegmentMap) else None,
+            segmentation_id=segmentation,
         )
         for outcome, explained in zip(item.outcomes, value.maps, strict=True)
     ]
@@ -154,17 +165,19 @@ def _save(store: Store, run_id: int, work: ExplainWork, item: ExplainItem, value
     )
 
 
-def _summary(store: Store, config: ExplainConfig, chosen: Sequence[Outcome]) -> dict[str, Any]:
+def _summary(store: Store, work: ExplainWork, chosen: Sequence[Outcome]) -> dict[str, Any]:
     """Figures over all chosen outcomes, whichever run explained them."""
     kinds = {outcome.id: outcome.kind for outcome in chosen}
-    newest: dict[int, SegmentMap | GridMap] = {}
     ids = sorted(cast(int, i) for i in kinds)
-    for attribution in store.attributions(outcome_ids=ids, method=config.method):
-        newest.setdefault(attribution.outcome_id, attribution.map)
+    newest: dict[int, SegmentMap | GridMap] = {
+        found.outcome_id: found.map
+        for found in store.attributions(outcome_ids=ids, config_key=work.config_key)
+    }
     gaps = np.array([abs(explained.gap) for explained in newest.values()])
     gaps = gaps[np.isfinite(gaps)]
     return {
-        "method": config.method,
+        "method": work.config.method,
+        "precision": work.config.precision,
         "explained": dict(sorted(Counter(kinds[i] for i in newest).items())),
         "without_evidence": sum(not explained.evidence for explained in newest.values()),
         "gap_median": round(float(np.median(gaps)), 6) if len(gaps) else None,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from curator.detect.base import Detector
-from curator.diagnose.run_current import diagnosed
+from curator.diagnose.run_current import read_current
 from curator.errors import InputError, StageError
 from curator.explain.base import EVIDENCE_FLOOR, AttributionOptions, Fill, Target, TargetKind
 from curator.explain.base import Attribution as AttributionMethod
@@ -40,9 +40,10 @@ from curator.explain.settings import EvaluateConfig, ExplainConfig
 from curator.explain.target import refuse_impossible, scores_of, target_kind
 from curator.explain.work import ExplainWork, build_method
 from curator.jobs.stage import StageResult, recorded_run
+from curator.precision import resolve_precision
 from curator.progress import progress
 from curator.represent.pixel_maps import map_pixels, segment_values, strongest_point
-from curator.tensors import image_tensor
+from curator.tensors import image_tensor, resolve_device
 from store.errors import StoreError
 from store.images import read_pixels
 from store.keys import content_key
@@ -100,12 +101,14 @@ def evaluate_explanations(store: Store, config: EvaluateConfig) -> StageResult:
         InputError: nothing is diagnosed, the detector has changed, or an output cannot be written there.
         ConfigError, RegistryError: a method, setting or fill that is not understood or does not fit.
     """
-    model, outcomes = diagnosed(store, config.detector)
+    current = read_current(store, STAGE, config.detector)
+    model, outcomes = current.model, current.outcomes
+    config = replace(config, precision=resolve_precision(config.precision, resolve_device(config.device)))
     check_outputs(config)
     chosen = draw_targets(outcomes, config)
     plans = config.contenders()
     work = ExplainWork(
-        spec=config.detector or model.spec,
+        spec=model.spec,
         fingerprint=model.fingerprint,
         config=_explain_config(config, *plans[0]),
     )
@@ -115,7 +118,8 @@ def evaluate_explanations(store: Store, config: EvaluateConfig) -> StageResult:
     failures: list[tuple[str, str]] = []
     images = _by_image(chosen)
     records = {image.id: image for image in store.images(reader="explain", ids=sorted(images))}
-    pins = {i: found.pin for i, found in store.detections(model.id, sorted(images)).items()}
+    detections = store.detections(model.id, sorted(images), config_key=current.detections_key)
+    pins = {i: found.pin for i, found in detections.items()}
     with recorded_run(store, STAGE, config, models=[model.fingerprint]) as (run_id, counts):
         with progress(STAGE, len(images)) as advance:
             for number, members in images.items():

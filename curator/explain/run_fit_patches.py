@@ -14,7 +14,7 @@ from torch import Tensor
 
 from curator.detect.base import Detector
 from curator.detect.load import load_detector
-from curator.diagnose.run_current import choose_model
+from curator.diagnose.run_current import working_spec
 from curator.errors import InputError
 from curator.explain.patch_gaussian import fit_patches as fit
 from curator.explain.segments import picture_box
@@ -46,7 +46,7 @@ def fit_patches(store: Store, config: FitPatchesConfig) -> StageResult:
             written.
     """
     require_file(config.out)
-    spec = config.detector or choose_model(store, None).spec
+    spec = working_spec(store, config.detector)
     detector = load_detector(spec, config.device)
     chosen = _chosen(store, config)
     failures: list[tuple[str, str]] = []

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from curator.detect.base import Detector
 from curator.detect.load import load_detector
-from curator.diagnose.run_current import choose_model
+from curator.diagnose.run_current import class_map, working_spec
 from curator.errors import InputError
 from curator.explain.features.average_images import (
     AverageImage,
@@ -42,7 +42,6 @@ from curator.explain.features.relevant import accuracy, characteristic, fit, mea
 from curator.explain.interpretation_output import FeatureCard, write_outputs
 from curator.explain.settings import InterpretConfig
 from curator.jobs.stage import StageResult, recorded_run
-from curator.matching import ClassMap
 from curator.progress import Advance, progress
 from curator.tensors import image_tensor
 from store.images import read_pixels
@@ -77,7 +76,7 @@ def interpret(store: Store, config: InterpretConfig) -> StageResult:
         InputError: no labelled objects of the detector's classes, or a folder that cannot be written.
         ConfigError: a black box.
     """
-    spec = config.detector or choose_model(store, None).spec
+    spec = working_spec(store, config.detector)
     detector = load_detector(spec, config.device)
     scenes, keys = _scenes(store, detector, config)
     settings = {name: value for name, value in config.results().items() if name not in ("out", "detector")}
@@ -121,9 +120,7 @@ def _scenes(
     store: Store, detector: Detector, config: InterpretConfig
 ) -> tuple[list[_Scene], list[tuple[str, str]]]:
     """The images with labelled objects, and (image, annotations) as content keys."""
-    classes = ClassMap.resolve(
-        detector.classes, [category.name for category in store.categories()], config.class_map or {}
-    )
+    classes = class_map(store, detector.classes, config.class_map or {})
     index = {name: i for i, name in enumerate(classes.categories)}
     images = {i.id: i for role in config.roles for i in store.images(reader="explain", role=role)}
     annotated = store.annotations(sorted(images), reader="explain")

@@ -20,6 +20,9 @@ class ExplainConfig(StageConfig):
         successes: how many true positives per class to explain beside them.
         samples: K. segments: wanted number of SLIC segments. grid: "midpoint" (k + 0.5)/K or "paper" k/(K-1).
         target: "auto" is log-odds where the detector gives them, probability elsewhere.
+        precision: "auto" is bf16 where the hardware is fast in it and the maps stay the same, else fp32.
+        aside: only look: later stages go on with the explanations that they have. Without it this
+            configuration is the one that they use from now on.
         batch_size: masked images per forward pass; 0 chooses from free memory.
     """
 
@@ -33,6 +36,7 @@ class ExplainConfig(StageConfig):
     target: Literal["auto", "probability", "log_odds"] = "auto"
     fill: str = "mean"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    aside: bool = speed_only(False)
     batch_size: int = speed_only(0)
 
     def __post_init__(self) -> None:

@@ -18,17 +18,19 @@ import numpy as np
 
 from curator.detect.base import Detector
 from curator.detect.load import load_detector
-from curator.errors import InputError
+from curator.errors import InputError, StageError
 from curator.explain.base import Attribution as AttributionMethod
 from curator.explain.base import AttributionOptions, Fill, Target, TargetKind
 from curator.explain.batches import fitting_batch, free_bytes, saved_bytes
 from curator.explain.fills.fill import INPAINT, make_fill
 from curator.explain.fills.inpainting import load_inpainter
+from curator.explain.precision import faithful
 from curator.explain.regions import RegionDraft, find_regions
 from curator.explain.segments import VERSION as SEGMENTS_VERSION
 from curator.explain.segments import slic_segments
 from curator.explain.settings import ExplainConfig
 from curator.explain.target import refuse_impossible, target_kind
+from curator.precision import fast_bf16
 from curator.registry import ATTRIBUTIONS, Spec
 from curator.represent.pixel_maps import segment_values
 from curator.tensors import image_tensor, resolve_device
@@ -47,10 +49,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-
 STAGE = "explain"
-STAGE_VERSION = 1
+STAGE_VERSION = 2  # 2: the precision is resolved before keys are made
 COMMITTED = 4  # images per transaction
+TRIED = 4  # outcomes of an image whose maps decide about `--precision auto`
 MODEL = "model"
 """The setting of a method (`pda`, `vebi`) that names a file or folder."""
 
@@ -120,6 +122,11 @@ class ExplainWork:
     fill_key: str = ""  # the fill's name with the inpainter's fingerprint, where it has one
     batch_size: int = COMMITTED
 
+    @property
+    def config_key(self) -> str:
+        """Digest of all that changes attributions but what is explained."""
+        return content_key(STAGE, self._settings)
+
     def key(self, item: ExplainItem) -> str:
         """Content key of an image's explanations."""
         return content_key(
@@ -164,6 +171,28 @@ class ExplainWork:
             c.precision,
             c.seed,
         )
+
+    def resolved(self, item: ExplainItem) -> ExplainWork:
+        """This work with its precision decided: "auto" is bf16 where the device is fast in it and the item's
+        maps are those of fp32.
+
+        Every run decides by the same item, and by no stopwatch: the answer is part of the keys.
+        """
+        config, item = self.config, replace(item, outcomes=item.outcomes[:TRIED])
+        fast = fast_bf16(resolve_device(config.device))
+        if config.precision != "auto":
+            return self
+        exact = replace(self, config=replace(config, precision="fp32"))
+        if not fast:
+            return exact
+        quick = replace(self, config=replace(config, precision="bf16"))
+        try:
+            maps = [work.process(work.setup(config.device), [item])[0] for work in (exact, quick)]
+        except StageError:
+            return exact
+        one, other = maps
+        same = isinstance(one, ExplainedImage) and isinstance(other, ExplainedImage)
+        return quick if same and faithful(one.maps, other.maps) else exact
 
     def setup(self, device: str) -> ExplainState:
         """Load the detector and the fill, and try the method's settings.
@@ -306,7 +335,7 @@ def build_method(config: ExplainConfig) -> AttributionMethod:
             samples=config.samples,
             grid=config.grid,
             batch_size=config.batch_size,
-            precision=config.precision,
+            precision="bf16" if config.precision == "bf16" else "fp32",  # `resolved` has decided about "auto"
             settings=spec.options,
         )
     )

@@ -6,16 +6,18 @@ same command again continues there (DESIGN.md, rules 4 and 5).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from curator.config import StageConfig
-from curator.jobs.base import Done, Executor, Work
-from curator.jobs.local import LocalExecutor
+from curator.errors import CuratorError
+from curator.jobs.base import Done, Executor, Failed, Work
+from curator.jobs.local import LocalExecutor, one_line
 from curator.progress import progress
 from store.records import ItemStatus
+from store.session import ITEM_ERRORS
 
 if TYPE_CHECKING:
     from store.store import Store
@@ -47,17 +49,41 @@ class StageResult:
 
 @contextmanager
 def recorded_run(
-    store: Store, stage: str, config: StageConfig, *, models: Sequence[str] = (), parents: Sequence[int] = ()
+    store: Store,
+    stage: str,
+    config: StageConfig,
+    *,
+    models: Sequence[str] = (),
+    parents: Sequence[int] = (),
+    config_key: str = "",
+    scope: str = "",
+    aside: bool = False,
+    facts: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[int, dict[str, int]]]:
-    """Record a run around a block; yields (run id, counts to fill in). An exception marks it failed."""
+    """Record a run around a block; yields (run id, counts to fill in).
+
+    An exception marks it failed, Ctrl-C interrupted.
+
+    Args:
+        config_key, scope, aside, facts: as in `store.records.RunRecord`.
+    """
     run_id = store.begin_run(
-        stage, config=config.everything(), seed=config.seed, models=models, parents=parents
+        stage,
+        config=config.everything(),
+        seed=config.seed,
+        models=models,
+        parents=parents,
+        config_key=config_key,
+        scope=scope,
+        aside=aside,
+        facts=facts,
     )
     counts: dict[str, int] = {}
     try:
         yield run_id, counts
-    except BaseException:
-        store.finish_run(run_id, status="failed", counts=counts)
+    except BaseException as error:
+        stopped = not isinstance(error, Exception)
+        store.finish_run(run_id, status="interrupted" if stopped else "failed", counts=counts)
         raise
     store.finish_run(run_id, status="partial" if counts.get("failed") else "done", counts=counts)
 
@@ -76,26 +102,35 @@ def run_items(
     device: str = "auto",
     executor: Executor | None = None,
     failed_before: Sequence[tuple[str, str]] = (),
+    in_order: bool = False,
 ) -> StageResult:
     """Process `items` that are not stored yet.
 
+    An item that fails, in the work or while its result is stored, fails alone: nothing of it is stored.
+
     Args:
-        save: writes one result through the Store; called inside the batch's transaction.
+        save: writes one result through the Store; called inside the batch's transaction, in a savepoint.
         image_id: the image that an item belongs to, for the item's status row.
         describe: names an item for people.
+        in_order: results are saved in the order of the items, however they come back; for a stage in which
+            one result depends on those before it.
     """
     keys = [work.key(item) for item in items]
     stored = store.done_keys(stage, keys)
+    store.claim_items(run_id, sorted(stored))
     todo = [item for item, key in zip(items, keys, strict=True) if key not in stored]
     counts.update(done=0, skipped=len(items) - len(todo), failed=len(failed_before))
     failures = list(failed_before)
     with progress(stage, len(todo)) as advance:
-        for batch in (executor or LocalExecutor(device)).run(work, todo):
+        batches = (executor or LocalExecutor(device)).run(work, todo)
+        order = [key for key in keys if key not in stored]
+        for batch in _ordered(batches, order) if in_order else batches:
             statuses = []
             with store.transaction():
                 for result in batch:
                     if isinstance(result, Done):
-                        save(result)
+                        result = _saved(store, save, result)
+                    if isinstance(result, Done):
                         statuses.append(
                             ItemStatus(key=result.key, status="done", image_id=image_id(result.item))
                         )
@@ -113,7 +148,6 @@ def run_items(
                         counts["failed"] += 1
                 store.record_items(run_id, statuses)
             advance(len(batch))
-    store.set_current(stage, keys, run_id=run_id)
     return StageResult(
         stage=stage,
         run_id=run_id,
@@ -122,3 +156,27 @@ def run_items(
         failed=counts["failed"],
         failures=tuple(failures),
     )
+
+
+def _ordered(batches: Iterable[list[Done | Failed]], keys: Sequence[str]) -> Iterator[list[Done | Failed]]:
+    """The same results in the order of `keys`; what came too early waits."""
+    waiting: dict[str, Done | Failed] = {}
+    place = 0
+    for batch in batches:
+        waiting.update((result.key, result) for result in batch)
+        ready = []
+        while place < len(keys) and keys[place] in waiting:
+            ready.append(waiting.pop(keys[place]))
+            place += 1
+        if ready:
+            yield ready
+
+
+def _saved(store: Store, save: Callable[[Done], None], result: Done) -> Done | Failed:
+    """Store a result; one that cannot be stored becomes a failed item, and nothing of it stays."""
+    try:
+        with store.transaction():
+            save(result)
+    except (CuratorError, *ITEM_ERRORS) as error:
+        return Failed(result.key, result.item, one_line(error))
+    return result

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from curator.detect.load import load_detector
 from curator.diagnose.causes import Criteria, diagnose_image
-from curator.diagnose.run_current import choose_model
 from curator.diagnose.work import DiagnoseItem, calibrate, raw_candidates
 from curator.matching import ClassMap
 from curator.prove.run_arms import Pool
@@ -22,13 +20,10 @@ from curator.prove.settings import VerifyConfig
 from curator.prove.trials import predict
 from store.records import Outcome
 
-if TYPE_CHECKING:
-    from store.store import Store
-
 
 def failing_images(
-    store: Store,
     config: VerifyConfig,
+    spec: str,
     pool: Pool,
     outcomes: Sequence[Outcome],
     gaps: frozenset[str],
@@ -37,7 +32,8 @@ def failing_images(
     """Pool images that hold what fails.
 
     Args:
-        outcomes: the current diagnosis of the mined images. gaps: planted conditions that fail there.
+        spec: of the base detector. outcomes: the current diagnosis of the mined images.
+        gaps: planted conditions that fail there.
     Returns:
         image id -> names of groups, those with most failures in the image first.
     """
@@ -45,7 +41,7 @@ def failing_images(
     if planted:
         return planted
     wanted = {_group(o) for o in outcomes if o.kind != "TP"}
-    counts = _fail_on_pool(store, config, pool, classes)
+    counts = _fail_on_pool(config, spec, pool, classes)
     found = {i: tuple(g for g, _ in count.most_common() if g in wanted) for i, count in counts.items()}
     return {i: groups for i, groups in found.items() if groups}
 
@@ -55,9 +51,9 @@ def _group(outcome: Outcome) -> str:
 
 
 def _fail_on_pool(
-    store: Store, config: VerifyConfig, pool: Pool, classes: ClassMap
+    config: VerifyConfig, spec: str, pool: Pool, classes: ClassMap
 ) -> Mapping[int, Counter[str]]:
-    detector = load_detector(config.detector or choose_model(store, None).spec, config.device)
+    detector = load_detector(spec, config.device)
     ids = list(pool.images)
     found = predict(detector, list(pool.images.values()), 16, label="pool for the oracle")
     items = [

@@ -20,15 +20,18 @@ import numpy as np
 
 from curator.detect.base import TrainableDetector
 from curator.detect.load import load_detector
+from curator.diagnose.run_current import class_map
 from curator.errors import InputError
 from curator.jobs.base import Done, Executor
 from curator.jobs.stage import StageResult, recorded_run, run_items
 from curator.matching import ClassMap
+from curator.precision import resolve_precision
 from curator.prove.run_arms import LeftOut, human_labels, left_out, usable_hits, usable_samples
 from curator.prove.run_verify import read_training, training_targets
 from curator.prove.settings import TrainConfig
 from curator.prove.trainers.fine_tune import FineTuneConfig, fine_tune
 from curator.prove.trials import TrainingFiles, TrainingImage
+from curator.tensors import resolve_device
 from store.keys import content_key
 
 if TYPE_CHECKING:
@@ -153,7 +156,8 @@ def train(store: Store, config: TrainConfig, *, executor: Executor | None = None
             that cannot be trained.
     """
     detector = load_detector(config.detector, config.device)
-    classes = ClassMap.resolve(detector.classes, [c.name for c in store.categories()], config.class_map)
+    classes = class_map(store, detector.classes, config.class_map)
+    config = replace(config, precision=resolve_precision(config.precision, resolve_device(config.device)))
     without = left_out(store, config.selections, config.samples)
     item = TrainingItem(
         originals=read_training(store, classes, without.originals),

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from curator.detect.load import load_detector
 from curator.diagnose.causes import Criteria
-from curator.diagnose.run_current import choose_model
+from curator.diagnose.run_current import class_map, find_current, working_spec
 from curator.errors import InputError
 from curator.jobs.base import Done, Executor
 from curator.jobs.stage import StageResult, recorded_run, run_items
 from curator.matching import ClassMap
+from curator.precision import resolve_precision
 from curator.prove.run_arms import (
     Added,
     LeftOut,
@@ -35,6 +36,7 @@ from curator.prove.run_oracle import failing_images
 from curator.prove.settings import VerifyConfig
 from curator.prove.trial_tables import fix_rates, summarise, trial_table
 from curator.prove.trials import STAGE, HoldoutImage, Recipe, TrainingImage, TrialItem, TrialWork
+from curator.tensors import resolve_device
 from store.records import Annotation, NewAnnotation, Trial
 
 if TYPE_CHECKING:
@@ -54,11 +56,10 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
         InputError: no holdout, no training images, an untrainable detector, or an arm without its images.
     """
     check_arms(config.arms)
-    spec = config.detector or choose_model(store, None).spec
+    spec = working_spec(store, config.detector)
     detector = load_detector(spec, config.device)
-    classes = ClassMap.resolve(
-        detector.classes, [c.name for c in store.categories()], _class_map(store, config)
-    )
+    classes = class_map(store, detector.classes, config.class_map)
+    config = replace(config, precision=resolve_precision(config.precision, resolve_device(config.device)))
     criteria = Criteria(score=config.score_threshold, iou=config.iou_threshold, low_score=0.0)
     holdout = read_holdout(store)
     without = left_out(
@@ -83,8 +84,12 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
         holdout=holdout,
         checkpoints=str(store.path / "training"),
     )
-    with recorded_run(store, STAGE, config, models=(detector.fingerprint,)) as (run_id, counts):
-        items = _items(store, config, classes, run_id, without)
+    with recorded_run(
+        store, STAGE, config, models=(detector.fingerprint,), scope=config.name
+    ) as (run_id, counts):
+        items = _items(store, config, spec, classes, run_id, without)
+        keys = [work.key(item) for item in items]
+        store.describe_run(run_id, {"trials": keys})
 
         def save(done: Done) -> None:
             store.put_trial(
@@ -110,8 +115,7 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
             device=config.device,
             executor=executor,
         )
-    keys = {work.key(item) for item in items}
-    trials = [trial for trial in store.trials(config.name) if trial.key in keys]
+    trials = store.trials(config.name)
     present = {a.category for h in holdout for a in h.annotations}
     return replace(
         result,
@@ -121,15 +125,6 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
             **without.summary(),
         },
     )
-
-
-def _class_map(store: Store, config: VerifyConfig) -> Mapping[str, str]:
-    """The configuration's, or else the one that the newest diagnosis used."""
-    if config.class_map:
-        return config.class_map
-    runs = store.runs(stage="diagnose")
-    named: Mapping[str, str] = runs[0].config.get("class_map", {}) if runs else {}
-    return named
 
 
 def read_holdout(store: Store) -> tuple[HoldoutImage, ...]:
@@ -202,14 +197,15 @@ def training_targets(annotations: Sequence[Annotation | NewAnnotation], classes:
 
 
 def _items(
-    store: Store, config: VerifyConfig, classes: ClassMap, run_id: int, without: LeftOut
+    store: Store, config: VerifyConfig, spec: str, classes: ClassMap, run_id: int, without: LeftOut
 ) -> list[TrialItem]:
     pool = read_pool(store) if {"random", "oracle"} & set(config.arms) else None
     fails: Mapping[int, Sequence[str]] | None = None
     if "oracle" in config.arms and pool is not None:
-        outcomes = store.outcomes()
-        if not outcomes:
+        current = find_current(store)
+        if current is None:
             raise InputError("the oracle arm needs to know what fails; run `curator diagnose` first")
+        outcomes = current.outcomes
         mined = store.image_ids(role="mine")
         gaps = {
             a.id: gap_of(a)
@@ -217,7 +213,8 @@ def _items(
             for a in s.annotations
         }
         tags = {i: tagged_gap(t) for i, t in store.tags(mined, reader="diagnose").items()}
-        fails = failing_images(store, config, pool, outcomes, failing_gaps(outcomes, gaps, tags), classes)
+        failing = failing_gaps(outcomes, gaps, tags)
+        fails = failing_images(config, spec, pool, outcomes, failing, classes)
     items = []
     fixed: dict[str, tuple[Added, ...]] = {}
     for arm in dict.fromkeys(config.arms):

@@ -82,7 +82,8 @@ class ContrastiveQuery:
         name: e.g. "FN/2". outcome_ids: the failures that ask, those it was made from first.
         source: what of them was compared. views: those used.
         separation: AUC of the failing images against those without such failures, held out; nan with one.
-        covered: failing images that it ranks above nearly all of the others. bar: the score needed for that.
+        found: ids of the failing images that it ranks above nearly all of the others. bar: the score needed
+            for that.
         height: sum of their heights above the bar, capped.
         limits: evidence that a box must lie between.
     """
@@ -92,7 +93,7 @@ class ContrastiveQuery:
     source: Source
     views: tuple[str, ...]
     separation: float
-    covered: int
+    found: tuple[int, ...]
     bar: float
     height: float
     limits: tuple[float, float]
@@ -100,6 +101,11 @@ class ContrastiveQuery:
     direction: Array
     scale: tuple[float, float]
     examples: Array
+
+    @property
+    def covered(self) -> int:
+        """Number of failing images that it ranks above nearly all of the others."""
+        return len(self.found)
 
     @property
     def weight(self) -> float:

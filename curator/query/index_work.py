@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curator.boxes import clip
 from curator.registry import EMBEDDERS, Spec
 from curator.represent.proposals import distinct, salient
 from store.keys import content_key
@@ -28,15 +27,30 @@ OVERLAP = 0.6  # candidates that overlap more describe the same thing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Blamed:
+    """What an outcome's explanation blames: the heaviest culprit region.
+
+    Attributes:
+        box: stored-image pixels. key: content key of the region.
+        density: (a, b) over the input frame; None until the outcome is worked on.
+    """
+
+    attribution_id: int
+    box: BoxTuple
+    key: str
+    density: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IndexedOutcome:
-    """An outcome's box, and its region's density over the input frame where it was explained."""
+    """An outcome's box, and what is blamed for it where it was explained."""
 
     id: int
     key: str
     box: BoxTuple
     score: float
     label: int
-    density: NDArray[np.float32] | None = None
+    blamed: Blamed | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +105,10 @@ class IndexWork:
         )
 
     def key(self, item: IndexItem) -> str:
-        """Key of the image's own vectors and of its outcomes'."""
-        return content_key(self.image_key(item), [(o.key, o.density is not None) for o in item.outcomes])
+        """Key of the image's own vectors, of its outcomes' and of what is blamed for them."""
+        return content_key(
+            self.image_key(item), [(o.key, o.blamed.key if o.blamed else "") for o in item.outcomes]
+        )
 
     def setup(self, device: str) -> Any:
         """Load detector and embedder."""
@@ -127,7 +143,7 @@ class IndexWork:
             boxes = [np.array([owner.box for owner in own], np.float32) for own in owners]
             densities = [_densities(batch[good[p]]) for p in places]
             for p, own, views in zip(places, owners, embedder.embed(u, pins, boxes, densities), strict=True):
-                results[good[p]] = self._indexed(batch[good[p]], own, views, predicted[p][1])
+                results[good[p]] = self._indexed(batch[good[p]], own, views)
         return results
 
     def _owners(
@@ -161,7 +177,7 @@ class IndexWork:
         return (*outcomes, *candidates, *cells)
 
     def _indexed(
-        self, item: IndexItem, owners: tuple[VectorOwner, ...], views: Mapping[str, Floats], pin: Pin
+        self, item: IndexItem, owners: tuple[VectorOwner, ...], views: Mapping[str, Floats]
     ) -> Indexed:
         image_key = self.image_key(item)
         keys = [content_key(image_key, outcome.key) for outcome in item.outcomes]
@@ -170,16 +186,17 @@ class IndexWork:
             (
                 VectorOwner(
                     image_id=item.image_id,
-                    box=_support_box(o.density, pin),
+                    box=o.blamed.box,
                     source="region",
                     outcome_id=o.id,
+                    attribution_id=o.blamed.attribution_id,
                     score=o.score,
                     label=o.label,
                 ),
-                content_key(image_key, o.key, "region"),
+                content_key(image_key, o.key, "region", o.blamed.key),
             )
             for o in item.outcomes
-            if o.density is not None
+            if o.blamed is not None
         )
         return Indexed(owners=owners, keys=tuple(keys), views=views, image_key=image_key, regions=regions)
 
@@ -206,17 +223,11 @@ def salient_windows(u: Any, pins: Sequence[Pin], most: int) -> list[Floats]:
     return [pin.to_image(boxes) for pin, boxes in zip(pins, found, strict=True)]
 
 
-def _support_box(density: NDArray[np.float32], pin: Pin) -> BoxTuple:
-    """Bounding box, stored-image pixels, of a density (a, b) over the input frame."""
-    rows, columns = np.flatnonzero(density.any(1)), np.flatnonzero(density.any(0))
-    (h, w), (a, b) = pin.input_size, density.shape
-    box = np.array([columns[0] * w / b, rows[0] * h / a, (columns[-1] + 1) * w / b, (rows[-1] + 1) * h / a])
-    return _tuple(clip(pin.to_image(box), pin.image_size[1], pin.image_size[0]))
-
-
 def _densities(item: IndexItem) -> NDArray[np.float32]:
-    maps = [o.density for o in item.outcomes if o.density is not None]
-    return np.stack(maps) if maps else np.zeros((0, 1, 1), np.float32)
+    maps = [o.blamed.density for o in item.outcomes if o.blamed is not None]
+    if any(density is None for density in maps):
+        raise ValueError(f"index: expected a density of what is blamed on {item.uri}, got none")
+    return np.stack([d for d in maps if d is not None]) if maps else np.zeros((0, 1, 1), np.float32)
 
 
 def _read(batch: Sequence[IndexItem]) -> list[Any]:

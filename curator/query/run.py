@@ -8,38 +8,43 @@ pool is scored in chunks, so memory does not grow with it.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from curator.diagnose.current import Current
+from curator.diagnose.run_current import culprits, read_current
 from curator.diagnose.selectors import FailureSelector
 from curator.errors import InputError
 from curator.jobs.base import Executor
 from curator.jobs.stage import StageResult, recorded_run
 from curator.query.base import BoxTable, ContrastiveQuery, Examples, SimilarityQuery
-from curator.query.contrast import fit_queries
+from curator.query.contrast import fit_queries, unused
 from curator.query.index_work import STAGE as INDEX
-from curator.query.run_index import newest_model, vector_space
+from curator.query.run_index import index_items, index_work, vector_space
 from curator.query.run_tables import best_overlap, box_table, region_table, rows_by_image, twins
 from curator.query.selection import Answer, select
 from curator.query.settings import IndexConfig, QueryConfig
 from store.errors import NotFoundError
 from store.keys import content_key
-from store.records import ItemStatus, ModelRecord, Outcome, Selection
+from store.records import ItemStatus, Outcome, Selection
 
 if TYPE_CHECKING:
     from store.store import Store
 
 STAGE = "query"
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 CHUNK = 1000  # pool images scored at a time
 TWIN = 0.5  # IoU at which a mined image's candidate, window or cell shows the failure too
 TWIN_REGION = 0.35  # the same for a culprit region, whose outline is rough
 CLEAR = 0.2  # IoU below which it shows something else
 DIVERSITY = 0.15  # strength of it within a group
 DEPTH = 6  # answers kept per group, in budgets
+NOT_INDEXED = "have no vectors (run: curator index)"
 
 Query = ContrastiveQuery | SimilarityQuery
 
@@ -54,30 +59,31 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
     Raises:
         InputError: no failure matches, or the pool is not indexed (names `curator index`).
     """
-    failures, outcomes, model = _failures(store, config)
+    current = read_current(store, STAGE)
+    failures = _failures(config, current)
     pool = store.image_ids(role="pool")
-    space, views = ("", []) if config.method == "random" else _indexed(store, config, model)
+    index = None if config.method == "random" else _indexed(store, config, current, pool)
     key = content_key(
         STAGE,
         STAGE_VERSION,
         config.results(),
-        model.fingerprint,
-        space,
-        sorted(outcome.key for outcome in outcomes),
+        current.digest,
+        None if index is None else index.state,
         sorted(outcome.key for outcome in failures),
         _sha256(store, pool),
         _sha256(store, store.leaks(pool)),
         _sha256(store, store.image_ids(role="train")),
     )
-    with recorded_run(store, STAGE, config, models=[model.fingerprint]) as (run_id, counts):
+    with recorded_run(
+        store, STAGE, config, models=[current.model.fingerprint], config_key=key, scope=config.name
+    ) as (run_id, counts):
         selection = _stored(store, config.name, key)
         counts.update(done=int(selection is None), skipped=int(selection is not None), failed=0)
         if selection is None:
-            selection = _select(store, config, key, failures, outcomes, pool, space, views)
+            selection = _select(store, config, key, failures, current, pool, index)
             with store.transaction():
                 store.put_selection(run_id, selection)
                 store.record_items(run_id, [ItemStatus(key=key, status="done")])
-        store.set_current(STAGE, [key], run_id=run_id)
     return StageResult(
         stage=STAGE,
         run_id=run_id,
@@ -87,34 +93,66 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
     )
 
 
-def _failures(store: Store, config: QueryConfig) -> tuple[list[Outcome], list[Outcome], ModelRecord]:
-    model = newest_model(store, None)
-    outcomes = store.outcomes(model_id=model.id)
+def _failures(config: QueryConfig, current: Current) -> list[Outcome]:
     selector = FailureSelector.parse(config.failures)
-    failures = [outcome for outcome in outcomes if selector.matches(outcome)]
-    if not outcomes:
-        raise InputError("query: expected diagnosed outcomes, got none; run: curator diagnose")
+    failures = [outcome for outcome in current.outcomes if selector.matches(outcome)]
     if not failures:
-        kinds = sorted({f"{o.kind}:{o.cause}" for o in outcomes if o.kind != "TP"})
+        kinds = sorted({f"{o.kind}:{o.cause}" for o in current.outcomes if o.kind != "TP"})
         raise InputError(
             f"query: no failure matches {config.failures!r}; there are {', '.join(kinds) or 'none'} "
             "(curator diagnose lists them)"
         )
-    return failures, outcomes, model
+    return failures
 
 
-def _indexed(store: Store, config: QueryConfig, model: ModelRecord) -> tuple[str, list[str]]:
-    """The vector space of the newest indexing with this embedder, and the views to ask in."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexState:
+    """What of the current state is indexed.
+
+    Attributes:
+        space: name of the vector space. views: those to ask in.
+        state: content key of all that is in it and current. missing: images that are not; of total images.
+    """
+
+    space: str
+    views: tuple[str, ...]
+    state: str
+    missing: int
+    total: int
+
+    @property
+    def warning(self) -> str:
+        """A line for people."""
+        return (
+            f"{self.missing} of {self.total} mined and pool images are not indexed as they are diagnosed and "
+            "explained now; run: curator index (it lists images that cannot be read)"
+        )
+
+
+def _indexed(store: Store, config: QueryConfig, current: Current, pool: Sequence[int]) -> IndexState:
+    """The vector space of the newest indexing of this model with this embedder, and the views to ask in."""
     for run in store.runs(stage=INDEX):
-        if run.status in ("done", "partial") and run.config.get("embedder") == config.embedder:
-            space = vector_space(IndexConfig.from_table(run.config, where="index"), model)
-            known = store.views(space)
-            if known:
-                if config.view != "auto" and config.view not in known:
-                    raise InputError(
-                        f"--view: expected auto or one of {', '.join(known)}, got {config.view!r}"
-                    )
-                return space, known if config.view == "auto" else [config.view]
+        made_for = run.scope in ("", current.model.fingerprint) and current.model.fingerprint in run.models
+        if run.status == "failed" or not made_for or run.config.get("embedder") != config.embedder:
+            continue
+        made = IndexConfig.from_table(run.config, where="index")
+        space = vector_space(made, current.model)
+        known = store.views(space)
+        if not known:
+            break
+        if config.view != "auto" and config.view not in known:
+            raise InputError(f"--view: expected auto or one of {', '.join(known)}, got {config.view!r}")
+        ids = sorted({*store.image_ids(role="mine"), *pool})
+        work = index_work(made, current.model)
+        keys = [work.key(item) for item in index_items(store, current, culprits(store, current), ids)]
+        done = store.done_keys(INDEX, keys)
+        return IndexState(
+            space=space,
+            views=tuple(known) if config.view == "auto" else (config.view,),
+            state=content_key(space, sorted(done)),
+            missing=len(keys) - len(done),
+            total=len(keys),
+        )
     raise InputError(
         f"query: this detector's failures and pool have no {config.embedder!r} vectors yet; "
         "run: curator index"
@@ -138,19 +176,20 @@ def _select(
     config: QueryConfig,
     key: str,
     failures: Sequence[Outcome],
-    outcomes: Sequence[Outcome],
+    current: Current,
     pool: Sequence[int],
-    space: str,
-    views: Sequence[str],
+    index: IndexState | None,
 ) -> Selection:
     strength, floors = 0.0, None
-    if config.method == "random":
+    silent: Counter[str] = Counter()
+    if index is None:
         groups: list[dict[str, Any]] = [{"name": "random", "failures": len(failures)}]
         answers = {"random": _random(pool, config.seed)}
         weights = {"random": 1.0}
     else:
-        queries = _queries(store, config, failures, outcomes, space, views)
-        answers = _answers(store, queries, pool, space, views, DEPTH * config.budget)
+        queries, reasons = _queries(store, config, failures, current, index)
+        silent = Counter(reasons.values())
+        answers = _answers(store, queries, pool, index.space, index.views, DEPTH * config.budget)
         weights = {q.name: q.weight for q in queries}
         if config.method == "contrastive":
             strength, floors = DIVERSITY, {q.name: q.bar for q in queries if isinstance(q, ContrastiveQuery)}
@@ -169,6 +208,16 @@ def _select(
     )
     if known:
         warnings.append(f"{len(known)} answers passed over: the training set has them already")
+    if index is not None and index.missing:
+        warnings.append(index.warning)
+    asking = {
+        "failures": len(failures),
+        "used": len(failures) - silent.total(),
+        "unused": dict(silent.most_common()),
+    }
+    if silent:
+        others = "; ".join(f"{count} {reason}" for reason, count in silent.most_common())
+        warnings.append(f"{asking['used']} of {len(failures)} failures ask; the others do not: {others}")
     for group in groups:
         group["hits"] = sum(hit.group == group["name"] for hit in hits)
     arm = "query" if config.method == "contrastive" else config.method
@@ -177,7 +226,13 @@ def _select(
         arm=arm,
         hits=tuple(hits),
         key=key,
-        config={**config.everything(), "groups": groups, "warnings": warnings},
+        config={
+            **config.everything(),
+            "groups": groups,
+            "warnings": warnings,
+            "asking": asking,
+            "explained_by": current.explained_by,
+        },
     )
 
 
@@ -207,18 +262,16 @@ def _queries(
     store: Store,
     config: QueryConfig,
     failures: Sequence[Outcome],
-    outcomes: Sequence[Outcome],
-    space: str,
-    views: Sequence[str],
-) -> list[Query]:
-    """One or more queries per kind of failure, from the mined images' vectors."""
+    current: Current,
+    index: IndexState,
+) -> tuple[list[Query], dict[int, str]]:
+    """One or more queries per kind of failure, from the mined images' vectors; and why others do not ask."""
+    views, outcomes = index.views, current.outcomes
     mined = store.image_ids(role="mine")
-    table = box_table(store, space, views, mined, ("outcome", "candidate", "cell"))
-    regions = (
-        region_table(store, space, mined, {o.id for o in outcomes if o.kind != "TP"})
-        if "object" in views
-        else None
-    )
+    table = box_table(store, index.space, views, mined, ("outcome", "candidate", "cell"))
+    table = table.take((table.outcome_ids < 0) | np.isin(table.outcome_ids, _ids(outcomes)))
+    blaming = [found.id for found in current.attributions.values()]
+    regions = region_table(store, index.space, mined, blaming) if "object" in views else None
     offered = table.outcome_ids < 0
     wrong = [o for o in outcomes if o.kind != "TP"]
     near = best_overlap(table, [o.image_id for o in wrong], [o.box for o in wrong], _ids(wrong))[0] >= CLEAR
@@ -227,9 +280,12 @@ def _queries(
     right = np.isin(table.outcome_ids, _ids([o for o in outcomes if o.kind == "TP"]))
     negatives = table.take((offered & ~near) | right)
     queries: list[Query] = []
+    reasons: dict[int, str] = {}
     for kind in ("FN", "FP"):
         asked = [o for o in failures if o.kind == kind]
         own = table.take(np.isin(table.outcome_ids, _ids(asked)))
+        indexed = {int(o): int(i) for o, i in zip(own.outcome_ids, own.image_ids, strict=True)}
+        reasons |= {o.id or 0: NOT_INDEXED for o in asked if o.id not in indexed}
         if not len(own):
             continue
         if config.method == "similarity":
@@ -244,10 +300,12 @@ def _queries(
                 examples.append(
                     Examples(source="culprit", table=blamed, twins=twins(candidates, blamed, TWIN_REGION))
                 )
-        queries += fit_queries(examples, negatives, candidates, kind=kind, views=views)
+        fitted = fit_queries(examples, negatives, candidates, kind=kind, views=views)
+        reasons |= unused(fitted, indexed)
+        queries += fitted
     if not queries:
         raise InputError("query: the failures have no vectors yet; run: curator index")
-    return queries
+    return queries, reasons
 
 
 def _ids(outcomes: Sequence[Outcome]) -> NDArray[np.int64]:
@@ -309,6 +367,8 @@ def _summary(store: Store, selection: Selection) -> dict[str, Any]:
         "arm": selection.arm,
         "groups": selection.config["groups"],
         "warnings": selection.config["warnings"],
+        "asking": selection.config["asking"],
+        "explained_by": selection.config["explained_by"],
         "hits": [
             {
                 "rank": h.rank,

@@ -9,26 +9,36 @@ learn what the pool's boxes look like. Windows and cells are stored alike as sou
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from curator.diagnose.current import Culprit, Current
+from curator.diagnose.run_current import culprits, read_current
 from curator.errors import InputError
 from curator.jobs.base import Done, Executor
 from curator.jobs.stage import StageResult, recorded_run, run_items
-from curator.query.index_work import STAGE, STAGE_VERSION, Indexed, IndexedOutcome, IndexItem, IndexWork
+from curator.query.index_work import (
+    STAGE,
+    STAGE_VERSION,
+    Blamed,
+    Indexed,
+    IndexedOutcome,
+    IndexItem,
+    IndexWork,
+)
 from curator.query.settings import IndexConfig
 from curator.registry import Spec
 from store.keys import content_key
-from store.records import Attribution, BoxTuple, ModelRecord, SegmentMap, VectorOwner
+from store.records import BoxTuple, ModelRecord, VectorOwner
 
 if TYPE_CHECKING:
     from store.store import Store
 
-SHARE_OF_MAXIMUM = 0.25  # of an attribution's density: below it, segments are not what to blame
-DENSITY_SIDE = 32  # attribution densities travel to the worker on a grid of this many cells per side
+DENSITY_SIDE = 32  # culprit regions travel to the worker on a grid of this many cells per side
 
 
 def index(store: Store, config: IndexConfig, *, executor: Executor | None = None) -> StageResult:
@@ -40,23 +50,19 @@ def index(store: Store, config: IndexConfig, *, executor: Executor | None = None
     Raises:
         InputError: nothing was diagnosed yet, or the workspace has no pool.
     """
-    model = newest_model(store, config.detector)
+    current = read_current(store, STAGE, config.detector)
+    model = current.model
     mine, pool = store.image_ids(role="mine"), store.image_ids(role="pool")
     if not pool:
         raise InputError(
             "index: expected pool images, got none; add some: curator add coco PATH --role pool "
             "(or: curator add images DIR --role pool)"
         )
-    items = list(_items(store, model, sorted({*mine, *pool})))
-    work = IndexWork(
-        detector=model.spec,
-        fingerprint=model.fingerprint,
-        embedder=config.embedder,
-        candidates=config.candidates,
-        cells=config.cells,
-        windows=config.windows,
-        batch_size=config.batch_size,
-    )
+    blamed = culprits(store, current)
+    work = index_work(config, model)
+    items = list(index_items(store, current, blamed, sorted({*mine, *pool})))
+    stored = store.done_keys(STAGE, [work.key(item) for item in items])
+    items = [item if work.key(item) in stored else _with_densities(store, item, blamed) for item in items]
     name = vector_space(config, model)
 
     def save(done: Done) -> None:
@@ -78,7 +84,9 @@ def index(store: Store, config: IndexConfig, *, executor: Executor | None = None
             else:
                 store.put_vectors(run_id, name, view, value.owners, vectors, item_keys=value.keys)
 
-    with recorded_run(store, STAGE, config, models=[model.fingerprint]) as (run_id, counts):
+    with recorded_run(
+        store, STAGE, config, models=[model.fingerprint], config_key=name, scope=model.fingerprint
+    ) as (run_id, counts):
         result = run_items(
             store,
             run_id,
@@ -93,9 +101,26 @@ def index(store: Store, config: IndexConfig, *, executor: Executor | None = None
             executor=executor,
         )
     result.summary.update(
-        embedder=name, views=store.views(name), images={"mine": len(mine), "pool": len(pool)}
+        embedder=name,
+        views=store.views(name),
+        images={"mine": len(mine), "pool": len(pool)},
+        explained_by=current.explained_by,
+        culprits=len(blamed),
     )
     return result
+
+
+def index_work(config: IndexConfig, model: ModelRecord) -> IndexWork:
+    """The work of a configuration, which knows the items' keys."""
+    return IndexWork(
+        detector=model.spec,
+        fingerprint=model.fingerprint,
+        embedder=config.embedder,
+        candidates=config.candidates,
+        cells=config.cells,
+        windows=config.windows,
+        batch_size=config.batch_size,
+    )
 
 
 def vector_space(config: IndexConfig, model: ModelRecord) -> str:
@@ -108,75 +133,48 @@ def vector_space(config: IndexConfig, model: ModelRecord) -> str:
     )
 
 
-def newest_model(store: Store, spec: str | None) -> ModelRecord:
-    """The newest model of the workspace, or the newest with this spec.
-
-    Raises:
-        InputError: no such model: `curator detect` has not run with it.
-    """
-    for model in store.models():
-        if spec is None or model.spec == spec:
-            return model
-    raise InputError(
-        f"expected a detector that ran in this workspace, got {spec or 'none'}; run: "
-        f"curator detect --detector {spec or 'SPEC'}"
-    )
-
-
-def _items(store: Store, model: ModelRecord, ids: Sequence[int]) -> Iterator[IndexItem]:
+def index_items(
+    store: Store, current: Current, blamed: Mapping[int, Culprit], ids: Sequence[int]
+) -> Iterator[IndexItem]:
+    """The images with their outcomes and what is blamed for them, without densities: enough for keys."""
     found: dict[int, list[IndexedOutcome]] = {}
-    outcomes = store.outcomes(model_id=model.id)
-    explained: dict[int, Attribution] = {}
-    for attribution in store.attributions(outcome_ids=[o.id for o in outcomes if o.id is not None]):
-        explained.setdefault(attribution.outcome_id, attribution)
-    for outcome in outcomes:
-        if outcome.id is not None:
-            found.setdefault(outcome.image_id, []).append(
-                IndexedOutcome(
-                    id=outcome.id,
-                    key=outcome.key,
-                    box=outcome.box,
-                    score=outcome.score,
-                    label=outcome.target.label,
-                    density=_density(store, explained.get(outcome.id), outcome.kind),
-                )
+    for outcome in current.outcomes:
+        number = outcome.id or 0
+        culprit = blamed.get(number)
+        found.setdefault(outcome.image_id, []).append(
+            IndexedOutcome(
+                id=number,
+                key=outcome.key,
+                box=outcome.box,
+                score=outcome.score,
+                label=outcome.target.label,
+                blamed=None
+                if culprit is None
+                else Blamed(
+                    attribution_id=culprit.attribution_id, box=culprit.boxes[0], key=culprit.key
+                ),
             )
+        )
     for image in store.images(reader="index", ids=ids):
         yield IndexItem(
             image_id=image.id, uri=image.uri, sha256=image.sha256, outcomes=tuple(found.get(image.id, ()))
         )
 
 
-def _density(store: Store, attribution: Attribution | None, kind: str) -> NDArray[np.float32] | None:
-    """What to blame, as a non-negative density over the input frame: evidence against a missed object's
-    class, evidence for a false positive's (and for a success's)."""
-    if attribution is None or not attribution.map.evidence:
-        return None
-    sign = -1.0 if kind == "FN" else 1.0
-    if isinstance(attribution.map, SegmentMap):
-        if attribution.segmentation_id is None:
-            return None
-        labels = store.segmentation(attribution.segmentation_id).labels
-        size = np.bincount(labels.ravel(), minlength=len(attribution.map.phi))
-        values = np.maximum(sign * attribution.map.phi, 0) / np.maximum(size, 1)
-        dense = values[labels]
-    else:
-        dense = np.maximum(sign * attribution.map.values, 0)
-    if min(dense.shape) >= DENSITY_SIDE:
-        rows, columns = (np.linspace(0, n, DENSITY_SIDE + 1).astype(int)[:-1] for n in dense.shape)
-        dense = np.add.reduceat(np.add.reduceat(dense, rows, axis=0), columns, axis=1)
-    return _strongest(np.asarray(dense, dtype=np.float32))
-
-
-def _strongest(density: NDArray[np.float32]) -> NDArray[np.float32] | None:
-    """The connected part with the most mass of what exceeds a share of the maximum; None where all is 0."""
-    from scipy import ndimage
-
-    if density.max() <= 0:
-        return None
-    parts, count = ndimage.label(density >= SHARE_OF_MAXIMUM * density.max())
-    mass = ndimage.sum_labels(density, parts, np.arange(1, count + 1))
-    return np.where(parts == 1 + int(np.argmax(mass)), density, 0).astype(np.float32)
+def _with_densities(store: Store, item: IndexItem, blamed: Mapping[int, Culprit]) -> IndexItem:
+    """The item as a worker needs it."""
+    labels: dict[int, NDArray[np.uint16]] = {}
+    outcomes = []
+    for outcome in item.outcomes:
+        if outcome.blamed is not None:
+            culprit = blamed[outcome.id]
+            number = culprit.segmentation_id
+            if number not in labels:
+                labels[number] = store.segmentation(number).labels
+            density = culprit.density(labels[number], DENSITY_SIDE)
+            outcome = replace(outcome, blamed=replace(outcome.blamed, density=density))
+        outcomes.append(outcome)
+    return replace(item, outcomes=tuple(outcomes))
 
 
 def _whole(owners: Sequence[VectorOwner]) -> BoxTuple:

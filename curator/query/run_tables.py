@@ -82,21 +82,22 @@ def _spread(block: VectorBlock, images: NDArray[np.int64]) -> NDArray[np.float32
 
 
 def region_table(
-    store: Store, space: str, mined: Sequence[int], failures: set[int | None]
+    store: Store, space: str, mined: Sequence[int], attribution_ids: Sequence[int]
 ) -> BoxTable | None:
-    """Culprit regions of explained failures."""
-    block = store.vectors(space, "object", image_ids=mined, source=("region",))
-    rows = [i for i, owner in enumerate(block.owners) if owner.outcome_id in failures]
-    if not rows:
+    """The culprit regions that these attributions blame; None where none is indexed."""
+    block = store.vectors(
+        space, "object", image_ids=mined, source=("region",), attribution_ids=attribution_ids
+    )
+    owners = block.owners
+    if not owners:
         return None
-    owners = [block.owners[i] for i in rows]
     return BoxTable(
         image_ids=np.array([o.image_id for o in owners], dtype=np.int64),
-        ids=block.ids[rows],
+        ids=block.ids,
         boxes=np.array([o.box for o in owners], dtype=np.float32),
         outcome_ids=np.array([o.outcome_id for o in owners], dtype=np.int64),
-        evidence=np.zeros(len(rows), np.float32),
-        views={"object": block.vectors[rows]},
+        evidence=np.zeros(len(owners), np.float32),
+        views={"object": block.vectors},
     )
 
 

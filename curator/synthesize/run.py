@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from curator.config import require
-from curator.errors import InputError
+from curator.diagnose.run_current import read_current
 from curator.jobs.base import Done, Executor
 from curator.jobs.stage import StageResult, recorded_run, run_items
 from curator.synthesize.gate.checks import (
@@ -30,14 +30,12 @@ from curator.synthesize.work import (
     Painted,
     SynthesisItem,
     SynthesisWork,
+    config_key,
     load_inpainter,
 )
 from curator.tensors import image_tensor
 from store.images import read_bytes_as_pixels
-from store.records import (
-    ModelRecord,
-    Sample,
-)
+from store.records import Sample
 
 if TYPE_CHECKING:
     from store.store import Store
@@ -54,32 +52,37 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
         InputError: no failure matches, or no labelled scene.
     """
     require(config.budget >= 1 and config.attempts >= 1, "budget, attempts: expected at least 1 each")
-    model = _model(store, config)
-    failures = mined_failures(store, config, model)
+    current = read_current(store, STAGE, config.detector)
+    model, class_map = current.model, dict(current.class_map)
+    failures = mined_failures(store, config, current)
     scenes = labelled_scenes(store, config)
     inpainter = load_inpainter(config.inpainter, config.steps, config.device)
-    class_map = _class_map(store, model)
+    fingerprints = (model.fingerprint, inpainter.fingerprint)
     work = SynthesisWork(
-        name=config.name,
-        detector=config.detector or model.spec,
+        config_key=config_key(config, fingerprints, class_map, failures, scenes),
+        detector=model.spec,
         inpainter=config.inpainter,
         steps=config.steps,
         seed=config.seed,
-        fingerprints=(model.fingerprint, inpainter.fingerprint),
         batch_size=config.batch_size,
         class_map=class_map,
     )
     items = plan_items(failures, scenes, config)
     keys = [work.key(item) for item in items]
-    stored = {sample.key: sample for sample in store.samples(name=config.name)}
+    stored = {sample.key: sample for sample in store.samples(config_key=work.config_key)}
     accepted: list[Sample] = []
     hashes: list[Any] = []
     unplaced: Counter[str] = Counter()
 
-    with recorded_run(store, STAGE, config, models=(model.fingerprint, inpainter.fingerprint)) as (
-        run_id,
-        counts,
-    ):
+    with recorded_run(
+        store,
+        STAGE,
+        config,
+        models=fingerprints,
+        config_key=work.config_key,
+        scope=config.name,
+        facts={"budget": config.budget, "plans": len(items)},
+    ) as (run_id, counts):
         position = 0
 
         def reconsider(upto: int) -> None:
@@ -116,6 +119,7 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
                 painted=value.painted,
                 annotations=value.annotations,
                 seed=value.seed,
+                number=item.number,
                 key=done.key,
                 verdicts=verdicts,
             )
@@ -142,6 +146,7 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
                 describe=lambda item: f"plan {item.number} ({item.recipe})",
                 device=config.device,
                 executor=executor,
+                in_order=True,  # a near-duplicate is one of those before it, and so many are accepted by then
             )
             reconsider(upto)
             result = replace(
@@ -151,29 +156,10 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
                 failed=result.failed + part.failed,
                 failures=result.failures + part.failures,
             )
-        store.set_current(f"{STAGE}:{config.name}", keys[:upto], run_id=run_id)
         counts.update(done=result.done, skipped=result.skipped, failed=result.failed)
     used = [stored[key] for key in keys[:upto] if key in stored]
-    return replace(result, summary=_summary(config, failures, used, upto, unplaced))
-
-
-def _model(store: Store, config: SynthesizeConfig) -> ModelRecord:
-    models = store.models()
-    if config.detector is not None:
-        models = [model for model in models if model.spec == config.detector]
-    if not models:
-        raise InputError(
-            "synthesize: expected a detector that ran in this workspace, got none; run: curator detect"
-        )
-    return models[0]
-
-
-def _class_map(store: Store, model: ModelRecord) -> dict[str, str]:
-    """The class map of the newest diagnosis, which its failures' class names went through."""
-    for run in store.runs(stage="diagnose"):
-        if model.fingerprint in run.models and run.config.get("class_map"):
-            return dict(run.config["class_map"])
-    return {}
+    summary = _summary(config, failures, used, upto, unplaced)
+    return replace(result, summary={**summary, "explained_by": current.explained_by})
 
 
 def _crop_hash(store: Store, sample: Sample) -> Any:

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from curator.diagnose.current import Current
+from curator.diagnose.groups import group_outcomes
+from curator.diagnose.run_current import culprits
 from curator.diagnose.selectors import FailureSelector
 from curator.errors import InputError
 from curator.registry import RECIPES
@@ -19,13 +22,7 @@ from curator.synthesize.base import Recipe
 from curator.synthesize.settings import SynthesizeConfig
 from curator.synthesize.work import Failure, LabelledImage, SynthesisItem
 from store.keys import content_key
-from store.records import (
-    ImageRecord,
-    ModelRecord,
-    NewAnnotation,
-    Outcome,
-    SegmentMap,
-)
+from store.records import ImageRecord, NewAnnotation, Outcome
 
 if TYPE_CHECKING:
     from store.store import Store
@@ -77,72 +74,50 @@ def plan_items(
     return items
 
 
-def mined_failures(store: Store, config: SynthesizeConfig, model: ModelRecord) -> list[Failure]:
+def mined_failures(store: Store, config: SynthesizeConfig, current: Current) -> list[Failure]:
+    """The failures that `config` names, with the masks of what is blamed for them.
+
+    Raises:
+        InputError: no failure matches.
+    """
     selector = FailureSelector.parse(config.failures)
-    outcomes = [o for o in store.outcomes(model_id=model.id) if selector.matches(o)]
+    outcomes = [o for o in current.outcomes if selector.matches(o)]
     if not outcomes:
         raise InputError(
             f"synthesize: no failure matches {config.failures!r}; `curator diagnose` finds and lists them"
         )
     images = {i.id: i for i in store.images(reader="synthesize", ids=sorted({o.image_id for o in outcomes}))}
-    groups = {i: group.name for group in store.groups() for i in group.outcome_ids}
-    masks = _culprits(store, outcomes, images, model)
+    groups = {i: group.name for group in group_outcomes(current.outcomes) for i in group.outcome_ids}
+    masks = _masks(store, outcomes, images, current)
     return [
-        Failure(
-            o,
-            groups.get(cast(int, o.id), f"{o.kind}:{o.cause}:{o.category}"),
-            images[o.image_id],
-            *masks.get(cast(int, o.id), (None, "")),
-        )
+        Failure(o, groups[cast(int, o.id)], images[o.image_id], *masks.get(cast(int, o.id), (None, "")))
         for o in outcomes
     ]
 
 
-def _culprits(
-    store: Store, outcomes: Sequence[Outcome], images: dict[int, ImageRecord], model: ModelRecord
+def _masks(
+    store: Store, outcomes: Sequence[Outcome], images: dict[int, ImageRecord], current: Current
 ) -> dict[int, tuple[bytes, str]]:
-    """Per explained outcome the union of its culprit segments in the stored image, packed, and the regions'
-    keys."""
-    ids = [cast(int, o.id) for o in outcomes]
-    newest: dict[int, tuple[int, int]] = {}
-    for attribution in store.attributions(outcome_ids=ids):
-        if attribution.segmentation_id is not None and isinstance(attribution.map, SegmentMap):
-            newest.setdefault(
-                attribution.outcome_id, (cast(int, attribution.id), attribution.segmentation_id)
-            )
-    segments: dict[int, list[int]] = defaultdict(list)
-    region_keys: dict[int, list[str]] = defaultdict(list)
-    for region in store.regions(outcome_ids=ids):
-        chosen = newest.get(region.outcome_id)
-        if region.kind == "culprit" and chosen is not None and region.attribution_id == chosen[0]:
-            segments[region.outcome_id] += region.segments
-            region_keys[region.outcome_id].append(region.key)
-    image_of = {cast(int, o.id): o.image_id for o in outcomes}
+    """Per explained outcome the union of its culprit regions in the stored image, packed, and their key."""
+    blamed = culprits(store, current)
+    known = [o for o in outcomes if o.id in blamed]
     pins = {
         i: found.pin
-        for i, found in store.detections(model.id, sorted({image_of[i] for i in segments})).items()
+        for i, found in store.detections(
+            current.model.id, sorted({o.image_id for o in known}), config_key=current.detections_key
+        ).items()
     }
     masks: dict[int, tuple[bytes, str]] = {}
     labels_id, labels = -1, np.zeros((1, 1), np.uint16)
-    for outcome_id in sorted(segments, key=lambda i: newest[i][1]):
-        image, pin = images[image_of[outcome_id]], pins.get(image_of[outcome_id])
-        if pin is None:
-            continue
-        if newest[outcome_id][1] != labels_id:
-            labels_id = newest[outcome_id][1]
+    for outcome in known:  # by image, whose segments serve all its outcomes
+        number = cast(int, outcome.id)
+        culprit = blamed[number]
+        if culprit.segmentation_id != labels_id:
+            labels_id = culprit.segmentation_id
             labels = store.segmentation(labels_id).labels
-        rows = np.clip(
-            ((np.arange(image.height) + 0.5) * pin.scale[1] + pin.offset[1]).astype(int),
-            0,
-            labels.shape[0] - 1,
-        )
-        columns = np.clip(
-            ((np.arange(image.width) + 0.5) * pin.scale[0] + pin.offset[0]).astype(int),
-            0,
-            labels.shape[1] - 1,
-        )
-        mask = np.isin(labels, segments[outcome_id])[rows][:, columns]
-        masks[outcome_id] = np.packbits(mask).tobytes(), content_key(sorted(region_keys[outcome_id]))
+        if outcome.image_id in pins:
+            mask = culprit.mask(labels, images[outcome.image_id], pins[outcome.image_id])
+            masks[number] = np.packbits(mask).tobytes(), culprit.key
     return masks
 
 

@@ -28,6 +28,7 @@ from curator.synthesize.gate.checks import (
     check_detector,
     check_seam,
 )
+from curator.synthesize.settings import SynthesizeConfig
 from curator.tensors import image_pixels, image_tensor, resolve_device
 from store.images import encode_png, read_pixels
 from store.keys import content_key
@@ -42,7 +43,7 @@ from store.records import (
 if TYPE_CHECKING:
     from curator.detect.base import Detector
 STAGE = "synthesize"
-STAGE_VERSION = 1
+STAGE_VERSION = 2  # 2: a batch's key is that of all its failures and scenes
 SCORE_FLOOR = 0.02
 
 
@@ -93,15 +94,15 @@ class SynthesisWork:
     """Paints plans; plain data (`jobs.base.Work`).
 
     Attributes:
+        config_key: digest of all that the plans depend on (`config_key`).
         class_map: detector class -> data-set class.
     """
 
-    name: str
+    config_key: str
     detector: str
     inpainter: str
     steps: int
     seed: int
-    fingerprints: tuple[str, str]
     batch_size: int
     class_map: dict[str, str]
 
@@ -110,17 +111,11 @@ class SynthesisWork:
         return content_key(
             STAGE,
             STAGE_VERSION,
-            self.name,
+            self.config_key,
             item.number,
             item.recipe,
             item.failure.outcome.key,
-            item.failure.blamed_key,
-            item.failure.image.sha256,
             item.scene.image.sha256,
-            item.scene.version,
-            self.fingerprints,
-            self.seed,
-            self.class_map,
         )
 
     def setup(self, device: str) -> tuple[Detector, Inpainter, torch.device]:
@@ -188,6 +183,31 @@ class SynthesisWork:
         return recipe.plan(
             exemplar, Scene(image_id=scene.image.id, image=pixels, annotations=scene.annotations), seed=seed
         )
+
+
+def config_key(
+    config: SynthesizeConfig,
+    fingerprints: tuple[str, str],
+    class_map: dict[str, str],
+    failures: Sequence[Failure],
+    scenes: Sequence[LabelledImage],
+) -> str:
+    """Digest of all that changes the plans and what is painted, but how many plans are worked off.
+
+    Args:
+        fingerprints: of the detector and the inpainter.
+    """
+    counting = ("budget", "attempts", "detector", "inpainter")
+    settings = {name: value for name, value in config.results().items() if name not in counting}
+    return content_key(
+        STAGE,
+        STAGE_VERSION,
+        settings,
+        fingerprints,
+        class_map,
+        sorted((f.outcome.key, f.group, f.blamed_key) for f in failures),
+        sorted((scene.image.sha256, scene.version) for scene in scenes),
+    )
 
 
 def paint(inpainter: Inpainter, plans: dict[int, Plan]) -> dict[int, torch.Tensor]:

@@ -19,10 +19,10 @@ from PIL import Image
 
 from curator.data.run_add import add
 from curator.data.run_additions import file_stem
-from curator.data.run_export import export
 from curator.data.settings import AddConfig, ExportConfig
 from curator.errors import InputError, StageError
 from curator.jobs.stage import StageResult
+from curator.pipeline.export import export
 from curator.registry import FORMATS
 from store.images import encode_png
 from store.records import Detections, DetectionSet, Hit, NewAnnotation, Pin, Sample, Selection, Verdict

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from curator.cli import main
-from curator.diagnose.run_current import diagnosed as explained_model
+from curator.diagnose.groups import group_outcomes
+from curator.diagnose.run_current import read_current
 from curator.errors import ConfigError, InputError
 from curator.explain.run import choose_successes, explain
 from curator.explain.settings import ExplainConfig
@@ -34,7 +35,7 @@ def test_failures_and_some_successes_are_explained_stored_and_grouped(diagnosed:
         assert (result.done, result.failed, result.exit_code) == (3, 0, 0), result.failures
         assert result.summary["explained"] == {"FN": 3, "FP": 3, "TP": 2}
         outcomes = {o.id: o for o in store.outcomes()}
-        attributions = store.attributions(method="e2x")
+        attributions = store.attributions()
         assert len(attributions) == 8
         for attribution in attributions:
             found = attribution.map
@@ -58,7 +59,7 @@ def test_failures_and_some_successes_are_explained_stored_and_grouped(diagnosed:
             for r in regions
             if r.kind != "object"
         )
-        groups = store.groups()
+        groups = group_outcomes(store.outcomes())
         assert [g.name for g in groups] == ["FN:miss:a", "FP:background:a"]
         assert all(len(g.outcome_ids) == 3 and len(g.success_ids) == 6 for g in groups)
 
@@ -66,12 +67,11 @@ def test_failures_and_some_successes_are_explained_stored_and_grouped(diagnosed:
 def test_a_second_run_adds_nothing_and_another_batch_size_neither(diagnosed: Path) -> None:
     with Store.open(diagnosed) as store:
         explain(store, QUICK)
-        before = (store.attributions(), store.regions(), store.groups())
+        before = (store.attribution_keys(), store.regions())
         again = explain(store, replace(QUICK, batch_size=2))
         assert (again.done, again.skipped) == (0, 3)
         assert again.summary["explained"] == {"FN": 3, "FP": 3, "TP": 2}
-        assert len(store.attributions()) == len(before[0])
-        assert (store.regions(), store.groups()) == before[1:]
+        assert (store.attribution_keys(), store.regions()) == before
 
 
 def test_a_grid_shaped_method_gives_regions_too_and_a_files_content_enters_its_key(
@@ -81,7 +81,7 @@ def test_a_grid_shaped_method_gives_regions_too_and_a_files_content_enters_its_k
         config = replace(QUICK, method="sp?patch=40&stride=28", failures="FN", successes=0)
         result = explain(store, config)
         assert (result.done, result.failed) == (3, 0), result.failures
-        attributions = store.attributions(method="sp?patch=40&stride=28")
+        attributions = store.attributions()
         assert len(attributions) == 3
         assert all(isinstance(a.map, GridMap) for a in attributions)
         assert any(a.map.evidence for a in attributions)
@@ -107,7 +107,7 @@ def test_a_selector_narrows_what_is_explained(diagnosed: Path) -> None:
         result = explain(store, replace(QUICK, failures="FN:miss", successes=0, method="ig_s"))
         assert result.summary["explained"] == {"FN": 3}
         assert result.summary["gap_median"] < 0.01
-        assert {a.method for a in store.attributions(method="ig_s")} == {"ig_s"}
+        assert {a.method for a in store.attributions()} == {"ig_s"}
         log_odds = explain(store, replace(QUICK, failures="FN:miss", successes=0, target="log_odds"))
         assert log_odds.done == 3
 
@@ -149,7 +149,7 @@ def test_wrong_requests_are_refused(diagnosed: Path, tmp_path: Path) -> None:
 
 def test_weights_that_changed_since_the_diagnosis_are_refused(diagnosed: Path) -> None:
     with Store.open(diagnosed) as store:
-        model, _ = explained_model(store, None)
+        model = read_current(store, "test").model
         work = ExplainWork(spec=SPEC.replace("seed=5", "seed=6"), fingerprint=model.fingerprint, config=QUICK)
         with pytest.raises(InputError, match="run curator detect and curator diagnose again"):
             work.setup("cpu")

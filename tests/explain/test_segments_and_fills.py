@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from curator.errors import ConfigError, InputError
 from curator.explain.fills.fill import HOLES, BlurHole, LocalMeanHole, MeanHole, make_fill
-from curator.explain.precision import autocast, choose, compare, fast_bf16
+from curator.explain.precision import faithful
 from curator.explain.segments import picture_box, segment_hashes, segment_sizes, slic_segments
+from curator.precision import autocast, fast_bf16
 from curator.represent.heatmap import BLUE, RED, density, overlay
-from store.records import Pin
+from store.records import Pin, SegmentMap
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_detectors import Convolutional, TinyDetector, blocks, picture
@@ -127,35 +128,22 @@ def test_auto_takes_bf16_only_on_hardware_that_has_it(tmp_path):
     assert fast_bf16(cpu, cpuinfo)
 
 
-def test_named_precisions_are_taken_at_their_word():
-    detector = TinyDetector(Convolutional(), size=(20, 30))
+@pytest.mark.parametrize(("noise", "expected"), [(0.0, True), (0.05, True), (1.0, False), (np.nan, False)])
+def test_bf16_is_faithful_where_its_maps_are_those_of_fp32(noise, expected):
+    numbers = np.random.default_rng(0)
+    phi = numbers.normal(size=(2, 50)).astype(np.float32)
 
-    def attempt(precision):
-        raise AssertionError("no comparison is due")
+    def maps(rows):
+        return [SegmentMap(phi=row, full=1.0, empty=0.0, gap=0.0, passes=1) for row in rows]
 
-    assert choose("bf16", detector, torch.device("cpu"), attempt) == "bf16"
-    assert choose("fp32", detector, torch.device("cpu"), attempt) == "fp32"
+    noisy = phi + noise * np.stack([np.zeros(50), numbers.normal(size=50)])  # one of two suffices
+    assert faithful(maps(phi), maps(noisy)) is expected
 
 
-@pytest.mark.parametrize(
-    ("noise", "slow", "expected"),
-    [
-        (0.0, "fp32", "bf16"),
-        (1.0, "fp32", "fp32"),
-        (0.0, "bf16", "fp32"),
-        (float("nan"), "fp32", "fp32"),
-    ],
-)
-def test_the_comparison_wants_both_speed_and_faith(noise, slow, expected):
-    import time
-
-    phi = np.random.default_rng(0).normal(size=50)
-
-    def attempt(precision):
-        time.sleep(0.05 if precision == slow else 0.001)
-        return phi + (noise * np.random.default_rng(1).normal(size=50) if precision == "bf16" else 0)
-
-    assert compare(attempt) == expected
+def test_flat_maps_say_nothing_about_faithfulness():
+    flat = SegmentMap(phi=np.zeros(5, np.float32), full=1.0, empty=0.0, gap=0.0, passes=1)
+    assert not faithful([flat], [flat])
+    assert not faithful([], [])
 
 
 def test_bf16_autocast_reaches_the_convolutions():

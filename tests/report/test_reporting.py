@@ -17,6 +17,7 @@ from store.records import (
     Detections,
     DetectionSet,
     GridMap,
+    ItemStatus,
     NewImage,
     Outcome,
     Pin,
@@ -88,7 +89,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
     path.write_bytes(encode_png(np.full((32, 32, 3), 90, np.uint8)))
     seen = probe(path)
     with Store.create(tmp_path / "ws") as store:
-        run = store.begin_run("diagnose", config={})
+        run = store.begin_run("diagnose", config={}, models=["f"], config_key="diagnosed")
         image = NewImage(
             uri=str(path), sha256=seen.sha256, phash=seen.phash, width=32, height=32, dataset="d", role="mine"
         )
@@ -96,7 +97,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
         store.put_model("python:x:y", "f", ["car"])
         store.put_categories(["car"])
         store.put_outcomes(run, 1, [MISS], item_key="item")
-        store.set_current("diagnose", ["item"], run_id=run)
+        store.record_items(run, [ItemStatus(key="item", status="done", image_id=1)])
         store.finish_run(run, status="done", counts={})
         yield store
 
@@ -108,7 +109,7 @@ def test_a_missing_map_says_why(store: Store, tmp_path: Path) -> None:
     blank = SegmentMap(phi=np.zeros(4, np.float32), full=0.3, empty=0.3, gap=0.0, passes=9, evidence=False)
     assert outcome.id is not None
     store.put_attributions(
-        store.begin_run("explain", config={}),
+        store.begin_run("explain", config={}, scope="f", config_key="explained"),
         [Attribution(outcome_id=outcome.id, method="e2x", map=blank, key="map")],
     )
     card = _failure(store, config, outcome, ())
@@ -122,7 +123,7 @@ def test_a_missing_map_says_why(store: Store, tmp_path: Path) -> None:
 def test_a_grid_is_drawn_too(store: Store, tmp_path: Path) -> None:
     (outcome,) = store.outcomes()
     assert outcome.id is not None
-    run = store.begin_run("explain", config={})
+    run = store.begin_run("explain", config={}, scope="f", config_key="explained")
     pin = Pin(image_size=(32, 32), input_size=(32, 32), scale=(1.0, 1.0), offset=(0.0, 0.0))
     nothing = Detections(
         boxes=np.zeros((0, 4), np.float32),

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from curator import pipeline
-from curator.config import AddConfig
+from curator.data.settings import AddConfig
 from curator.example.dataset import write_dataset
-from curator.synthesize.pipeline import build_pipeline
-from curator.synthesize.training import save_half
+from curator.inpaint.exemplar import build_pipeline
+from curator.inpaint.training import save_half
 from store.records import ROLES
 from store.store import Store
 from tests.stale.loop import SIZES, detecting, diagnosing

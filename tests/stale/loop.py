@@ -12,19 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from curator.config import (
-    DetectConfig,
-    DiagnoseConfig,
-    ExplainConfig,
-    IndexConfig,
-    QueryConfig,
-    SynthesizeConfig,
-    TrainConfig,
-    VerifyConfig,
-)
+from curator.detect.settings import DetectConfig
+from curator.diagnose.settings import DiagnoseConfig
 from curator.example.flowers import CLASSES
+from curator.explain.settings import ExplainConfig
 from curator.jobs.base import Done, Failed, Work
 from curator.jobs.local import LocalExecutor
+from curator.prove.settings import TrainConfig, VerifyConfig
+from curator.query.settings import IndexConfig, QueryConfig
+from curator.synthesize.settings import SynthesizeConfig
 from store.records import Outcome
 from store.store import Store
 

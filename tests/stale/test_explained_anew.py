@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from curator import pipeline
-from curator.pipeline.queries import _indexed
-from curator.pipeline.tables import region_table
-from curator.pipeline.vectors import newest_model
+from curator.diagnose.run_current import read_current
+from curator.query.run import _indexed
+from curator.query.run_tables import region_table
 from store.store import Store
 from tests.stale.loop import (
     Stopping,
@@ -41,9 +41,11 @@ def through(store: Store, config: Any) -> list[Any]:
 
 def culprit_rows(store: Store) -> list[Any]:
     """The region vectors that a query compares with."""
-    outcomes = {o.id: o.key for o in store.outcomes()}
-    space, _ = _indexed(store, querying(), newest_model(store, None))
-    table = region_table(store, space, store.image_ids(role="mine"), set(outcomes))
+    current = read_current(store, "test")
+    outcomes = {o.id: o.key for o in current.outcomes}
+    mined, pool = store.image_ids(role="mine"), store.image_ids(role="pool")
+    index = _indexed(store, querying(), current, pool)
+    table = region_table(store, index.space, mined, [a.id for a in current.attributions.values()])
     assert table is not None
     return [
         (outcomes[int(o)], tuple(box), vector.round(4).tobytes())

@@ -33,7 +33,9 @@ def start(path: Path) -> tuple[subprocess.Popen[str], int]:
     """A process that has begun a run, and the run's id."""
     child = subprocess.Popen([sys.executable, "-c", CHILD, str(path)], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
-    return child, int(child.stdout.readline())
+    line = child.stdout.readline()
+    assert line, child.wait()
+    return child, int(line)
 
 
 def test_a_killed_run_is_interrupted_and_a_living_one_runs(fresh: Open) -> None:
@@ -59,7 +61,7 @@ def test_ctrl_c_interrupts(fresh: Open) -> None:
     with pytest.raises(KeyboardInterrupt):
         pipeline.detect(store, detecting(), executor=Stopping(1))
     assert store.runs(stage="detect")[0].status == "interrupted"
-    assert store.runs(stage="detect")[0].counts["done"] == 1
+    assert store.runs(stage="detect")[0].counts["done"] == 4
 
 
 def test_an_own_run_goes_on(fresh: Open) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from curator import pipeline
 from curator.config import StageConfig
-from curator.pipeline.detections import load_detector
+from curator.detect.load import load_detector
 from store.store import Store
 from tests.stale.loop import (
     CLASSES,

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from curator import pipeline
 from curator.cli import app
 from store.records import NewImage
+from store.schema import HEAD
 from store.store import Store
 
 
@@ -81,7 +82,7 @@ def test_errors_are_one_line_with_exit_code_2(tmp_path: Path) -> None:
 
 def test_database_commands(tmp_path: Path, curator: Callable[..., Any]) -> None:
     Store.create(tmp_path / "ws").close()
-    assert curator("-w", "ws", "db", "upgrade").stdout == "schema 0001: nothing to do\n"
+    assert curator("-w", "ws", "db", "upgrade").stdout == f"schema {HEAD}: nothing to do\n"
     assert curator("-w", "ws", "db", "check").stdout == "the database is sound\n"
     with sqlite3.connect(tmp_path / "ws" / "curator.db") as connection:
         connection.execute("DROP INDEX ix_runs_stage")

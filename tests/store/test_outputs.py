@@ -114,17 +114,36 @@ def test_trials_of_the_current_verification(store: Store, run: int) -> None:
         trial("x", 0, "d", "other"),
     ):
         assert store.put_trial(run, new) == store.put_trial(run, new)
-    assert [found.key for found in store.trials("verify")] == ["b", "c"]  # the newest per arm and seed
-    store.set_current("verify", ["a"], run_id=run)
-    assert [found.key for found in store.trials("verify")] == ["a"]
-    assert [found.key for found in store.trials()] == ["a", "d"]
+    assert [found.key for found in store.trials("verify")] == ["c", "b"]  # the newest per arm and seed
+    store.begin_run("verify", config={}, scope="verify", facts={"trials": ["b", "a", "not trained yet"]})
+    assert [found.key for found in store.trials("verify")] == ["b", "a"]
+    assert [found.key for found in store.trials()] == ["d", "b", "a"]
+    store.begin_run("verify", config={}, scope="other", facts={"trials": []})
+    assert [found.key for found in store.trials()] == ["b", "a"]
 
 
 def test_a_batch_holds_the_samples_of_its_current_configuration_alone(
     store: Store, run: int, images: list[int]
 ) -> None:
-    for key in ("old", "kept", "new"):
-        store.put_sample(run, sample(images[0], key))
-    assert [found.key for found in store.samples(name="batch")] == ["old", "kept", "new"]
-    store.set_current("synthesize:batch", ["kept", "new", "planned-but-not-painted"], run_id=run)
-    assert [found.key for found in store.samples(name="batch")] == ["kept", "new"]
+    def synthesize(config_key: str, budget: int, plans: int) -> int:
+        facts = {"budget": budget, "plans": plans}
+        return store.begin_run("synthesize", config={}, config_key=config_key, scope="batch", facts=facts)
+
+    def keys() -> list[str]:
+        return [found.key for found in store.samples(name="batch")]
+
+    good = Verdict(check="seam", accepted=True, value=0.5, bound=1.0, reason="0.5 <= 1")
+    store.put_sample(run, sample(images[0], "old"))
+    assert keys() == ["old"]
+    first = synthesize("a", 2, 9)
+    for number, verdicts in ((3, (good,)), (0, (good,)), (1, ()), (2, (good,))):  # in any order
+        store.put_sample(first, sample(images[0], f"a{number}", number=number, verdicts=verdicts))
+    assert keys() == ["a0", "a1", "a2"]  # where the second one is accepted
+    second = synthesize("b", 5, 9)
+    store.put_sample(second, sample(images[0], "b0"))
+    assert keys() == ["b0"]
+    synthesize("a", 5, 2)
+    assert keys() == ["a0", "a1"]
+    synthesize("a", 5, 9)
+    assert keys() == ["a0", "a1", "a2", "a3"]
+    assert [found.key for found in store.samples(config_key="b")] == ["b0"]

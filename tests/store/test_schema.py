@@ -17,18 +17,19 @@ from store.session import Database
 from store.store import Store
 from store.workspace import open_database
 
+NOW = schema.HEAD
 REBUILD = """
 import sqlalchemy as sa
 from alembic import op
-revision = "0002"
-down_revision = "0001"
+revision = "next"
+down_revision = "HEAD"
 branch_labels = None
 depends_on = None
 
 def upgrade():
     with op.batch_alter_table("selections", recreate="always") as batch:
         batch.add_column(sa.Column("note", sa.String()))
-"""
+""".replace("HEAD", NOW)
 
 
 @pytest.fixture
@@ -53,15 +54,15 @@ def test_check_finds_what_differs(database: Database) -> None:
     try:
         problems = "\n".join(schema.check(database))
         assert "stray" in problems
-        assert "expected 0001" in problems
+        assert f"expected {schema.HEAD}" in problems
     finally:
         with database.writing() as connection:
             connection.execute(text("ALTER TABLE models DROP COLUMN stray"))
-            connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+            connection.execute(text(f"UPDATE alembic_version SET version_num = '{schema.HEAD}'"))
 
 
 def test_every_table_has_a_named_primary_key_and_every_row_its_run(database: Database) -> None:
-    without_run = {"runs", "datasets", "categories", "annotations", "models", "group_members", "hits"}
+    without_run = {"runs", "datasets", "categories", "annotations", "models", "hits"}
     for name, table in Base.metadata.tables.items():
         assert table.primary_key.name == f"pk_{name}"
         assert ("run_id" in table.c) == (name not in without_run), name
@@ -70,7 +71,7 @@ def test_every_table_has_a_named_primary_key_and_every_row_its_run(database: Dat
 
 
 def test_an_older_schema_names_the_upgrade(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema, "HEAD", "0002")
+    monkeypatch.setattr(schema, "HEAD", "next")
     with pytest.raises(SchemaError, match=f"run `curator -w {store.path} db upgrade`"):
         Store.open(store.path)
 
@@ -89,11 +90,11 @@ def test_a_newer_schema_is_refused(store: Store, database: Database) -> None:
         with pytest.raises(SchemaError, match="newer curator"):
             schema.upgrade(database, store.path)
     finally:
-        write("0001")
+        write(schema.HEAD)
 
 
 def test_upgrading_twice_does_nothing(store: Store, database: Database) -> None:
-    assert schema.upgrade(database, store.path) == ("0001", "0001")
+    assert schema.upgrade(database, store.path) == (schema.HEAD, schema.HEAD)
 
 
 @pytest.fixture
@@ -102,8 +103,8 @@ def next_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "migrations"
     shutil.copytree(schema.migrations_folder(), folder, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(schema, "migrations_folder", lambda: folder)
-    monkeypatch.setattr(schema, "HEAD", "0002")
-    return folder / "versions" / "0002_next.py"
+    monkeypatch.setattr(schema, "HEAD", "next")
+    return folder / "versions" / "next.py"
 
 
 def test_rebuilding_a_table_deletes_no_children(
@@ -114,7 +115,7 @@ def test_rebuilding_a_table_deletes_no_children(
     sqlite_store.put_selection(run, build.selection([image.image_id]))
     next_migration.write_text(REBUILD)
     database = open_database(sqlite_store.path)
-    assert schema.upgrade(database, sqlite_store.path) == ("0001", "0002")
+    assert schema.upgrade(database, sqlite_store.path) == (NOW, "next")
     with database.writing() as connection:
         assert connection.scalar(text("PRAGMA foreign_keys")) == 1
         assert connection.scalar(text("SELECT count(*) FROM hits")) == 1
@@ -128,7 +129,7 @@ def test_a_failed_migration_changes_nothing(sqlite_store: Store, next_migration:
     with pytest.raises(RuntimeError, match="power cut"):
         schema.upgrade(database, sqlite_store.path)
     with database.reading() as connection:
-        assert schema.revision(connection) == "0001"
+        assert schema.revision(connection) == NOW
         assert "note" not in {column["name"] for column in inspect(connection).get_columns("selections")}
     database.close()
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from store.records import ItemStatus
+from store.records import ItemStatus, Trial
 from store.store import Store
 
 
@@ -55,7 +55,7 @@ def test_references_are_enforced(store: Store, run: int, build: Any) -> None:
     with pytest.raises(IntegrityError):
         store.put_detections(run, [build.detections(99, 99, "k")])
     with pytest.raises(IntegrityError):
-        store.set_current("detect", ["k"], run_id=99)
+        store.put_trial(99, Trial(verification="v", arm="nothing", seed=0, metrics={}, key="k"))
 
 
 def test_others_read_the_committed_state_while_one_writes(store: Store, run: int, build: Any) -> None:

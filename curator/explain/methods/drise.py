@@ -34,7 +34,6 @@ from curator.detect.base import Detector
 from curator.explain.base import AttributionOptions, Fill, FillKind, Target
 from curator.explain.fills.fill import continuous_baseline
 from curator.explain.pixel_masks import Region, grid_maps, overlaps, score_images
-from curator.explain.precision import choose
 from curator.explain.segments import picture_box
 from curator.explain.target import PredictionScores
 from curator.tensors import generator
@@ -42,7 +41,6 @@ from store.records import GridMap, Pin, SegmentMap
 
 SIDE = 64
 """Most cells per side of the stored map; each is the exact mean of the map's pixels in it."""
-_TRIAL = 4  # masks in the comparison that decides `auto` precision
 
 
 def random_mask(height: int, width: int, cells: int, probability: float, numbers: torch.Generator) -> Tensor:
@@ -120,14 +118,7 @@ class DRISE:
             return u
 
         batch_size = self.options.batch_size
-        trial = itertools.islice(self.masks(region, seed=seed, image_key=image_key), _TRIAL)
-        trial_images = [image, *map(shown, trial)]
-        precision = choose(
-            self.options.precision,
-            detector,
-            image.device,
-            lambda candidate: score_images(scores, trial_images, batch_size=batch_size, precision=candidate),
-        )
+        precision = self.options.precision
         ends = score_images(scores, [image, baseline], batch_size=batch_size, precision=precision)
         full, empty = ends  # F(1), F(0): (T,) each
 

@@ -29,12 +29,9 @@ from curator.explain.base import AttributionOptions, Fill, FillKind, Target
 from curator.explain.fills.fill import continuous_baseline
 from curator.explain.game import segment_maps
 from curator.explain.masked import MaskedImages, Weights
-from curator.explain.precision import choose
 from curator.explain.segments import keyed_draws
 from curator.explain.target import TargetScores
 from store.records import GridMap, Pin, SegmentMap
-
-_TRIAL_SAMPLES = 2  # of the comparison that decides `auto` precision
 
 
 def grid_values(samples: int, grid: Literal["midpoint", "paper"]) -> Weights:
@@ -101,13 +98,7 @@ class _WeightedGradients:
         scores = TargetScores(detector, pin, targets)
         masked = MaskedImages(scores, image, baseline, segments, batch_size=self.options.batch_size)
         w = self.weights(segments, seed=seed, image_key=image_key)  # (K, M)
-        trial = w[:_TRIAL_SAMPLES]
-        precision = choose(
-            self.options.precision,
-            detector,
-            image.device,
-            lambda candidate: masked.mean_products(trial, candidate),
-        )
+        precision = self.options.precision
         phi = masked.mean_products(w, precision)  # (T, M)
         ends = np.stack([np.ones(masked.count), np.zeros(masked.count)]).astype(np.float32)
         full, empty = masked.evaluate(ends, precision)  # F(1), F(0): (T,) each

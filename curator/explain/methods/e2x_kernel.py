@@ -35,7 +35,6 @@ from curator.explain.inner_layers import inner_layers
 from curator.explain.masked import MaskedImages
 from curator.explain.methods.e2x import permuted_weights
 from curator.explain.posterior import posterior_mean
-from curator.explain.precision import choose
 from curator.explain.segments import keyed_draws, segment_centres
 from curator.explain.target import TargetScores
 from curator.tensors import generator
@@ -97,12 +96,7 @@ class E2XKernel:
         samples = self.options.samples
         gradients = min(samples // 2, max(_GRADIENTS, samples // _SHARE))
         w = permuted_weights(segments, gradients, "midpoint", seed=seed, image_key=image_key)
-        precision = choose(
-            self.options.precision,
-            detector,
-            image.device,
-            lambda candidate: masked.mean_products(w[:2], candidate),
-        )
+        precision = self.options.precision
         layers = inner_layers(detector.modules(), scores, image, baseline, segments)
         products = masked.samples(w, precision, network=detector.modules(), layers=layers)  # (V, T, G, M)
         products *= (products[0] != 0).any(1)[:, None]  # no gradient at its pixels: nothing to blame it for

@@ -22,14 +22,12 @@ from curator.explain.fills.fill import continuous_baseline
 from curator.explain.game import segment_maps
 from curator.explain.masked import MaskedImages
 from curator.explain.methods.e2x import grid_values
-from curator.explain.precision import choose
 from curator.explain.target import TargetScores
 from store.records import GridMap, Pin, SegmentMap
 
 SIDE = 128
 """Most cells a side."""
 _TILES = 12  # a side, over which evidence is judged: 144 tiles, about as many as there are segments
-_TRIAL_SAMPLES = 2  # of the comparison that decides `auto` precision
 
 
 def cell_labels(height: int, width: int) -> tuple[NDArray[np.uint16], int]:
@@ -79,12 +77,7 @@ class IntegratedGradients:
         masked = MaskedImages(scores, image, baseline, labels, batch_size=self.options.batch_size)
         values = grid_values(self.options.samples, "midpoint")  # (K,)
         w = np.broadcast_to(values[:, None], (len(values), masked.count)).copy()
-        precision = choose(
-            self.options.precision,
-            detector,
-            image.device,
-            lambda candidate: masked.mean_products(w[:_TRIAL_SAMPLES], candidate),
-        )
+        precision = self.options.precision
         phi = masked.mean_products(w, precision)  # (T, cells)
         ends = np.stack([np.ones(masked.count), np.zeros(masked.count)]).astype(np.float32)
         full, empty = masked.evaluate(ends, precision)  # F(1), F(0): (T,) each

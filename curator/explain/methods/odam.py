@@ -27,8 +27,8 @@ from curator.detect.base import Candidates, Detector
 from curator.errors import ConfigError, StageError
 from curator.explain.base import EVIDENCE_FLOOR, AttributionOptions, Fill, FillKind, Target
 from curator.explain.fills.fill import gaussian_blur
-from curator.explain.precision import autocast
 from curator.explain.target import TargetScores
+from curator.precision import autocast
 from store.records import GridMap, Pin, SegmentMap
 
 
@@ -75,7 +75,7 @@ class ODAM:
         names = self._levels(detector)
         index = torch.tensor([target.candidate for target in targets], device=image.device)
         u = image.detach()[None].requires_grad_(True)  # (1, 3, h, w)
-        with autocast("bf16" if self.options.precision == "bf16" else "fp32", u.device):
+        with autocast(self.options.precision, u.device):
             candidates = detector.candidates(u, pin, index=index, levels=names)
         scores = [_score(candidates, row, target) for row, target in enumerate(targets)]
         features = [candidates.features[name] for name in names]

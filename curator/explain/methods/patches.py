@@ -21,12 +21,10 @@ from torch import Tensor
 from curator.detect.base import Detector
 from curator.explain.base import AttributionOptions, Fill, FillKind, Target
 from curator.explain.pixel_masks import covering_grid, grid_maps, painter, score_images
-from curator.explain.precision import Precision, choose
 from curator.explain.segments import picture_box
 from curator.explain.target import Scores, scores_of
+from curator.precision import Precision
 from store.records import GridMap, Pin, SegmentMap
-
-_TRIAL = 4  # windows in the comparison that decides `auto` precision
 
 
 def drops(
@@ -102,18 +100,7 @@ class SlidingPatch:
         shape = len(grid.rows), len(grid.columns)
         batch_size = self.options.batch_size
         places = list(itertools.product(range(shape[0]), range(shape[1])))
-        trial = places[len(places) // 2 :][:_TRIAL]
-        precision = choose(
-            self.options.precision,
-            detector,
-            image.device,
-            lambda candidate: score_images(
-                scores,
-                [image, *paint(torch.stack([grid.hole(*place, image) for place in trial]))],
-                batch_size=batch_size,
-                precision=candidate,
-            ),
-        )
+        precision = self.options.precision
         everything = torch.ones(image.shape[1:], dtype=torch.bool, device=image.device)
         full, empty = score_images(
             scores, [image, *paint(everything[None])], batch_size=batch_size, precision=precision

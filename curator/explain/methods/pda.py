@@ -38,7 +38,6 @@ from curator.explain.pixel_masks import (
     painter,
     score_images,
 )
-from curator.explain.precision import choose
 from curator.explain.segments import picture_box
 from curator.explain.target import scores_of
 from curator.tensors import generator
@@ -150,13 +149,7 @@ class PDA:
                 yield from self._redrawn(image, region, top, left, numbers)
 
         batch_size = self.options.batch_size
-        trial = [image, *drawn(places[:1])]
-        precision = choose(
-            self.options.precision,
-            detector,
-            image.device,
-            lambda candidate: score_images(scores, trial, batch_size=batch_size, precision=candidate),
-        )
+        precision = self.options.precision
         everything = torch.ones(image.shape[1:], dtype=torch.bool, device=image.device)
         blank = painter(fill, image, detector, seed)(everything[None])[0]
         full, empty = score_images(scores, [image, blank], batch_size=batch_size, precision=precision)

@@ -34,6 +34,7 @@ from curator.boxes import area, clip
 from curator.config import require
 from curator.detect.base import TrainableDetector
 from curator.errors import InputError, StageError
+from curator.precision import autocast, resolve_precision
 from curator.progress import progress
 from curator.tensors import image_tensor, resolve_device
 
@@ -70,8 +71,8 @@ class FineTuneConfig:
             place, so that a few examples are not learnt by where they stand; 0 is none.
         batch_norm: "frozen" keeps the statistics and normalises by them, "train" updates them.
         gradient_norm: larger gradients are scaled down to it.
-        precision: "auto" is bf16 on CUDA and on CPUs with AMX, fp32 elsewhere: without AMX a small SSD gains
-            nothing from it.
+        precision: "auto" is what `curator.precision` makes of it; without AMX a small SSD gains nothing from
+            bf16.
         checkpoint_every: steps between checkpoints. cache_bytes: decoded images kept in memory.
     """
 
@@ -139,7 +140,7 @@ def fine_tune(
         losses = _resume(checkpoint, network, optimiser, parameters)
     images = _Cache(data, config.cache_bytes)
     weights = np.asarray(data.weights, dtype=np.float64)
-    autocast = _autocast(config.precision, device)
+    precision = resolve_precision(config.precision, device)
     with progress("train", config.steps) as advance, _batch_norm(network, config.batch_norm):
         advance(len(losses))
         for step in range(len(losses), config.steps):
@@ -151,7 +152,7 @@ def fine_tune(
                 for place, index in enumerate(batch, start=1)
             ]
             optimiser.zero_grad(set_to_none=True)
-            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            with autocast(precision, device):
                 parts = trained.loss([e[0] for e in examples], [(e[1], e[2]) for e in examples])
                 loss = torch.stack(list(parts.values())).sum()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -235,14 +236,6 @@ def _window(image: Tensor, x: int, y: int, w: int, h: int) -> Tensor:
     if any(beyond):
         part = F.pad(part, beyond, mode="replicate")
     return F.interpolate(part, (height, width), mode="bilinear", align_corners=False)[0]
-
-
-def _autocast(precision: str, device: torch.device) -> bool:
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
 
 
 @contextmanager

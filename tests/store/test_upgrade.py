@@ -1,0 +1,154 @@
+"""A workspace that version 0001 of the schema wrote is upgraded, and what was current in it is still read.
+
+`data/workspace-0001.zip` was made at 31c7fc5: three mined images diagnosed by A, B, A; explained by e2x, by
+lime, by e2x (of which readers of that version saw lime's); samples and trials of A, B. `FOLDER` in it stands
+for the folder that holds its images.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from store import schema
+from store.errors import SchemaError
+from store.store import Store
+from store.workspace import open_database
+
+SAVED = Path(__file__).parent / "data" / "workspace-0001.zip"
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """The unpacked workspace, not upgraded."""
+    with zipfile.ZipFile(SAVED) as archive:
+        archive.extractall(tmp_path)
+    database = sqlite3.connect(tmp_path / "ws" / "curator.db")
+    for table, column in (("images", "uri"), ("runs", "config")):
+        database.execute(f"UPDATE {table} SET {column} = replace({column}, 'FOLDER', ?)", (str(tmp_path),))
+    database.commit()
+    database.close()
+    return tmp_path / "ws"
+
+
+@pytest.fixture
+def upgraded(saved: Path) -> Path:
+    database = open_database(saved)
+    assert schema.upgrade(database, saved) == ("0001", schema.HEAD)
+    assert schema.check(database) == []
+    database.close()
+    return saved
+
+
+def before(saved: Path, query: str) -> list[tuple[object, ...]]:
+    """Rows of the old schema."""
+    database = sqlite3.connect(saved / "curator.db")
+    rows = database.execute(query).fetchall()
+    database.close()
+    return rows
+
+
+def test_the_old_schema_is_refused_with_the_command(saved: Path) -> None:
+    with pytest.raises(SchemaError, match="db upgrade"):
+        Store.open(saved)
+
+
+def test_what_was_current_is_still_read(saved: Path) -> None:
+    current = (
+        "SELECT o.key FROM outcomes o JOIN outcome_items i ON i.outcome_id = o.id "
+        "JOIN current_items c ON c.stage = 'diagnose' AND c.key = i.item_key"
+    )
+    outcomes = {key for (key,) in before(saved, current)}
+    e2x = {key for (key,) in before(saved, "SELECT key FROM attributions WHERE method = 'e2x'")}
+    samples = {
+        key
+        for (key,) in before(
+            saved,
+            "SELECT s.key FROM samples s JOIN current_items c "
+            "ON c.stage = 'synthesize:synthesis' AND c.key = s.key",
+        )
+    }
+    hits = before(saved, "SELECT image_id, score FROM hits ORDER BY position")
+    database = open_database(saved)
+    schema.upgrade(database, saved)
+    database.close()
+    with Store.open(saved) as store:
+        assert {o.key for o in store.outcomes()} == outcomes != set()
+        assert {a.key for a in store.attributions()} == e2x
+        assert len(store.attributions()) == len(outcomes)
+        assert {r.attribution_id for r in store.regions()} == {a.id for a in store.attributions()}
+        assert {s.key for s in store.samples(name="synthesis")} == samples != set()
+        assert [(h.image_id, h.score) for h in store.selection("query").hits] == hits
+        assert len(store.trials("verify")) == 2
+        assert [t.arm for t in store.trials("other")] == ["nothing"]
+        assert len(store.detections(store.models()[0].id, store.image_ids(role="mine"))) == 3
+        space = store.runs(stage="index")[0]
+        assert space.status == "done"
+
+
+def test_a_vector_space_is_whole(upgraded: Path) -> None:
+    (embedder,) = {name for (name,) in before(upgraded, "SELECT embedder FROM vector_spaces")}
+    with Store.open(upgraded) as store:
+        for view in store.views(embedder):
+            block = store.vectors(embedder, view)
+            assert len(block.owners) == len(block.vectors) > 0
+
+
+def test_killed_runs_of_the_old_schema_are_interrupted_and_not_current(saved: Path) -> None:
+    database = sqlite3.connect(saved / "curator.db")
+    database.execute(
+        "INSERT INTO runs (stage, status, config, code_version, host, models, parents, started_at, counts) "
+        "SELECT stage, 'running', replace(config, '0.35', '0.9'), code_version, host, models, parents, "
+        "started_at, '{}' FROM runs WHERE stage = 'diagnose' LIMIT 1"
+    )
+    database.commit()
+    database.close()
+    opened = open_database(saved)
+    schema.upgrade(opened, saved)
+    opened.close()
+    with Store.open(saved) as store:
+        assert store.runs()[0].status == "interrupted"
+        assert len(store.outcomes()) == 6
+
+
+def test_the_upgrade_speaks_postgresql(postgresql_url: str, tmp_path: Path) -> None:
+    """On PostgreSQL the migrations run over rows, too: `Store.create` has run them on an empty database."""
+    from sqlalchemy import text
+
+    from store.session import Database, parse_url
+    from tests.store.conftest import execute
+
+    execute(postgresql_url, "CREATE DATABASE upgraded")
+    database = Database(parse_url(postgresql_url.replace("/postgres?", "/upgraded?")))
+    try:
+        rows = _migrate_to_0001(database)
+        with database.writing() as connection:
+            for statement in rows:
+                connection.exec_driver_sql(statement)
+        assert schema.upgrade(database, tmp_path) == ("0001", schema.HEAD)
+        assert schema.check(database) == []
+        with database.reading() as connection:
+            found = connection.execute(text("SELECT config_key, scope, aside FROM runs")).one()
+            item = connection.execute(text("SELECT config_key FROM items")).scalar_one()
+        assert found.config_key == item != ""
+        assert not found.aside
+    finally:
+        database.close()
+
+
+def _migrate_to_0001(database) -> list[str]:  # type: ignore[no-untyped-def]
+    """Make the old schema; returns statements that put a run and an item into it."""
+    from alembic import command
+
+    with database.engine.connect() as connection, connection.begin():
+        command.upgrade(schema._config(connection), "0001")
+    columns = "id, stage, status, config, code_version, host, models, parents, started_at, counts"
+    return [
+        f"INSERT INTO runs ({columns}) VALUES (1, 'diagnose', 'done', '{{}}', '1', 'h', '[\"f\"]', '[]', "
+        "'2026-01-01T00:00:00', '{}')",
+        "INSERT INTO items (stage, key, status, run_id) VALUES ('diagnose', 'k', 'done', 1)",
+        "INSERT INTO current_items (stage, key, run_id) VALUES ('diagnose', 'k', 1)",
+    ]
