@@ -17,7 +17,7 @@ def index(
     embedder: Annotated[
         str, typer.Option(help="Embedder spec, e.g. detector: or detector:?levels=NAME,NAME&dimension=N.")
     ] = "detector:",
-    detector: Annotated[str | None, typer.Option(help="Detector spec; default: the newest that ran.")] = None,
+    detector: Annotated[str | None, typer.Option(help="Detector spec; default: the diagnosed one.")] = None,
     candidates: Annotated[int, typer.Option(help="Candidate boxes per image.")] = 12,
     cells: Annotated[
         int, typer.Option(help="Grid cells per side; half as many, twice as large, are added.")
@@ -46,7 +46,16 @@ def index(
 
 def _index_lines(summary: Mapping[str, Any]) -> list[str]:
     images = ", ".join(f"{count} {role}" for role, count in summary["images"].items())
-    return [f"images: {images}; views: {', '.join(summary['views'])}"]
+    return [
+        f"images: {images}; views: {', '.join(summary['views'])}",
+        f"culprits of {summary['culprits']} failures, {explained_by(summary)}",
+    ]
+
+
+def explained_by(summary: Mapping[str, Any]) -> str:
+    """Whose explanations a stage used."""
+    found = summary["explained_by"]
+    return f"explained by {found}" if found else "nothing is explained yet (curator explain)"
 
 
 @app.command()
@@ -98,6 +107,7 @@ def _query_lines(summary: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"  {group['name']}: {group['failures']} failures asked{views}{told}: {group['hits']} images"
         )
+    lines.append(explained_by(summary))
     lines += [f"warning: {warning}" for warning in summary["warnings"]]
     lines += ["rank  score    group     asked by  image"]
     lines += [
@@ -126,7 +136,7 @@ def synthesize(
         str, typer.Option(help="Which failures to answer, e.g. FN:miss,class=Car; empty: all.")
     ] = "",
     name: Annotated[str, typer.Option(help="Name of the batch of samples.")] = "synthesis",
-    detector: Annotated[str | None, typer.Option(help="Detector spec; default: the newest that ran.")] = None,
+    detector: Annotated[str | None, typer.Option(help="Detector spec; default: the diagnosed one.")] = None,
     attempts: Annotated[int, typer.Option(help="Plans tried per wanted sample at most.")] = 3,
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = 20,
     batch_size: Annotated[int, typer.Option(help="Plans per batch.")] = 8,
@@ -163,6 +173,7 @@ def _synthesize_lines(summary: Mapping[str, Any]) -> list[str]:
     ]
     lines += [f"  {group}: {count}" for group, count in summary["per_group"].items()]
     lines += [f"  rejected, {reason}: {count}" for reason, count in summary["reasons"].items()]
+    lines.append(explained_by(summary))
     lines += [f"note: {note}" for note in summary["notes"]]
     return lines
 

@@ -14,7 +14,7 @@ from curator.cli.app import Device, Json, Seed, app, finish, open_store
 @app.command()
 def interpret(
     detector: Annotated[
-        str | None, typer.Option(help="Detector spec; default: the newest of the workspace.")
+        str | None, typer.Option(help="Detector spec; default: the diagnosed one.")
     ] = None,
     mu: Annotated[
         float, typer.Option(help="Bound of a class's weights, ||w||_1; smaller is sparser.")

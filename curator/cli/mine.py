@@ -60,7 +60,7 @@ def _detection_lines(summary: Mapping[str, Any]) -> list[str]:
 @app.command()
 def diagnose(
     detector: Annotated[
-        str | None, typer.Option(help="Spec whose detections are judged; default: the newest.")
+        str | None, typer.Option(help="Spec whose detections are judged; default: the last that ran.")
     ] = None,
     score_threshold: Annotated[float, typer.Option(help="A detection at or above it counts.")] = 0.5,
     iou_threshold: Annotated[float, typer.Option(help="Overlap that a match needs at least.")] = 0.5,
@@ -189,6 +189,9 @@ def explain(
     successes: Annotated[
         int, typer.Option(help="True positives per class explained beside the failures.")
     ] = 20,
+    aside: Annotated[
+        bool, typer.Option("--aside", help="Only look: later stages keep the explanations that they use.")
+    ] = False,
     batch_size: Annotated[
         int, typer.Option(help="Masked images per forward pass; 0: as many as free memory allows.")
     ] = 0,
@@ -211,6 +214,7 @@ def explain(
             "fill": fill,
             "precision": precision,
             "successes": successes,
+            "aside": aside,
             "batch_size": batch_size,
             "device": device,
             "seed": seed,
@@ -228,6 +232,8 @@ def _explanation_lines(summary: Mapping[str, Any]) -> list[str]:
         f"{summary['method']}: {explained} explained in {summary['groups']} groups, "
         f"{summary['without_evidence']} without evidence"
     ]
+    if summary["aside"]:
+        lines.append("only a look: later stages keep the explanations that they use")
     if summary["gap_median"] is not None:
         lines.append(
             f"gap |F(1) - F(0) - sum(phi)|: median {summary['gap_median']:.4f}, "

@@ -15,7 +15,7 @@ from curator.cli.app import Device, Json, Seed, app, finish, open_store
 def fit_patches(
     out: Annotated[Path, typer.Option(help="File of the fitted patches; one that is there is replaced.")],
     detector: Annotated[
-        str | None, typer.Option(help="Detector spec; default: the newest of the workspace.")
+        str | None, typer.Option(help="Detector spec; default: the diagnosed one.")
     ] = None,
     role: Annotated[
         list[str] | None, typer.Option(help="Whose images: train (default), mine; may be repeated.")

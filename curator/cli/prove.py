@@ -96,7 +96,7 @@ def _training_lines(summary: Mapping[str, Any]) -> list[str]:
 @app.command()
 def verify(
     detector: Annotated[
-        str | None, typer.Option(help="Initial weights; default: the newest of the workspace.")
+        str | None, typer.Option(help="Initial weights; default: the diagnosed ones.")
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the verification.")] = "verify",
     arms: Annotated[

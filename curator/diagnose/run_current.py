@@ -111,10 +111,12 @@ def working_spec(store: Store, spec: str | None) -> str:
     Raises:
         InputError: there is none.
     """
-    found = None if spec is not None else working_model(store)
-    if spec is None and found is None:
+    if spec is not None:
+        return spec
+    found = working_model(store)
+    if found is None:
         raise InputError("no detector has run in this workspace; run `curator detect --detector SPEC` first")
-    return spec if found is None or spec is not None else found.spec
+    return found.spec
 
 
 def class_map(

@@ -190,9 +190,10 @@ class ExplainWork:
             maps = [work.process(work.setup(config.device), [item])[0] for work in (exact, quick)]
         except StageError:
             return exact
-        one, other = maps
-        same = isinstance(one, ExplainedImage) and isinstance(other, ExplainedImage)
-        return quick if same and faithful(one.maps, other.maps) else exact
+        slow, rapid = maps
+        if isinstance(slow, Exception) or isinstance(rapid, Exception):
+            return exact
+        return quick if faithful(slow.maps, rapid.maps) else exact
 
     def setup(self, device: str) -> ExplainState:
         """Load the detector and the fill, and try the method's settings.

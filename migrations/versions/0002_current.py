@@ -66,14 +66,16 @@ def upgrade() -> None:
 
 
 def _add_columns() -> None:
-    text = {"nullable": False, "server_default": ""}
-    op.add_column("runs", sa.Column("config_key", sa.String(), **text))
-    op.add_column("runs", sa.Column("scope", sa.String(), **text))
+    def text(name: str) -> sa.Column[str]:
+        return sa.Column(name, sa.String(), nullable=False, server_default="")
+
+    op.add_column("runs", text("config_key"))
+    op.add_column("runs", text("scope"))
     op.add_column("runs", sa.Column("aside", sa.Boolean(), nullable=False, server_default=sa.false()))
     op.add_column("runs", sa.Column("facts", sa.Text(), nullable=False, server_default="{}"))
     op.add_column("runs", sa.Column("process", sa.String()))
     for table in KEYED:
-        op.add_column(table, sa.Column("config_key", sa.String(), **text))
+        op.add_column(table, text("config_key"))
     op.create_index(op.f("ix_items_stage_config_key"), "items", ["stage", "config_key"])
     op.add_column("samples", sa.Column("number", ID, nullable=False, server_default="0"))
     with op.batch_alter_table("vectors") as batch:
