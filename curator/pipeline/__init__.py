@@ -35,7 +35,7 @@ _PLACES = {
     "QueryConfig": "curator.query.settings",
     "synthesize": "curator.synthesize.run",
     "SynthesizeConfig": "curator.synthesize.settings",
-    "export": "curator.pipeline.export",
+    "export": "curator.pipeline.exporting",
     "ExportConfig": "curator.data.settings",
     "train": "curator.prove.run_train",
     "TrainConfig": "curator.prove.settings",

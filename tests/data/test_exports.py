@@ -22,7 +22,7 @@ from curator.data.run_additions import file_stem
 from curator.data.settings import AddConfig, ExportConfig
 from curator.errors import InputError, StageError
 from curator.jobs.stage import StageResult
-from curator.pipeline.export import export
+from curator.pipeline.exporting import export
 from curator.registry import FORMATS
 from store.images import encode_png
 from store.records import Detections, DetectionSet, Hit, NewAnnotation, Pin, Sample, Selection, Verdict

@@ -98,7 +98,7 @@ def test_detect_diagnose_and_explain(workspace: Path, monkeypatch: pytest.Monkey
             config = ExplainConfig(method=method, samples=12, segments=12, device="cpu")
             result = explain(store, config)
             assert result.exit_code == 0, result.failures
-            maps = {a.outcome_id: a for a in store.attributions(method=method)}
+            maps = {a.outcome_id: a for a in store.attributions()}
             for i, outcome in outcomes.items():
                 attribution = maps[outcome.id]
                 explained = attribution.map

@@ -75,7 +75,7 @@ def test_the_command_fits_and_pda_explains_with_it(
     explain = ["explain", "--method", method, "--successes", "1", "--device", "cpu"]
     assert run(monkeypatch, workspace, *explain) in (0, None)
     with Store.open(workspace / "ws") as store:
-        maps = [found.map for found in store.attributions(method=method)]
+        maps = [found.map for found in store.attributions()]
         assert store.runs(stage="fit-patches")[0].status == "done"
     assert maps
     assert all(isinstance(found, GridMap) and np.isfinite(found.values).all() for found in maps)
