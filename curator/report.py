@@ -94,6 +94,12 @@ def _facts(store: Store, current: Current) -> tuple[str, ...]:
         ),
         f"on the mined images: {kinds['TP']} found, {kinds['FN']} missed, {kinds['FP']} false alarms",
         f"explained by {current.explained_by or 'nothing yet: `curator explain` draws the maps'}",
+        *(
+            f"selection {selection.name!r} was asked for by another diagnosis or other explanations: "
+            "`curator query` asks anew"
+            for selection in store.selections()
+            if selection.config.get("current", current.digest) != current.digest
+        ),
     )
 
 

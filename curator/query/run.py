@@ -10,25 +10,23 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from curator.diagnose.current import Current
-from curator.diagnose.run_current import culprits, read_current
+from curator.diagnose.run_current import read_current
 from curator.diagnose.selectors import FailureSelector
 from curator.errors import InputError
 from curator.jobs.base import Executor
 from curator.jobs.stage import StageResult, recorded_run
 from curator.query.base import BoxTable, ContrastiveQuery, Examples, SimilarityQuery
 from curator.query.contrast import fit_queries, unused
-from curator.query.index_work import STAGE as INDEX
-from curator.query.run_index import index_items, index_work, vector_space
+from curator.query.run_indexed import IndexState, indexed
 from curator.query.run_tables import best_overlap, box_table, region_table, rows_by_image, twins
 from curator.query.selection import Answer, select
-from curator.query.settings import IndexConfig, QueryConfig
+from curator.query.settings import QueryConfig
 from store.errors import NotFoundError
 from store.keys import content_key
 from store.records import ItemStatus, Outcome, Selection
@@ -62,7 +60,7 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
     current = read_current(store, STAGE)
     failures = _failures(config, current)
     pool = store.image_ids(role="pool")
-    index = None if config.method == "random" else _indexed(store, config, current, pool)
+    index = None if config.method == "random" else indexed(store, config, current, pool)
     key = content_key(
         STAGE,
         STAGE_VERSION,
@@ -103,60 +101,6 @@ def _failures(config: QueryConfig, current: Current) -> list[Outcome]:
             "(curator diagnose lists them)"
         )
     return failures
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexState:
-    """What of the current state is indexed.
-
-    Attributes:
-        space: name of the vector space. views: those to ask in.
-        state: content key of all that is in it and current. missing: images that are not; of total images.
-    """
-
-    space: str
-    views: tuple[str, ...]
-    state: str
-    missing: int
-    total: int
-
-    @property
-    def warning(self) -> str:
-        """A line for people."""
-        return (
-            f"{self.missing} of {self.total} mined and pool images are not indexed as they are diagnosed and "
-            "explained now; run: curator index (it lists images that cannot be read)"
-        )
-
-
-def _indexed(store: Store, config: QueryConfig, current: Current, pool: Sequence[int]) -> IndexState:
-    """The vector space of the newest indexing of this model with this embedder, and the views to ask in."""
-    for run in store.runs(stage=INDEX):
-        made_for = run.scope in ("", current.model.fingerprint) and current.model.fingerprint in run.models
-        if run.status == "failed" or not made_for or run.config.get("embedder") != config.embedder:
-            continue
-        made = IndexConfig.from_table(run.config, where="index")
-        space = vector_space(made, current.model)
-        known = store.views(space)
-        if not known:
-            break
-        if config.view != "auto" and config.view not in known:
-            raise InputError(f"--view: expected auto or one of {', '.join(known)}, got {config.view!r}")
-        ids = sorted({*store.image_ids(role="mine"), *pool})
-        work = index_work(made, current.model)
-        keys = [work.key(item) for item in index_items(store, current, culprits(store, current), ids)]
-        done = store.done_keys(INDEX, keys)
-        return IndexState(
-            space=space,
-            views=tuple(known) if config.view == "auto" else (config.view,),
-            state=content_key(space, sorted(done)),
-            missing=len(keys) - len(done),
-            total=len(keys),
-        )
-    raise InputError(
-        f"query: this detector's failures and pool have no {config.embedder!r} vectors yet; "
-        "run: curator index"
-    )
 
 
 def _sha256(store: Store, ids: Sequence[int]) -> str:
@@ -232,6 +176,7 @@ def _select(
             "warnings": warnings,
             "asking": asking,
             "explained_by": current.explained_by,
+            "current": current.digest,
         },
     )
 

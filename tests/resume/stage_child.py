@@ -21,9 +21,7 @@ from curator.config import StageConfig
 from curator.jobs.stage import StageResult
 from store.store import Store
 
-WRITES = [
-    name for name in dir(Store) if name.startswith(("put_", "record_items", "add_images", "set_current"))
-]
+WRITES = [name for name in dir(Store) if name.startswith(("put_", "record_items", "add_images"))]
 
 
 @contextmanager

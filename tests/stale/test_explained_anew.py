@@ -13,7 +13,7 @@ import pytest
 
 from curator import pipeline
 from curator.diagnose.run_current import read_current
-from curator.query.run import _indexed
+from curator.query.run_indexed import indexed
 from curator.query.run_tables import region_table
 from store.store import Store
 from tests.stale.loop import (
@@ -44,7 +44,7 @@ def culprit_rows(store: Store) -> list[Any]:
     current = read_current(store, "test")
     outcomes = {o.id: o.key for o in current.outcomes}
     mined, pool = store.image_ids(role="mine"), store.image_ids(role="pool")
-    index = _indexed(store, querying(), current, pool)
+    index = indexed(store, querying(), current, pool)
     table = region_table(store, index.space, mined, [a.id for a in current.attributions.values()])
     assert table is not None
     return [

@@ -7,6 +7,10 @@ between (the newest model row stood for the newest run), and the same weights un
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +43,7 @@ from tests.stale.loop import (
 )
 
 Open = Callable[[str], Store]
+CHILD = Path(__file__).parents[1] / "resume" / "stage_child.py"
 
 
 @dataclass(frozen=True)
@@ -201,3 +206,25 @@ def test_training_returns_to_the_same_weights(fresh: Open, tmp_path: Path) -> No
     assert pipeline.train(store, training(out)).done == 0
     assert out.read_bytes() == first
 
+
+
+def test_killed_by_a_signal_and_back(fresh: Open, tmp_path: Path) -> None:
+    """SIGKILL in the middle of A, then B, then A, each in its own opening of the workspace."""
+    undisturbed, disturbed = fresh("diagnosed"), fresh("diagnosed")
+    pipeline.explain(undisturbed, explaining())
+    config = tmp_path / "explain.json"
+    config.write_text(json.dumps(explaining().everything()))
+    child = subprocess.run(
+        [sys.executable, str(CHILD), str(disturbed.path), "explain", str(config), "15"],
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+    assert child.returncode == -signal.SIGKILL, child.stderr[-2000:]
+    with Store.open(disturbed.path) as store:
+        assert store.runs(stage="explain")[0].status == "interrupted"
+        assert 0 < len(store.attributions()) < len(undisturbed.attributions())
+        pipeline.explain(store, explaining(samples=3))
+    with Store.open(disturbed.path) as store:
+        pipeline.explain(store, explaining())
+        assert read_explanations(store) == read_explanations(undisturbed)

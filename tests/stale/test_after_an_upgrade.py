@@ -1,0 +1,70 @@
+"""A workspace of schema 0001 goes on after its upgrade: what can be kept is kept, nothing wrong is used."""
+
+from __future__ import annotations
+
+import sqlite3
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from curator import pipeline
+from store import schema
+from store.store import Store
+from store.workspace import open_database
+from tests.stale.loop import detecting, diagnosing, explaining, indexing, querying
+
+SAVED = Path(__file__).parents[1] / "store" / "data" / "workspace-0001.zip"
+EMBEDDER = "detector:?dimension=64"
+INDEX = indexing(embedder=EMBEDDER, candidates=1, cells=1, windows=0)
+
+
+@pytest.fixture
+def store(tmp_path: Path):  # type: ignore[no-untyped-def]
+    with zipfile.ZipFile(SAVED) as archive:
+        archive.extractall(tmp_path)
+    database = sqlite3.connect(tmp_path / "ws" / "curator.db")
+    for table, column in (("images", "uri"), ("runs", "config")):
+        database.execute(f"UPDATE {table} SET {column} = replace({column}, 'FOLDER', ?)", (str(tmp_path),))
+    database.commit()
+    database.close()
+    opened = open_database(tmp_path / "ws")
+    schema.upgrade(opened, tmp_path / "ws")
+    opened.close()
+    with Store.open(tmp_path / "ws") as found:
+        yield found
+
+
+def test_detections_and_the_diagnosis_are_kept(store: Store) -> None:
+    before = store.outcomes()
+    assert pipeline.detect(store, detecting(score_floor=0.25)).done == 0
+    assert pipeline.diagnose(store, diagnosing(score_threshold=0.35)).done == 0
+    assert store.outcomes() == before
+
+
+def test_another_configuration_and_back(store: Store) -> None:
+    before = store.outcomes()
+    pipeline.diagnose(store, diagnosing(score_threshold=0.5))
+    assert store.outcomes() != before
+    pipeline.diagnose(store, diagnosing(score_threshold=0.35))
+    assert store.outcomes() == before
+
+
+def test_region_vectors_of_unknown_explanations_are_not_used(store: Store) -> None:
+    """Version 0001 did not record which explanation a region's vector came from."""
+    summary = pipeline.query(store, querying(embedder=EMBEDDER, budget=2)).summary
+    assert any("curator index" in warning for warning in summary["warnings"])
+    assert summary["explained_by"].startswith("e2x")
+    result = pipeline.index(store, INDEX)
+    assert (result.done, result.skipped) == (3, 3)  # mined images anew, the pool's vectors are kept
+    again = pipeline.query(store, querying(embedder=EMBEDDER, budget=2)).summary
+    assert not any("curator index" in warning for warning in again["warnings"])
+
+
+def test_explaining_again_computes_anew_and_changes_no_map(store: Store) -> None:
+    """Keys of version 0001 held a precision that a stopwatch had chosen."""
+    before = [(a.outcome_id, a.map.phi.tobytes()) for a in store.attributions()]  # type: ignore[union-attr]
+    result = pipeline.explain(store, explaining(segments=20, successes=1))
+    assert result.done == 3
+    after = [(a.outcome_id, a.map.phi.tobytes()) for a in store.attributions()]  # type: ignore[union-attr]
+    assert after == before
