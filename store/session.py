@@ -13,9 +13,9 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, insert, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DataError, IntegrityError
 
-from store.errors import WorkspaceError
+from store.errors import StoreError, WorkspaceError
 from store.models import Base
 
 BUSY_SECONDS = 30
@@ -23,6 +23,11 @@ BUSY_SECONDS = 30
 
 CHUNK = 5000
 """Values per IN list: SQLite allows 32,766 variables, PostgreSQL 65,535."""
+
+
+ITEM_ERRORS = (ValueError, StoreError, IntegrityError, DataError)
+"""What storing a result raises because of the result itself; anything else (a full disk, a lost connection) is
+the whole run's."""
 
 
 class Database:

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from curator.config import StageConfig
-from curator.jobs.base import Done, Executor, Work
-from curator.jobs.local import LocalExecutor
+from curator.errors import CuratorError
+from curator.jobs.base import Done, Executor, Failed, Work
+from curator.jobs.local import LocalExecutor, one_line
 from curator.progress import progress
 from store.records import ItemStatus
+from store.session import ITEM_ERRORS
 
 if TYPE_CHECKING:
     from store.store import Store
@@ -79,8 +81,10 @@ def run_items(
 ) -> StageResult:
     """Process `items` that are not stored yet.
 
+    An item that fails, in the work or while its result is stored, fails alone: nothing of it is stored.
+
     Args:
-        save: writes one result through the Store; called inside the batch's transaction.
+        save: writes one result through the Store; called inside the batch's transaction, in a savepoint.
         image_id: the image that an item belongs to, for the item's status row.
         describe: names an item for people.
     """
@@ -95,7 +99,8 @@ def run_items(
             with store.transaction():
                 for result in batch:
                     if isinstance(result, Done):
-                        save(result)
+                        result = _saved(store, save, result)
+                    if isinstance(result, Done):
                         statuses.append(
                             ItemStatus(key=result.key, status="done", image_id=image_id(result.item))
                         )
@@ -122,3 +127,13 @@ def run_items(
         failed=counts["failed"],
         failures=tuple(failures),
     )
+
+
+def _saved(store: Store, save: Callable[[Done], None], result: Done) -> Done | Failed:
+    """Store a result; one that cannot be stored becomes a failed item, and nothing of it stays."""
+    try:
+        with store.transaction():
+            save(result)
+    except (CuratorError, *ITEM_ERRORS) as error:
+        return Failed(result.key, result.item, one_line(error))
+    return result
