@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from curator.detect.base import Detector
+from curator.detect.checking import predict_all
 from curator.detect.load import load_detector
 from curator.diagnose.run_current import choose_model
 from curator.errors import InputError
@@ -115,7 +116,7 @@ def _pictures(
 
 def _picture(detector: Detector, image: ImageRecord, config: FitPatchesConfig) -> Tensor:
     stored = image_tensor(read_pixels(image.uri, image.sha256))
-    ((_, pin),) = detector.predict([stored], score_threshold=0.99)  # for the pin alone
+    pin = predict_all(detector, [stored], score_threshold=0.99)[0].pin
     x1, y1, x2, y2 = picture_box(pin)
     if min(x2 - x1, y2 - y1) < config.side:
         raise InputError(

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from curator.detect.base import Detector
+from curator.detect.checking import predict_all
 from curator.detect.load import load_detector
 from curator.diagnose.run_current import choose_model
 from curator.errors import InputError
@@ -32,12 +33,7 @@ from curator.explain.features.average_images import (
     peaks,
     receptive_reaches,
 )
-from curator.explain.features.base import (
-    Interpretation,
-    inner_layers,
-    input_boxes,
-    responses,
-)
+from curator.explain.features.base import Interpretation, inner_layers, input_boxes, responses
 from curator.explain.features.relevant import accuracy, characteristic, fit, measure
 from curator.explain.interpretation_output import FeatureCard, write_outputs
 from curator.explain.settings import InterpretConfig
@@ -161,7 +157,7 @@ def _listed(names: Sequence[str], most: int = 6) -> str:
 def _prepared(detector: Detector, scene: _Scene) -> tuple[Tensor, Pin]:
     """x (3, h, w) and its pin, which the detector makes where none is stored."""
     stored = image_tensor(read_pixels(scene.image.uri, scene.image.sha256))
-    pin = scene.pin or detector.predict([stored], score_threshold=0.99)[0][1]
+    pin = scene.pin or predict_all(detector, [stored], score_threshold=0.99)[0].pin
     return detector.prepare(stored, pin), pin
 
 

@@ -1,0 +1,34 @@
+"""Detectors of a user, as `python:answering:...` finds them; what they answer depends on the image's width."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from curator.detect.black_box import BlackBox
+
+GOOD = ([[10.0, 10.0, 50.0, 60.0]], [0.9], [0])
+BROKEN = ([[10.0, 10.0, 50.0, 60.0], [60.0, 80.0, 20.0, 30.0]], [0.9, 0.8], [0, 0])
+SLIVERS = ([[100.0, 90.0, 100.0, 90.0], [66.0, 40.79, 66.03, 40.79], [10.0, 10.0, 50.0, 60.0]], [0.9] * 3, [0] * 3)
+
+
+def broken_at(width: str) -> BlackBox:
+    """Answers with a reversed box on images of this width, and by slivers and one box on the others."""
+
+    def find(images: list[Tensor]) -> list[Any]:
+        return [BROKEN if image.shape[-1] == int(width) else SLIVERS for image in images]
+
+    return BlackBox(find, ("a", "b"), fingerprint=f"broken at {width}")
+
+
+def lists() -> BlackBox:
+    """Finds nothing, in empty lists."""
+    return BlackBox(lambda images: [([], [], [])] * len(images), ("a", "b"), fingerprint="lists")
+
+
+def fractions() -> BlackBox:
+    """Answers in fractions of the image."""
+    box = (np.array([[0.1, 0.2, 0.5, 0.6]]), np.array([0.9]), np.array([0]))
+    return BlackBox(lambda images: [box] * len(images), ("a", "b"), fingerprint="fractions")
