@@ -99,7 +99,7 @@ def raw_candidates(detector: Detector, image: ImageRecord, pin: Pin) -> RawCandi
         found = detector.candidates(detector.prepare(pixels, pin)[None], pin)
     boxes, scores = found.boxes[0].float().cpu().numpy(), found.scores[0].float().cpu().numpy()
     if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-        raise StageError(f"{detector.spec}: expected finite candidates (boxes and scores), got nan or infinity")
+        raise StageError(f"{detector.spec}: expected finite candidates (boxes, scores), got nan or infinity")
     return boxes, scores
 
 

@@ -133,8 +133,8 @@ def check_threshold(score: float) -> None:
     """
     if score < SCORE_FLOOR:
         raise InputError(
-            f"--score-threshold {score:g}: verify computes the holdout's detections down to {SCORE_FLOOR:g}, so "
-            f"what scores lower is unknown to it; give {SCORE_FLOOR:g} or above"
+            f"--score-threshold {score:g}: verify computes the holdout's detections down to {SCORE_FLOOR:g}, "
+            f"so what scores lower is unknown to it; give {SCORE_FLOOR:g} or above"
         )
 
 

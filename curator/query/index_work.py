@@ -231,8 +231,8 @@ def _not_finite(owners: Sequence[VectorOwner], views: Mapping[str, Floats]) -> S
             owner = owners[rows[0]] if view not in ("image", "region") else None
             where = f", first of the {owner.source} box {owner.box}" if owner is not None else ""
             return StageError(
-                f"index: expected finite vectors, got nan or infinity in {len(rows)} of {len(vectors)} of the "
-                f"view {view}{where}"
+                f"index: expected finite vectors, got nan or infinity in {len(rows)} of {len(vectors)} "
+                f"of the view {view}{where}"
             )
     return None
 

@@ -1,4 +1,4 @@
-"""Detectors of a user, as `python:answering:...` finds them; what they answer depends on the image's width."""
+"""Detectors of a user, as `python:answering:...` finds them; answers depend on the image's width."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from torch import Tensor
 
 from curator.detect.black_box import BlackBox
 
-GOOD = ([[10.0, 10.0, 50.0, 60.0]], [0.9], [0])
 BROKEN = ([[10.0, 10.0, 50.0, 60.0], [60.0, 80.0, 20.0, 30.0]], [0.9, 0.8], [0, 0])
-SLIVERS = ([[100.0, 90.0, 100.0, 90.0], [66.0, 40.79, 66.03, 40.79], [10.0, 10.0, 50.0, 60.0]], [0.9] * 3, [0] * 3)
+SLIVERS = (
+    [[100.0, 90.0, 100.0, 90.0], [66.0, 40.79, 66.03, 40.79], [10.0, 10.0, 50.0, 60.0]],
+    [0.9] * 3,
+    [0] * 3,
+)
 
 
 def broken_at(width: str) -> BlackBox:

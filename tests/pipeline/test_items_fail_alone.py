@@ -52,7 +52,14 @@ def write_images(folder: Path, count: int, seed: int) -> None:
         blocks.save(folder / "images" / f"{number}.png")
         records.append({"id": number, "file_name": f"{number}.png", "width": 100 + 20 * number, "height": 90})
         boxes.append(
-            {"id": number, "image_id": number, "category_id": 1, "bbox": [10, 10, 40, 50], "area": 2000, "iscrowd": 0}
+            {
+                "id": number,
+                "image_id": number,
+                "category_id": 1,
+                "bbox": [10, 10, 40, 50],
+                "area": 2000,
+                "iscrowd": 0,
+            }
         )
     names = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
     (folder / "annotations.json").write_text(
@@ -79,7 +86,8 @@ def image_of(store: Store, number: int) -> int:
 
 
 def test_a_broken_answer_costs_its_image_alone(store: Store) -> None:
-    result = pipeline.detect(store, DetectConfig(detector="python:answering:broken_at?width=140", device="cpu"))
+    config = DetectConfig(detector="python:answering:broken_at?width=140", device="cpu")
+    result = pipeline.detect(store, config)
     assert (result.done, result.failed, result.exit_code) == (4, 1, 3)
     ((item, reason),) = result.failures
     assert Path(item).name == "2.png"
@@ -189,7 +197,7 @@ def test_stored_boxes_that_are_no_numbers_fail_their_image_in_diagnose_alone(sto
 def test_an_embedder_that_gives_no_numbers_fails_the_image_alone(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A plug-in that answers NaN for one image of a batch; its vectors are refused, those of the rest stored."""
+    """A plug-in answers NaN for one image of a batch: its vectors are refused, those of the rest stored."""
     from curator.embed import DetectorEmbedder
 
     class Failing(DetectorEmbedder):

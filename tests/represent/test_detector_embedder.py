@@ -43,7 +43,9 @@ def test_boxes_outside_and_empty_boxes_give_finite_border_values() -> None:
     assert box_mean(level, values, boxes)[0, :, 0].tolist() == pytest.approx([0, 5, 15])
 
 
-def _difference_of_sums(level: FeatureMap, values: np.ndarray, outer: np.ndarray, hole: np.ndarray) -> np.ndarray:
+def _difference_of_sums(
+    level: FeatureMap, values: np.ndarray, outer: np.ndarray, hole: np.ndarray
+) -> np.ndarray:
     """The ring's mean as it was computed before: values (C, h, w), one box each; in float64."""
 
     def overlap(low: float, high: float, cells: int, axis: int) -> np.ndarray:
@@ -73,7 +75,7 @@ def test_ordinary_rings_are_what_they_were() -> None:
 
 
 def test_a_ring_of_a_map_without_negative_values_has_none() -> None:
-    """A hole thinner than a cell's hundredth is widened, here beyond the box around it and into the next cell."""
+    """A hole thinner than a hundredth of a cell is widened, here beyond the box around it."""
     values = torch.zeros(1, 1, 40, 40)
     values[..., 20:] = 1
     level = FeatureMap(values, (1.0, 1.0), (0.5, 0.5))

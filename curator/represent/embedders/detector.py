@@ -278,7 +278,7 @@ def box_mean(level: FeatureMap, values: Tensor, outer: Tensor, hole: Tensor | No
 
 
 def _overlaps(level: FeatureMap, values: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """How far boxes (B, N, 4) reach into each column (B, N, w) and row (B, N, h) of the map, in input pixels."""
+    """How far boxes (B, N, 4) reach into each column (B, N, w) and row (B, N, h) of the map, in pixels."""
     height, width = values.shape[-2:]
     return (
         _overlap(boxes[..., 0], boxes[..., 2], width, level.scale[0], level.offset[0]),
