@@ -180,7 +180,7 @@ def why_missing(store: Store, model: ModelRecord, image_ids: Collection[int]) ->
     for run in store.runs(stage=STAGE):  # newest first
         if model.fingerprint in run.models and run.config.get("detector") == model.spec:
             for item in store.failed_items(run.id):
-                if item.image_id in image_ids:
+                if item.image_id is not None and item.image_id in image_ids:
                     reasons.setdefault(item.image_id, item.message or "")
     return reasons
 

@@ -143,8 +143,8 @@ def _fresh(config: ExampleDetectorConfig) -> TrainableDetector:
 
 def hits(detector: Detector, scene: Scene, *, threshold: float = 0.5) -> tuple[int, int, int]:
     """Objects found, objects missed and false detections of one scene, at IoU 0.5."""
-    found = predict_all(detector, [image_tensor(scene.pixels)], score_threshold=threshold)
-    detections = found[0].detections
+    answers = predict_all(detector, [image_tensor(scene.pixels)], score_threshold=threshold)
+    detections = answers[0].detections
     free = np.ones(len(scene.annotations), bool)
     boxes: NDArray[np.float64] = np.array([a.box for a in scene.annotations]).reshape(-1, 4)
     names = np.array([a.category for a in scene.annotations])

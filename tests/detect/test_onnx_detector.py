@@ -18,9 +18,8 @@ from torch import nn
 from torch.nn import functional
 
 from curator.boxes import iou
-from curator.detect.decoding import cells
-from curator.detect.load import load_detector
 from curator.detect.decoding import Decoder, cells
+from curator.detect.load import load_detector
 from curator.detect.nanodet import NanodetDecoder
 from curator.detect.onnx import build
 from curator.detect.onnx_graph import OnnxGraph, check_batches, run
