@@ -26,6 +26,16 @@ def broken_at(width: str) -> BlackBox:
     return BlackBox(find, ("a", "b"), fingerprint=f"broken at {width}")
 
 
+def broken_when_masked(width: str) -> BlackBox:
+    """Finds one box; answers with a reversed one where a part of an image of this width is hidden by grey."""
+
+    def find(images: list[Tensor]) -> list[Any]:
+        hidden = [image.shape[-1] == int(width) and bool((image == 0.5).any()) for image in images]
+        return [BROKEN if one else ([[15.0, 15.0, 50.0, 60.0]], [0.9], [1]) for one in hidden]
+
+    return BlackBox(find, ("a", "b"), fingerprint=f"broken when masked at {width}")
+
+
 def lists() -> BlackBox:
     """Finds nothing, in empty lists."""
     return BlackBox(lambda images: [([], [], [])] * len(images), ("a", "b"), fingerprint="lists")

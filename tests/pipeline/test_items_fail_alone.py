@@ -10,25 +10,28 @@ from typing import Any
 
 import numpy as np
 import pytest
-from curator.embed import pixel_maps
-from curator.pipeline.detections import load_detector
-from curator.pipeline.stage import recorded_run, run_items
+from curator.represent.embedders.detector import pixel_maps
+from curator.detect.load import load_detector
+from curator.jobs.stage import recorded_run, run_items
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from curator import pipeline
 from curator.cli import app
-from curator.config import (
-    AddConfig,
-    DetectConfig,
-    DiagnoseConfig,
-    ExplainConfig,
-    IndexConfig,
-    StageConfig,
-    VerifyConfig,
-)
+from curator.data.settings import AddConfig
+from curator.detect.settings import DetectConfig
+from curator.diagnose.settings import DiagnoseConfig
+from curator.explain.settings import ExplainConfig
+from curator.query.settings import IndexConfig
+from curator.config import StageConfig
+from curator.prove.settings import VerifyConfig
 from curator.detect.checking import predict_all
 from curator.errors import ConfigError, InputError, StageError
+from curator.detect.load import load_detector
+from curator.jobs.stage import recorded_run, run_items
+from curator.synthesize.work import detect
+from curator.prove.trials import predict
 from curator.tensors import image_tensor
 from store.records import Detections, DetectionSet, VectorOwner
 from store.store import Store
@@ -198,7 +201,7 @@ def test_an_embedder_that_gives_no_numbers_fails_the_image_alone(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A plug-in answers NaN for one image of a batch: its vectors are refused, those of the rest stored."""
-    from curator.embed import DetectorEmbedder
+    from curator.represent.embedders.detector import DetectorEmbedder
 
     class Failing(DetectorEmbedder):
         def embed(self, u: Any, pins: Any, boxes: Any, masks: Any = None) -> Any:
@@ -208,7 +211,7 @@ def test_an_embedder_that_gives_no_numbers_fails_the_image_alone(
                     own["context"][3] = NAN
             return views
 
-    monkeypatch.setattr("curator.embed.DetectorEmbedder", Failing)
+    monkeypatch.setattr("curator.represent.embedders.detector.DetectorEmbedder", Failing)
     pipeline.detect(store, DetectConfig(detector=SSD, device="cpu"))
     pipeline.diagnose(store, DiagnoseConfig(device="cpu"))
     result = pipeline.index(store, IndexConfig(device="cpu", batch_size=4))
@@ -218,6 +221,38 @@ def test_an_embedder_that_gives_no_numbers_fails_the_image_alone(
     block = store.vectors(result.summary["embedder"], "object")
     assert image_of(store, 2) not in {owner.image_id for owner in block.owners}
     assert np.isfinite(block.vectors).all()
+
+
+def test_an_answer_that_breaks_on_masked_images_fails_that_image_in_explain_alone(store: Store) -> None:
+    spec = "python:answering:broken_when_masked?width=140"
+    assert pipeline.detect(store, DetectConfig(detector=spec, device="cpu")).exit_code == 0
+    pipeline.diagnose(store, DiagnoseConfig(device="cpu"))
+    result = pipeline.explain(
+        store,
+        ExplainConfig(failures="FP", method="occlusion", segments=12, successes=0, device="cpu"),
+    )
+    assert (result.done, result.failed, result.exit_code) == (4, 1, 3)
+    ((item, reason),) = result.failures
+    assert Path(item).name == "2.png"
+    assert "box 1 [60, 80, 20, 30]" in reason
+
+
+def test_verify_names_the_holdout_image_of_a_broken_answer(store: Store) -> None:
+    detector = load_detector("python:answering:broken_at?width=140", "cpu")
+    images = store.images(reader="detect", role="mine")
+    found = list(predict(detector, images[:2], 2, label="holdout"))
+    assert [d.boxes.tolist() for d, _ in found] == [[[10, 10, 50, 60]]] * 2
+    with pytest.raises(InputError, match=r"2\.png: .*box 1 \[60, 80, 20, 30\]"):
+        list(predict(detector, images, 2, label="holdout"))
+
+
+def test_the_gate_fails_the_sample_of_a_broken_answer_alone() -> None:
+    detector = load_detector("python:answering:broken_at?width=140", "cpu")
+    first, broken, last = detect(
+        detector, [torch.rand(3, 90, w) for w in (100, 140, 120)], torch.device("cpu"), {"a": "car"}
+    )
+    assert isinstance(broken, InputError)
+    assert first == last == [("car", pytest.approx(0.9), (10, 10, 50, 60))]
 
 
 @dataclass
