@@ -54,11 +54,16 @@ def test_an_inner_failure_undoes_the_inner_part_alone(store: Store, run: int, bu
 
 def test_a_row_that_the_database_refuses_is_undone_alone(store: Store, run: int, build: Any) -> None:
     """So an item whose result cannot be stored fails alone (curator.pipeline.stage)."""
-    with store.transaction():
-        store.add_images(run, [build.image(1)])
-        with pytest.raises(ITEM_ERRORS), store.transaction():
+
+    def refused() -> None:
+        with store.transaction():
             store.add_images(run, [build.image(2)])
             store.put_detections(run, [build.detections(99, 99, "k")])
+
+    with store.transaction():
+        store.add_images(run, [build.image(1)])
+        with pytest.raises(ITEM_ERRORS):
+            refused()
         store.add_images(run, [build.image(3)])
     assert store.counts()["images"] == 2
 

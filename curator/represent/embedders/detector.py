@@ -263,18 +263,16 @@ def box_mean(level: FeatureMap, values: Tensor, outer: Tensor, hole: Tensor | No
         (B, N, C).
     """
     columns, rows = _overlaps(level, values, outer)
-    total, size = _weighted_sum(values, columns, rows)
-    if hole is not None:
-        hole_columns, hole_rows = _overlaps(level, values, hole)
-        hole_columns = torch.minimum(hole_columns, columns)
-        hole_rows = torch.minimum(hole_rows, rows)
-        beside, beside_size = _weighted_sum(values, columns - hole_columns, rows)
-        above, above_size = _weighted_sum(values, hole_columns, rows - hole_rows)
-        ring = beside_size + above_size
-        left = ring > 1e-3 * size
-        total = torch.where(left[..., None], beside + above, total)
-        size = torch.where(left, ring, size)
-    return total / size[..., None]
+    if hole is None:
+        return _weighted_sum(values, columns, rows) / _area(columns, rows)
+    hole_columns, hole_rows = _overlaps(level, values, hole)
+    hole_columns, hole_rows = torch.minimum(hole_columns, columns), torch.minimum(hole_rows, rows)
+    beside, rest = columns - hole_columns, rows - hole_rows
+    ring = _area(beside, rows) + _area(hole_columns, rest)  # (B, N, 1)
+    left = ring > 1e-3 * _area(columns, rows)
+    beside, above = torch.where(left, beside, columns), torch.where(left, hole_columns, 0.0)
+    total = _weighted_sum(values, beside, rows) + _weighted_sum(values, above, rest)
+    return total / (_area(beside, rows) + _area(above, rest))
 
 
 def _overlaps(level: FeatureMap, values: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -286,13 +284,18 @@ def _overlaps(level: FeatureMap, values: Tensor, boxes: Tensor) -> tuple[Tensor,
     )
 
 
-def _weighted_sum(values: Tensor, columns: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums (B, N, C) of the map (B, C, h, w) weighted by rows (B, N, h) times columns (B, N, w), and the
-    weights' sums (B, N). The double sum is two matrix products."""
+def _area(columns: Tensor, rows: Tensor) -> Tensor:
+    """The sum of rows (B, N, h) times columns (B, N, w) -> (B, N, 1)."""
+    return columns.sum(-1, keepdim=True) * rows.sum(-1, keepdim=True)
+
+
+def _weighted_sum(values: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
+    """Sums (B, N, C) of the map (B, C, h, w) weighted by rows (B, N, h) times columns (B, N, w): two matrix
+    products."""
     batch, channels, height, width = values.shape
     along = values.reshape(batch, channels * height, width) @ columns.transpose(1, 2)  # (B, C*h, N)
     along = along.reshape(batch, channels, height, -1)
-    return torch.einsum("bchn,bnh->bnc", along, rows), columns.sum(-1) * rows.sum(-1)
+    return torch.einsum("bchn,bnh->bnc", along, rows)
 
 
 def _overlap(low: Tensor, high: Tensor, cells: int, scale: float, offset: float) -> Tensor:
