@@ -8,7 +8,7 @@ them and cut to the picture, so that no padding is learnt. The same command writ
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
@@ -27,7 +27,7 @@ from curator.tensors import image_tensor
 from store.errors import StoreError
 from store.images import read_pixels
 from store.keys import content_key
-from store.records import ImageRecord
+from store.records import ImageRecord, Role
 
 if TYPE_CHECKING:
     from store.store import Store
@@ -77,7 +77,7 @@ def fit_patches(store: Store, config: FitPatchesConfig) -> StageResult:
 
 def _chosen(store: Store, config: FitPatchesConfig) -> list[ImageRecord]:
     """At most `config.images` of the roles' images, in an order keyed by seed and content."""
-    found = {image.id: image for role in config.roles for image in store.images(reader="explain", role=role)}
+    found = {image.id: image for role in config.roles for image in store.images(reader="explain", role=cast(Role, role))}
     if not found:
         raise InputError(
             f"fit-patches: expected images of role {' or '.join(config.roles)}, found none; add some with "

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ from curator.progress import Advance, progress
 from curator.tensors import image_tensor
 from store.images import read_pixels
 from store.keys import content_key
-from store.records import BoxTuple, ImageRecord, Pin
+from store.records import BoxTuple, ImageRecord, Pin, Role
 
 if TYPE_CHECKING:
     from store.store import Store
@@ -121,7 +121,7 @@ def _scenes(
         detector.classes, [category.name for category in store.categories()], config.class_map or {}
     )
     index = {name: i for i, name in enumerate(classes.categories)}
-    images = {i.id: i for role in config.roles for i in store.images(reader="explain", role=role)}
+    images = {i.id: i for role in config.roles for i in store.images(reader="explain", role=cast(Role, role))}
     annotated = store.annotations(sorted(images), reader="explain")
     model = next((m for m in store.models() if m.fingerprint == detector.fingerprint), None)
     found = store.detections(model.id, sorted(images)) if model is not None else {}
