@@ -22,8 +22,7 @@ from curator.detect.load import load_detector
 from curator.diagnose.causes import Criteria, diagnose_image, false_positive_causes
 from curator.diagnose.metrics import average_precision
 from curator.diagnose.work import DiagnoseItem, calibrate, image_result, raw_candidates
-from curator.errors import InputError
-from curator.jobs.local import one_line
+from curator.errors import InputError, one_line
 from curator.matching import ClassMap, ImageResult, match
 from curator.progress import progress
 from curator.prove.readings import Base, compare, gather_objects, match_all, unscored

@@ -10,28 +10,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-from curator.represent.embedders.detector import pixel_maps
-from curator.detect.load import load_detector
-from curator.jobs.stage import recorded_run, run_items
 import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from curator import pipeline
 from curator.cli import app
+from curator.config import StageConfig
 from curator.data.settings import AddConfig
+from curator.detect.checking import predict_all
+from curator.detect.load import load_detector
 from curator.detect.settings import DetectConfig
 from curator.diagnose.settings import DiagnoseConfig
-from curator.explain.settings import ExplainConfig
-from curator.query.settings import IndexConfig
-from curator.config import StageConfig
-from curator.prove.settings import VerifyConfig
-from curator.detect.checking import predict_all
 from curator.errors import ConfigError, InputError, StageError
-from curator.detect.load import load_detector
+from curator.explain.settings import ExplainConfig
 from curator.jobs.stage import recorded_run, run_items
-from curator.synthesize.work import detect
+from curator.prove.settings import VerifyConfig
 from curator.prove.trials import predict
+from curator.query.settings import IndexConfig
+from curator.represent.embedders.detector import pixel_maps
+from curator.synthesize.work import detect
 from curator.tensors import image_tensor
 from store.records import Detections, DetectionSet, VectorOwner
 from store.store import Store
