@@ -77,7 +77,8 @@ def fit_patches(store: Store, config: FitPatchesConfig) -> StageResult:
 
 def _chosen(store: Store, config: FitPatchesConfig) -> list[ImageRecord]:
     """At most `config.images` of the roles' images, in an order keyed by seed and content."""
-    found = {image.id: image for role in config.roles for image in store.images(reader="explain", role=cast(Role, role))}
+    roles = [cast(Role, role) for role in config.roles]
+    found = {image.id: image for role in roles for image in store.images(reader="explain", role=role)}
     if not found:
         raise InputError(
             f"fit-patches: expected images of role {' or '.join(config.roles)}, found none; add some with "
