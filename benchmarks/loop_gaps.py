@@ -29,17 +29,16 @@ import numpy as np
 from environment import machine, versions
 
 from curator import pipeline
+from curator.bootstrap import bootstrap_interval
 from curator.data.settings import AddConfig
 from curator.detect.settings import DetectConfig
 from curator.diagnose.settings import DiagnoseConfig
 from curator.example.dataset import write_dataset
 from curator.example.gaps import GAPS
 from curator.explain.settings import ExplainConfig
-from curator.prove.readings import FEWEST, spread
+from curator.prove.readings import FEWEST
 from curator.prove.settings import VerifyConfig
 from curator.query.settings import IndexConfig, QueryConfig
-from curator.bootstrap import bootstrap_interval
-from curator.prove.readings import FEWEST
 from store.records import ROLES, Role, Trial
 from store.store import Store
 

@@ -21,6 +21,7 @@ from typing import Any, Literal
 from environment import machine, versions
 
 from curator import pipeline
+from curator.bootstrap import paired_difference
 from curator.data.settings import AddConfig
 from curator.detect.settings import DetectConfig
 from curator.diagnose.settings import DiagnoseConfig
@@ -28,7 +29,6 @@ from curator.example.dataset import write_dataset
 from curator.example.gaps import GAPS
 from curator.explain.settings import ExplainConfig
 from curator.query.settings import IndexConfig, QueryConfig
-from curator.bootstrap import paired_difference
 from store.records import Role
 from store.store import Store
 

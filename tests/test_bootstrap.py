@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 import pytest
+from curator import bootstrap
+from curator.bootstrap import Interval, bootstrap_interval, paired_difference
 from numpy.typing import NDArray
 from scipy import stats
 
 from curator.errors import InputError
-from curator.explain.faithfulness import bootstrap
-from curator.explain.faithfulness.bootstrap import Interval, bootstrap_interval, paired_difference
 
 Floats = NDArray[np.float64]
 

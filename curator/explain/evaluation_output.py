@@ -19,12 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from curator.bootstrap import Interval, bootstrap_interval, paired_difference
+from curator.bootstrap import bootstrap_interval, paired_difference
 from curator.errors import InputError
 from curator.explain.measures.plot import PlotPoint, Series, cost_plot
 from curator.explain.settings import EvaluateConfig
-from curator.bootstrap import bootstrap_interval, paired_difference
-from curator.explain.measures.plot import PlotPoint, Series, cost_plot
 from curator.tensors import resolve_device
 from store.records import ModelRecord
 

@@ -12,8 +12,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from curator.prove.readings import spread
-from curator.prove.run_arms import ARMS
 from curator.bootstrap import Interval, bootstrap_interval
 from curator.prove.run_arms import ARMS
 from store.records import Trial

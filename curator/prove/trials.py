@@ -33,7 +33,7 @@ from store.keys import content_key
 from store.records import Annotation, BoxTuple, Detections, ImageRecord, Pin
 
 STAGE = "verify"
-STAGE_VERSION = 3  # 3: the detector's answers are checked
+STAGE_VERSION = 4  # 3: the detector's answers are checked; 4: torch's schedule and views
 SCORE_FLOOR = 0.05  # detections of the holdout are computed down to it
 
 

@@ -10,7 +10,6 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 
 from curator.query.base import BoxTable, Examples, SimilarityQuery
 from curator.query.contrast import area_under_curve, fit_queries
-from curator.represent.whiten import Whitening, shrunk_covariance
 from curator.represent.whiten import LEAST_SHARE, Whitening, shrunk_covariance
 
 NUISANCES, CAUSES, DIMENSION, BOXES = 6, 3, 48, 8
