@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from curator import bootstrap
-from curator.bootstrap import Interval, bootstrap_interval, paired_difference
 from numpy.typing import NDArray
 from scipy import stats
 
+from curator import bootstrap
+from curator.bootstrap import Interval, bootstrap_interval, paired_difference
 from curator.errors import InputError
 
 Floats = NDArray[np.float64]
