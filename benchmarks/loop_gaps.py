@@ -29,19 +29,21 @@ import numpy as np
 from environment import machine, versions
 
 from curator import pipeline
+from curator.bootstrap import bootstrap_interval
 from curator.data.settings import AddConfig
 from curator.detect.settings import DetectConfig
 from curator.diagnose.settings import DiagnoseConfig
 from curator.example.dataset import write_dataset
 from curator.example.gaps import GAPS
 from curator.explain.settings import ExplainConfig
-from curator.prove.readings import FEWEST, spread
+from curator.prove.readings import FEWEST
 from curator.prove.settings import VerifyConfig
 from curator.query.settings import IndexConfig, QueryConfig
 from store.records import ROLES, Role, Trial
 from store.store import Store
 
 ARMS = ("nothing", "random", "query", "oracle")
+OLD = "worse_at_matched_threshold"
 FIGURES = (("fn", "FN fixed"), ("fp", "FP fixed"), ("broken", "broken"))
 
 
@@ -237,50 +239,43 @@ def worse_rates(trials: Sequence[tuple[int, Trial]], arm: str, kind: str) -> dic
 
 
 def arm_rows(trials: Sequence[tuple[int, Trial]]) -> list[dict[str, Any]]:
-    """One row per arm and figure: mean, 95% interval of the mean, worst trial."""
+    """One row per arm and figure: mean, its 95% interval, worst trial."""
     rows = []
     for arm in ARMS:
-        of_arm = [trial.metrics for _, trial in trials if trial.arm == arm]
+        of_arm = [(renderer, trial) for renderer, trial in trials if trial.arm == arm]
         for kind, label in FIGURES:
-            rows.append(
-                _row(
-                    arm,
-                    label,
-                    list(worse_rates(trials, arm, kind).values()),
-                    worst=max if kind == "broken" else min,
-                )
-            )
-        rows.append(_row(arm, "new FP/img", [m["worse"]["new_false_per_image"] for m in of_arm], worst=max))
-        old = [m["worse_at_matched_threshold"] for m in of_arm]
-        rates = [m["fp"]["rate"] for m in old if m["fp"]["rate"] is not None]
-        rows.append(_row(arm, "FP fixed*", rates, worst=min))
-        rows.append(_row(arm, "new FP/img*", [m["new_false_per_image"] for m in old], worst=max))
-        rows.append(_row(arm, "AP50", [m["ap50"] for m in of_arm], worst=min))
+            worst = max if kind == "broken" else min
+            rows.append(_row(arm, label, of_arm, lambda m, k=kind: m["worse"][k]["rate"], worst))
+        for label, read, worst in (
+            ("new FP/img", lambda m: m["worse"]["new_false_per_image"], max),
+            ("FP fixed*", lambda m: m[OLD]["fp"]["rate"], min),
+            ("new FP/img*", lambda m: m[OLD]["new_false_per_image"], max),
+            ("AP50", lambda m: m["ap50"], min),
+        ):
+            rows.append(_row(arm, label, of_arm, read, worst))
     return rows
 
 
 def _row(
-    arm: str, figure: str, values: Sequence[float], *, worst: Callable[[Sequence[float]], float]
+    arm: str,
+    figure: str,
+    trials: Sequence[tuple[int, Trial]],
+    read: Callable[[Mapping[str, Any]], float | None],
+    worst: Callable[[Sequence[float]], float],
 ) -> dict[str, Any]:
-    found = spread(values)
-    if found is None:
-        return {
-            "arm": arm,
-            "figure": figure,
-            "trials": 0,
-            "mean": None,
-            "low": None,
-            "high": None,
-            "worst": None,
-        }
+    """Renderings are the clusters, training seeds the second level; a trial may lack the figure."""
+    known = [(renderer, trial.seed, read(trial.metrics)) for renderer, trial in trials]
+    known = [row for row in known if row[2] is not None]
+    values = [value for _, _, value in known]
+    found = bootstrap_interval(
+        values, clusters=[renderer for renderer, _, _ in known], seeds=[seed for _, seed, _ in known]
+    )
     return {
         "arm": arm,
         "figure": figure,
-        "trials": len(values),
-        "mean": found[0],
-        "low": found[1],
-        "high": found[2],
-        "worst": worst(values),
+        "trials": found.count,
+        **found.plain(),
+        "worst": worst(values) if values else None,
     }
 
 

@@ -21,6 +21,7 @@ from typing import Any, Literal
 from environment import machine, versions
 
 from curator import pipeline
+from curator.bootstrap import paired_difference
 from curator.data.settings import AddConfig
 from curator.detect.settings import DetectConfig
 from curator.diagnose.settings import DiagnoseConfig
@@ -85,7 +86,8 @@ def acceptance(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     asked = [row for row in rows if row["method"] == "contrastive"]
     worst = min(row["precision"] for row in asked)
     least = min(min(row["found"].values()) for row in asked)
-    mean = {m: sum(r["precision"] for r in rows if r["method"] == m) / len(asked) for m in METHODS}
+    of = {m: [row["precision"] for row in rows if row["method"] == m] for m in METHODS}
+    gain = paired_difference(of["contrastive"], of["similarity"], clusters=[row["seed"] for row in asked])
     return [
         {
             "claim": "precision of the contrastive query, worst seed",
@@ -102,8 +104,9 @@ def acceptance(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             "claim": "mean precision above similarity's",
             "target": 0.0,
-            "value": mean["contrastive"] - mean["similarity"],
-            "ok": mean["contrastive"] > mean["similarity"],
+            "value": gain.mean,
+            "interval": gain.plain(),
+            "ok": gain.mean > 0,
         },
     ]
 
@@ -139,7 +142,9 @@ def main() -> None:
     claims = acceptance(rows)
     for claim in claims:
         verdict = "ok  " if claim["ok"] else "MISS"
-        print(f"{verdict} {claim['claim']}: {claim['value']:.2f} (target {claim['target']})")
+        around = claim.get("interval", {"low": None})
+        text = "" if around["low"] is None else f" [{around['low']:.2f}, {around['high']:.2f}]"
+        print(f"{verdict} {claim['claim']}: {claim['value']:.2f}{text} (target {claim['target']})")
     report = {
         "machine": machine(),
         "versions": versions(),

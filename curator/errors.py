@@ -43,3 +43,9 @@ class FormatError(InputError):
 
 class StageError(CuratorError):
     """A stage could not do its work."""
+
+
+def one_line(error: Exception) -> str:
+    """An exception as one line."""
+    text = " ".join(str(error).split())
+    return text if getattr(error, "exit_code", None) is not None else f"{type(error).__name__}: {text}"

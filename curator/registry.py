@@ -18,7 +18,7 @@ from curator.errors import RegistryError
 
 _EXTRAS = {
     "onnx": "onnx",
-    "onnx2torch": "onnx",
+    "onnx2pytorch": "onnx",
     "transformers": "hub",
     "accelerate": "hub",
     "psycopg": "postgresql",

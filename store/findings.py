@@ -137,6 +137,7 @@ def _detection_set(row: Any) -> DetectionSet:
         pin=Pin.from_json(row.pin),
         key=row.key,
         id=row.id,
+        run_id=row.run_id,
     )
 
 

@@ -302,7 +302,12 @@ class ModelRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectionSet:
-    """Stored detections of one image by one model, with the pin. `id` is None before it is stored."""
+    """Stored detections of one image by one model, with the pin.
+
+    Attributes:
+        id: None before it is stored.
+        run_id: the run that stored it; None before. Its configuration says down to which score was looked.
+    """
 
     image_id: int
     model_id: int
@@ -310,6 +315,7 @@ class DetectionSet:
     pin: Pin
     key: str
     id: int | None = None
+    run_id: int | None = None
 
 
 # ---------------------------------------------------------------- failures and successes

@@ -24,6 +24,10 @@ BUSY_SECONDS = 30
 CHUNK = 5000
 """Values per IN list: SQLite allows 32,766 variables, PostgreSQL 65,535."""
 
+ITEM_ERRORS = (ValueError, StoreError, IntegrityError, DataError)
+"""What storing a result raises because of the result itself; anything else (a full disk, a lost connection)
+is the whole run's."""
+
 
 ITEM_ERRORS = (ValueError, StoreError, IntegrityError, DataError)
 """What storing a result raises because of the result itself; all else (a full disk, a lost connection) is

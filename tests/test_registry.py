@@ -14,7 +14,7 @@ from curator.registry import Registry
     ("package", "install"),
     [
         ("onnx", 'pip install "curator[onnx]"'),
-        ("onnx2torch.converter", 'pip install "curator[onnx]"'),
+        ("onnx2pytorch.convert", 'pip install "curator[onnx]"'),
         ("transformers", 'pip install "curator[hub]"'),
         ("psycopg", 'pip install "curator[postgresql]"'),
         ("spgl1", "pip install spgl1"),

@@ -19,7 +19,9 @@ import pytest
 
 from curator import pipeline
 from curator.data.settings import AddConfig, ExportConfig
-from curator.errors import FormatError
+from curator.detect.settings import DetectConfig
+from curator.diagnose.settings import DiagnoseConfig
+from curator.errors import FormatError, InputError
 from curator.jobs.stage import StageResult
 from store.records import Annotation, Role
 from store.store import Store
@@ -234,6 +236,29 @@ def pixels_for_fractions(case: Case) -> None:
     assert case.labels() == {"a.png": None, "b.png": None}
 
 
+def odd_answers_of_a_detector(case: Case) -> None:
+    """The broken answers fail by image and box, nothing of them is stored; empty lists are nothing found."""
+    assert case.add("yolo", role="mine").exit_code == 0
+    with pytest.MonkeyPatch.context() as patch, case.workspace() as store:
+        patch.syspath_prepend(str(case.folder))
+        odd = pipeline.detect(store, DetectConfig(detector="python:silent:odd", device="cpu"))
+        assert (odd.exit_code, odd.done, odd.failed) == (3, 0, 2)
+        assert sorted(Path(item).name for item, _ in odd.failures) == ["a0.png", "a1.png"]
+        for _, reason in odd.failures:
+            assert "box 1 [60, 80, 20, 30]" in reason  # reversed
+            assert "box 3 [nan, nan, nan, nan]" in reason
+            assert "box 0" not in reason  # beyond the image: clipped
+            assert "box 2" not in reason  # of no area: dropped
+        mined = store.image_ids(role="mine")
+        assert store.detections(odd.summary["model"], mined) == {}
+        with pytest.raises(InputError, match=r"2 of 2 mined images have no detections.*box 1 \["):
+            pipeline.diagnose(store, DiagnoseConfig(detector="python:silent:odd", device="cpu"))
+        lists = pipeline.detect(store, DetectConfig(detector="python:silent:lists", device="cpu"))
+        assert (lists.exit_code, lists.done, lists.summary["detections"]) == (0, 2, 0)
+        missed = pipeline.diagnose(store, DiagnoseConfig(device="cpu"))
+        assert (missed.exit_code, [row["fn"] for row in missed.summary["classes"]]) == (0, [2])
+
+
 CHECKERS: dict[str, Callable[[Case], None]] = {
     # COCO, VOC and what all formats share
     "05-coco-rle-without-bbox": mask_without_box,
@@ -252,7 +277,8 @@ CHECKERS: dict[str, Callable[[Case], None]] = {
     "34-yolo-duplicate-rows": a_row_twice,
     "75-img-formats-passed-over": pictures_of_every_kind,
     "102-yolo-pixel-rows-near-the-corner": pixels_for_fractions,
-    # detectors: add 61 here
+    # detectors
+    "61-detector-odd-boxes": odd_answers_of_a_detector,
     # near-duplicates: add 73, 84 here
 }
 

@@ -8,7 +8,10 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "diffusers", "faiss", "ray", "transformers", "sqlalchemy", "alembic", "skimage", "numpy")
+HEAVY = (
+    *("torch", "diffusers", "faiss", "ray", "transformers", "sqlalchemy", "alembic", "skimage", "numpy"),
+    *("sklearn", "scipy", "jinja2"),
+)
 
 SCRIPT = """
 import json, sys

@@ -54,7 +54,15 @@ def _detection_lines(summary: Mapping[str, Any]) -> list[str]:
     lines += [f"  {name}: {count}" for name, count in per_class[:20]]
     if len(per_class) > 20:
         lines.append(f"  ... and {len(per_class) - 20} more classes (--json lists all)")
-    return lines + ([f"  never detected: {silent} of the classes"] if silent else [])
+    lines += [f"  never detected: {silent} of the classes"] if silent else []
+    if summary["dropped_boxes"]:
+        lines.append(
+            f"{summary['dropped_boxes']} boxes were dropped: sides under one pixel, or outside the image"
+            + ("" if summary["detections"] else "; are they fractions? Boxes are expected in pixels")
+        )
+    if summary["clipped_boxes"]:
+        lines.append(f"{summary['clipped_boxes']} boxes reached beyond the image and were clipped to it")
+    return lines
 
 
 @app.command()

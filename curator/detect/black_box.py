@@ -16,9 +16,11 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from curator.detect.base import Candidates, Detector
+from curator.detect.checking import refuse_broken
 from curator.errors import InputError
 from curator.registry import DETECTORS, Spec
 from store.keys import content_key
@@ -45,6 +47,7 @@ class BlackBox:
         classes: names, in label order.
         fingerprint: says which model it is; results are stored under it, so change it with the model.
         mean_color: the default baseline of explanations, RGB in [0, 1].
+        least_score: `find` is known to report nothing below it; 0 where nothing is known.
 
     Example:
         A factory for `--detector python:my_package.model:build`::
@@ -65,8 +68,10 @@ class BlackBox:
         mean_color: tuple[float, float, float] = (0.5, 0.5, 0.5),
         spec: str = "",
         move: Callable[[torch.device], object] | None = None,
+        least_score: float = 0.0,
     ) -> None:
         self._find, self._move = find, move
+        self.least_score = least_score
         self.classes = tuple(classes)
         self.fingerprint = fingerprint
         self.mean_color = mean_color
@@ -88,6 +93,7 @@ class BlackBox:
             mean_color=detector.mean_color,
             spec=spec or detector.spec,
             move=detector.to,
+            least_score=FLOOR,
         )
 
     def to(self, device: torch.device) -> Self:
@@ -109,7 +115,8 @@ class BlackBox:
         """Detect objects; see `Detector.predict`. A detection's candidate is its rank by score.
 
         Raises:
-            InputError: the function's answer is no list of boxes, scores and labels that agree.
+            InputError: the function's answer is no list of boxes, scores and labels that agree, or broken
+                (`checking.refuse_broken`).
         """
         if not images:
             return []
@@ -157,20 +164,19 @@ class BlackBox:
 
     def _checked(self, answer: Found) -> Detections:
         """One image's answer, best first."""
-        boxes, scores, labels = (
-            np.asarray(part.cpu() if isinstance(part, Tensor) else part) for part in answer
-        )
-        boxes = boxes.reshape(-1, 4) if boxes.size == 0 else boxes
-        if boxes.shape != (len(scores), 4) or scores.shape != labels.shape:
+        try:
+            boxes, scores, labels = (_numbers(part) for part in answer)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"{self.spec}: expected boxes (n, 4), scores (n,) and labels (n,) of numbers, got {error}"
+            ) from error
+        boxes = boxes.reshape(-1, 4) if boxes.size == 0 else boxes  # [] is nothing found
+        if scores.ndim != 1 or boxes.shape != (len(scores), 4) or scores.shape != labels.shape:
             raise InputError(
                 f"{self.spec}: expected boxes (n, 4), scores (n,) and labels (n,), got "
                 f"{boxes.shape}, {scores.shape} and {labels.shape}"
             )
-        if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.classes):
-            raise InputError(
-                f"{self.spec}: expected labels 0 to {len(self.classes) - 1}, got "
-                f"{labels.min()} to {labels.max()}"
-            )
+        refuse_broken(boxes, scores, labels, classes=self.classes, who=self.spec)
         order = np.argsort(-scores, kind="stable")
         return Detections(
             boxes=boxes[order].astype(np.float32),
@@ -178,6 +184,11 @@ class BlackBox:
             labels=labels[order].astype(np.int64),
             candidates=np.arange(len(scores)),
         )
+
+
+def _numbers(part: Any) -> NDArray[np.float64]:
+    """A tensor, array or list of numbers, as float64."""
+    return np.asarray(part.detach().cpu() if isinstance(part, Tensor) else part, dtype=np.float64)
 
 
 def build(spec: Spec) -> BlackBox:

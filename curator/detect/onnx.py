@@ -1,4 +1,4 @@
-"""Exported detectors: `onnx:PATH?decode=yolox|nanodet` through onnx2torch, so that gradients flow.
+"""Exported detectors: `onnx:PATH?decode=yolox|nanodet` through onnx2pytorch, so that gradients flow.
 
 In: an ONNX file with a fixed input size. Out: a `Detector`. A candidate is one grid cell's prediction, by
 level, row, column. The whole network runs in fp32, under autocast too.

@@ -7,6 +7,7 @@ images without an error, so a leading 1 becomes 0 ("as the input has it") and `c
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import numpy_helper
-from onnx2torch import convert
+from onnx2pytorch import ConvertModel
+from onnx2pytorch.operations import Gather, Slice
 from torch import Tensor, nn
 
 from curator.errors import InputError
@@ -41,6 +44,7 @@ class OnnxGraph:
             self.model = onnx.load(str(path))
         except Exception as error:  # protobuf's own exception types differ between versions
             raise InputError(f"onnx: {path} is no ONNX file ({' '.join(str(error).split())})") from error
+        self.path = path
         graph = self.model.graph
         self.constants = {tensor.name: tensor for tensor in graph.initializer}
         for node in graph.node:
@@ -86,12 +90,23 @@ class OnnxGraph:
         raise InputError(f"onnx: found no {operator} above {value!r}; is this the model that decode= names?")
 
     def to_torch(self, extra: Sequence[str]) -> nn.Module:
-        """Convert; the outputs are the model's own followed by the values named in `extra`."""
+        """Convert; the outputs are the model's own followed by the values named in `extra`.
+
+        Raises:
+            InputError: what torch does not compute as the file says.
+        """
         graph = self.model.graph
+        opset = max((i.version for i in self.model.opset_import if i.domain in ("", "ai.onnx")), default=1)
         for number, node in enumerate(graph.node):
+            if node.op_type == "Resize" and opset >= 11:
+                scales = self.constants.get(node.input[2]) if len(node.input) > 2 else None
+                check_resize(node, None if scales is None else numpy_helper.to_array(scales), self.path)
             if node.op_type == "Reshape" and node.input[1] in self.constants:
                 shape = numpy_helper.to_array(self.constants[node.input[1]])
-                if len(shape) > 1 and shape[0] == 1:
+                if len(shape) > 1 and shape[0] == 1 and 0 not in shape:
+                    for attribute in node.attribute:
+                        if attribute.name == "allowzero":  # set by today's exports: 0 would mean no entries
+                            attribute.i = 0
                     changed = np.concatenate([np.zeros(1, np.int64), shape[1:]])
                     name = f"{node.input[1]}_any_batch_{number}"
                     graph.initializer.append(numpy_helper.from_array(changed, name))
@@ -103,15 +118,84 @@ class OnnxGraph:
         del graph.value_info[:]
         for name in extra:
             graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-        module: nn.Module = convert(self.model)
-        for name, child in list(module.named_children()):
-            if type(child).__name__ == "OnnxSlice":
-                module.add_module(name, _Slice())
-        return module.eval().requires_grad_(False)
+        return converted(self.model, self.path)
+
+
+def converted(model: onnx.ModelProto, path: Path) -> nn.Module:
+    """Convert with onnx2pytorch, which warns where it guesses: what may come out otherwise is refused.
+
+    Raises:
+        InputError: an operator, or a way of resizing, that torch does not compute as ONNX says.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            warnings.filterwarnings("ignore", message="Pytorch's interpolate uses no")  # `check_resize`
+            warnings.simplefilter("ignore", DeprecationWarning)
+            module: nn.Module = ConvertModel(model)
+    except Exception as error:  # it raises NotImplementedError, ValueError, KeyError, assertions and warnings
+        raise InputError(
+            f"onnx: {path} cannot be converted ({_one_line(error)}); export it with torch.onnx.export at "
+            "opset 11 to 20"
+        ) from error
+    for name, child in list(module.named_children()):
+        if isinstance(child, Gather):
+            setattr(module, name, _Gather(child.dim))
+        elif isinstance(child, Slice) and child.starts is None:
+            setattr(module, name, _Slice())
+    return module.eval().requires_grad_(False)
+
+
+def check_resize(node: onnx.NodeProto, scales: NDArray[np.float32] | None, path: Path) -> None:
+    """Refuse a Resize (opset 11 on) that `torch.nn.functional.interpolate` computes otherwise.
+
+    torch's "nearest" takes the pixel floor(i / scale); for whole scales that is the pixel whose centre is
+    nearest. Its "bilinear" and "bicubic" (a = -0.75) go by pixel centres or by aligned corners.
+
+    Args:
+        scales: where they are known.
+    Raises:
+        InputError: names the node and its settings.
+    """
+    settings = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    text = {name: value.decode() for name, value in settings.items() if isinstance(value, bytes)}
+    mode = text.get("mode", "nearest")
+    where = text.get("coordinate_transformation_mode", "half_pixel")
+    rounding = text.get("nearest_mode", "round_prefer_floor")
+    centres = where in ("half_pixel", "pytorch_half_pixel")
+    whole = scales is not None and bool((scales == np.round(scales)).all())
+    smooth = centres or where == "align_corners"
+    fits = {
+        "nearest": (where == "asymmetric" and rounding == "floor")
+        or (centres and whole and rounding.startswith("round_prefer")),
+        "linear": smooth,
+        "cubic": smooth and abs(settings.get("cubic_coeff_a", -0.75) + 0.75) < 1e-6,
+    }
+    ignored = [name for name in ("antialias", "exclude_outside", "axes") if settings.get(name)]
+    if text.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+        ignored.append("keep_aspect_ratio_policy")
+    if ignored or not fits.get(mode, False):
+        raise InputError(
+            f"onnx: {path} resizes in a way that torch does not ({node.name or node.output[0]}: "
+            f"{', '.join([mode, where, rounding, *ignored])}); export it from torch"
+        )
+
+
+class _Gather(nn.Module):
+    """ONNX Gather; onnx2pytorch's own indexes with a list, which torch announced to read otherwise."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, x: Tensor, indices: Tensor) -> Tensor:
+        """Entries `indices` (...) of `x`, in place of the axis; negative ones count from the end."""
+        where: list[slice | Tensor] = [slice(None)] * (self.axis % x.ndim)
+        return x[(*where, indices.long())]
 
 
 class _Slice(nn.Module):
-    """ONNX Slice; onnx2torch's own indexes with a list, which newer torch versions refuse."""
+    """ONNX Slice; onnx2pytorch's own indexes with a list, which torch announced to read otherwise."""
 
     def forward(
         self, x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, steps: Tensor | None = None
@@ -139,13 +223,18 @@ def check_batches(network: nn.Module, input_size: tuple[int, int], where: str) -
     """
     images = torch.rand(2, 3, *input_size, generator=generator("onnx batch check")) * 255
     with torch.inference_mode():
-        singles = [run(network, images[i : i + 1]) for i in range(2)]
+        try:
+            singles = [run(network, images[i : i + 1]) for i in range(2)]
+        except Exception as error:  # what the converter does not know of an operator shows on running
+            raise InputError(
+                f"onnx: {where} does not run once converted ({_one_line(error)}); export it with "
+                "torch.onnx.export at opset 11 to 20"
+            ) from error
         try:
             both = run(network, images)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:120]
             raise InputError(
-                f"onnx: {where} takes one image at a time ({reason}); export it "
+                f"onnx: {where} takes one image at a time ({_one_line(error)}); export it "
                 f"with a dynamic batch dimension"
             ) from error
     for number, value in enumerate(both):
@@ -160,6 +249,10 @@ def check_batches(network: nn.Module, input_size: tuple[int, int], where: str) -
                     f"onnx: {where} mixes the images of a batch (output {number}); export it "
                     f"with a dynamic batch dimension"
                 )
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 
 def run(network: nn.Module, batch: Tensor) -> list[Tensor]:

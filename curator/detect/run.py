@@ -6,7 +6,8 @@ pin). Images are decoded by a small thread pool, ahead of the detector.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from curator.config import require
 from curator.detect.base import Detector
+from curator.detect.checking import Answer, predict_each
 from curator.detect.load import load_detector
 from curator.detect.settings import DetectConfig
 from curator.jobs.base import Done, Executor
@@ -24,13 +26,13 @@ from curator.tensors import image_tensor
 from store.errors import StoreError
 from store.images import read_pixels
 from store.keys import content_key
-from store.records import ROLES, Detections, DetectionSet, ImageRecord, Pin, Role
+from store.records import ROLES, DetectionSet, ImageRecord, ModelRecord, Role
 
 if TYPE_CHECKING:
     from store.store import Store
 
 STAGE = "detect"
-STAGE_VERSION = 1
+STAGE_VERSION = 2  # 2: answers are checked (curator.detect.checking)
 DECODERS = 2  # threads
 CHUNKS = 4  # forward passes per commit
 
@@ -64,17 +66,16 @@ class DetectWork:
         """Load the detector."""
         return load_detector(self.spec, device)
 
-    def process(
-        self, state: Detector, batch: Sequence[ImageRecord]
-    ) -> list[tuple[Detections, Pin] | Exception]:
-        """Decode and detect; an unreadable image gives its error."""
-        results: list[tuple[Detections, Pin] | Exception] = []
+    def process(self, state: Detector, batch: Sequence[ImageRecord]) -> list[Answer | Exception]:
+        """Decode and detect; an unreadable image or a broken answer gives its error."""
+        results: list[Answer | Exception] = []
         with ThreadPoolExecutor(DECODERS, "decode") as pool:
             decoded = [pool.submit(_decode, item) for item in batch]
             for start in range(0, len(decoded), self.chunk):
                 images = [future.result() for future in decoded[start : start + self.chunk]]
                 found = iter(
-                    state.predict(
+                    predict_each(
+                        state,
                         [image for image in images if isinstance(image, Tensor)],
                         score_threshold=self.score_floor,
                     )
@@ -95,15 +96,23 @@ def detect(store: Store, config: DetectConfig, *, executor: Executor | None = No
 
     Returns:
         with the summary {"model", "detector", "fingerprint", "classes", "images", "detections",
-        "per_class"}, counted over all images of the roles, stored earlier or now.
+        "per_class"}, counted over all images of the roles, stored earlier or now; "dropped_boxes" (without
+        area) and "clipped_boxes" (reached beyond the image) of the images done now.
 
     Raises:
-        ConfigError: a role that is none, or holdout (only `verify` runs detectors there).
+        ConfigError: a role that is none, or holdout (only `verify` runs detectors there); a score floor below
+            what the detector reports.
     """
     roles = _roles(config.roles)
     detector = load_detector(config.detector, config.device)
     images = {image.id: image for role in roles for image in store.images(reader="detect", role=role)}
     items = [images[i] for i in sorted(images)]
+    least = float(getattr(detector, "least_score", 0.0))
+    require(
+        config.score_floor >= least,
+        f"--score-floor {config.score_floor:g}: {config.detector} reports nothing below {least:g}; expected "
+        f"at least that",
+    )
     work = DetectWork(
         spec=config.detector,
         fingerprint=detector.fingerprint,
@@ -115,17 +124,23 @@ def detect(store: Store, config: DetectConfig, *, executor: Executor | None = No
         store, STAGE, config, models=(detector.fingerprint,), config_key=work.config_key
     ) as (run_id, counts):
         model_id = store.put_model(config.detector, detector.fingerprint, detector.classes)
+        left = Counter(dropped_boxes=0, clipped_boxes=0)
 
         def save(done: Done) -> None:
-            detections, pin = done.value
+            answer: Answer = done.value
             store.put_detections(
                 run_id,
                 [
                     DetectionSet(
-                        image_id=done.item.id, model_id=model_id, detections=detections, pin=pin, key=done.key
+                        image_id=done.item.id,
+                        model_id=model_id,
+                        detections=answer.detections,
+                        pin=answer.pin,
+                        key=done.key,
                     )
                 ],
             )
+            left.update(dropped_boxes=answer.dropped, clipped_boxes=answer.clipped)
 
         result = run_items(
             store,
@@ -152,8 +167,30 @@ def detect(store: Store, config: DetectConfig, *, executor: Executor | None = No
             "images": len(items),
             "detections": sum(per_class.values()),
             "per_class": per_class,
+            **left,
         },
     )
+
+
+def score_floor(store: Store, sets: Iterable[DetectionSet]) -> float:
+    """The highest floor that any of these detections were computed down to; 0 where no run says.
+
+    A floor is part of a set's key, so the configuration of the run that stored a set holds its floor.
+    """
+    used = {found.run_id for found in sets}
+    floors = [run.config.get("score_floor", 0.0) for run in store.runs(stage=STAGE) if run.id in used]
+    return float(max(floors, default=0.0))
+
+
+def why_missing(store: Store, model: ModelRecord, image_ids: Collection[int]) -> dict[int, str]:
+    """Of these images those on which this model's `detect` failed, with the newest reason."""
+    reasons: dict[int, str] = {}
+    for run in store.runs(stage=STAGE):  # newest first
+        if model.fingerprint in run.models and run.config.get("detector") == model.spec:
+            for item in store.failed_items(run.id):
+                if item.image_id is not None and item.image_id in image_ids:
+                    reasons.setdefault(item.image_id, item.message or "")
+    return reasons
 
 
 def count_classes(

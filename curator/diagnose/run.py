@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from curator.detect.load import load_detector
+from curator.detect.run import score_floor, why_missing
 from curator.diagnose.causes import (
     Criteria,
 )
@@ -47,11 +48,12 @@ def diagnose(store: Store, config: DiagnoseConfig, *, executor: Executor | None 
         "missing_classes" (the detector cannot produce them), "dropped_classes", "dropped_detections",
         "low_score" (t_low), "images", "unlabelled".
     Raises:
-        InputError: no detections or no annotations of mined images, or a wrong class map.
+        InputError: no detections or no annotations of mined images, a wrong class map, or a score threshold
+            below the floor that the detections were computed down to.
     """
     model, detections_key = detected(store, config.detector)
     classes = ClassMap.resolve(model.classes, [c.name for c in store.categories()], config.class_map)
-    items, unlabelled = _items(store, model, detections_key)
+    items, unlabelled, failed_before = _items(store, model, detections_key, config)
     detector = load_detector(model.spec, config.device)
     if detector.fingerprint != model.fingerprint:
         raise InputError(
@@ -97,16 +99,20 @@ def diagnose(store: Store, config: DiagnoseConfig, *, executor: Executor | None 
             describe=lambda item: item.image.uri,
             device=config.device,
             executor=executor,
+            failed_before=failed_before,
         )
-    summary = summarise(store.outcomes(), items, work.classes, work.criteria)
+    done = store.done_keys(STAGE, [work.key(item) for item in items])
+    judged = [item for item in items if work.key(item) in done]  # what failed has no part in the figures
+    summary = summarise(store.outcomes(), judged, work.classes, work.criteria)
     return replace(
         result, summary={"detector": model.spec, **summary, "low_score": low, "unlabelled": unlabelled}
     )
 
 
 def _items(
-    store: Store, model: ModelRecord, detections_key: str | None
-) -> tuple[list[DiagnoseItem], int]:
+    store: Store, model: ModelRecord, detections_key: str | None, config: DiagnoseConfig
+) -> tuple[list[DiagnoseItem], int, list[tuple[str, str]]]:
+    """What can be diagnosed, the number of images without labels, and the images on which `detect` failed."""
     images = store.images(reader="diagnose", role="mine")
     ids = [image.id for image in images]
     annotations = {i: s for i, s in store.annotations(ids, reader="diagnose").items() if s.status == "human"}
@@ -117,14 +123,24 @@ def _items(
         )
     found = store.detections(model.id, ids, config_key=detections_key)
     missing = [i for i in annotations if i not in found]
-    if missing:
+    reasons = why_missing(store, model, missing) if missing else {}
+    if len(reasons) < len(missing) or len(missing) == len(annotations):
+        why = f" (it failed there: {next(iter(reasons.values()))})" if reasons else ""
         raise InputError(
-            f"{len(missing)} of {len(annotations)} mined images have no detections by {model.spec}; "
+            f"{len(missing)} of {len(annotations)} mined images have no detections by {model.spec}{why}; "
             f"run `curator detect --detector '{model.spec}'` first"
         )
+    floor = score_floor(store, (found[i] for i in annotations if i in found))
+    if config.score_threshold < floor:
+        raise InputError(
+            f"--score-threshold {config.score_threshold:g}: the detections were computed down to {floor:g} "
+            f"only, so what scores lower is unknown; run `curator detect --detector '{model.spec}' "
+            f"--score-floor {config.score_threshold:g}` first, or diagnose at {floor:g} or above"
+        )
+    failed = [(image.uri, f"no detections: {reasons[image.id]}") for image in images if image.id in reasons]
     items = []
     for image in images:
-        if image.id in annotations:
+        if image.id in annotations and image.id in found:
             labelled, detected = annotations[image.id], found[image.id]
             items.append(
                 DiagnoseItem(
@@ -136,7 +152,7 @@ def _items(
                     detection_key=detected.key,
                 )
             )
-    return items, len(images) - len(items)
+    return items, len(images) - len(annotations), failed
 
 
 def summarise(

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 
 from curator.detect.base import Detector
+from curator.detect.checking import refuse_broken
 from curator.detect.load import load_detector
 from curator.diagnose.causes import Criteria, RawCandidates, background_scores, diagnose_image, low_score
+from curator.errors import StageError
 from curator.matching import ClassMap, GroundTruth, ImageResult
 from curator.tensors import image_tensor
 from store.images import read_pixels
@@ -74,20 +76,28 @@ class DiagnoseWork:
         """Load the detector."""
         return load_detector(self.spec, device)
 
-    def process(self, state: Detector, batch: Sequence[DiagnoseItem]) -> list[list[Outcome]]:
-        """Outcomes of each image."""
-        return [
-            diagnose_image(
-                item.detections,
-                item.annotations,
-                self.classes,
-                self.criteria,
-                lambda item=item: raw_candidates(state, item.image, item.pin),  # type: ignore[misc]
-                image_id=item.image.id,
-                model_id=self.model_id,
-            )
-            for item in batch
-        ]
+    def process(self, state: Detector, batch: Sequence[DiagnoseItem]) -> list[list[Outcome] | Exception]:
+        """Outcomes of each image, or why there are none."""
+        results: list[list[Outcome] | Exception] = []
+        for item in batch:
+            try:
+                results.append(self._outcomes(state, item))
+            except Exception as error:
+                results.append(error)
+        return results
+
+    def _outcomes(self, state: Detector, item: DiagnoseItem) -> list[Outcome]:
+        found = item.detections  # `detect` checks them now; those of an older workspace may be unchecked
+        refuse_broken(found.boxes, found.scores, found.labels, classes=state.classes, who=self.spec)
+        return diagnose_image(
+            item.detections,
+            item.annotations,
+            self.classes,
+            self.criteria,
+            lambda: raw_candidates(state, item.image, item.pin),
+            image_id=item.image.id,
+            model_id=self.model_id,
+        )
 
 
 def raw_candidates(detector: Detector, image: ImageRecord, pin: Pin) -> RawCandidates:
@@ -95,7 +105,10 @@ def raw_candidates(detector: Detector, image: ImageRecord, pin: Pin) -> RawCandi
     pixels = image_tensor(read_pixels(image.uri, sha256=image.sha256)).to(_device(detector))
     with torch.no_grad():
         found = detector.candidates(detector.prepare(pixels, pin)[None], pin)
-    return found.boxes[0].float().cpu().numpy(), found.scores[0].float().cpu().numpy()
+    boxes, scores = found.boxes[0].float().cpu().numpy(), found.scores[0].float().cpu().numpy()
+    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+        raise StageError(f"{detector.spec}: expected finite candidates (boxes, scores), got nan or infinity")
+    return boxes, scores
 
 
 def _device(detector: Detector) -> torch.device:
@@ -114,9 +127,7 @@ def calibrate(
     for item in chosen:
         try:
             raw = raw_candidates(detector, item.image, item.pin)
-        except Exception as error:  # a broken image is the items' business: there it is reported by name
-            if getattr(error, "exit_code", None) is None:
-                raise
+        except Exception:  # the items' business: there it is reported with the image's name
             continue
         truth = GroundTruth.of(item.annotations, classes.categories)
         scores.append(background_scores(raw, truth, labels, background_iou=criteria.background_iou))

@@ -22,6 +22,7 @@ from curator.boxes import iou
 from curator.config import StageConfig, require
 from curator.detect import small_pyramid
 from curator.detect.base import Detector, TrainableDetector
+from curator.detect.checking import predict_all
 from curator.detect.small_ssd import BUILTIN, SsdOptions, make_detector
 from curator.example.dataset import GapRates, scenes
 from curator.example.flowers import CLASSES
@@ -142,7 +143,8 @@ def _fresh(config: ExampleDetectorConfig) -> TrainableDetector:
 
 def hits(detector: Detector, scene: Scene, *, threshold: float = 0.5) -> tuple[int, int, int]:
     """Objects found, objects missed and false detections of one scene, at IoU 0.5."""
-    detections, _ = detector.predict([image_tensor(scene.pixels)], score_threshold=threshold)[0]
+    answers = predict_all(detector, [image_tensor(scene.pixels)], score_threshold=threshold)
+    detections = answers[0].detections
     free = np.ones(len(scene.annotations), bool)
     boxes: NDArray[np.float64] = np.array([a.box for a in scene.annotations]).reshape(-1, 4)
     names = np.array([a.category for a in scene.annotations])

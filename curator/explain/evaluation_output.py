@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from curator.bootstrap import Interval, bootstrap_interval, paired_difference
+from curator.bootstrap import bootstrap_interval, paired_difference
 from curator.errors import InputError
 from curator.explain.measures.plot import PlotPoint, Series, cost_plot
 from curator.explain.settings import EvaluateConfig
@@ -75,7 +75,7 @@ def summarise(config: EvaluateConfig, model: ModelRecord, judged: Sequence[Judge
         for row in rows:
             key = next(k for k in keys if f"{k[0]}@{k[1]}" == row["method"])
             behind = paired_difference(tables[best]["r"], tables[key]["r"], clusters=images, seed=config.seed)
-            row["behind_best"] = _interval(behind)
+            row["behind_best"] = behind.plain()
     known = [j.reliability for j in kept if not math.isnan(j.reliability)]
     return {
         "detector": model.spec,
@@ -198,10 +198,6 @@ def _number(value: float) -> float | None:
 
 def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
-
-
-def _interval(interval: Interval) -> dict[str, float | None]:
-    return {name: _number(getattr(interval, name)) for name in ("mean", "low", "high")}
 
 
 def _plain(table: Mapping[str, Any]) -> dict[str, Any]:

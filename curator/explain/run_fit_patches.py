@@ -8,11 +8,12 @@ them and cut to the picture, so that no padding is learnt. The same command writ
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
 from curator.detect.base import Detector
+from curator.detect.checking import predict_all
 from curator.detect.load import load_detector
 from curator.diagnose.run_current import working_spec
 from curator.errors import InputError
@@ -26,7 +27,7 @@ from curator.tensors import image_tensor
 from store.errors import StoreError
 from store.images import read_pixels
 from store.keys import content_key
-from store.records import ImageRecord
+from store.records import ImageRecord, Role
 
 if TYPE_CHECKING:
     from store.store import Store
@@ -76,7 +77,8 @@ def fit_patches(store: Store, config: FitPatchesConfig) -> StageResult:
 
 def _chosen(store: Store, config: FitPatchesConfig) -> list[ImageRecord]:
     """At most `config.images` of the roles' images, in an order keyed by seed and content."""
-    found = {image.id: image for role in config.roles for image in store.images(reader="explain", role=role)}
+    roles = [cast(Role, role) for role in config.roles]
+    found = {image.id: image for role in roles for image in store.images(reader="explain", role=role)}
     if not found:
         raise InputError(
             f"fit-patches: expected images of role {' or '.join(config.roles)}, found none; add some with "
@@ -115,7 +117,7 @@ def _pictures(
 
 def _picture(detector: Detector, image: ImageRecord, config: FitPatchesConfig) -> Tensor:
     stored = image_tensor(read_pixels(image.uri, image.sha256))
-    ((_, pin),) = detector.predict([stored], score_threshold=0.99)  # for the pin alone
+    pin = predict_all(detector, [stored], score_threshold=0.99)[0].pin
     x1, y1, x2, y2 = picture_box(pin)
     if min(x2 - x1, y2 - y1) < config.side:
         raise InputError(

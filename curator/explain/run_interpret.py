@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from curator.detect.base import Detector
+from curator.detect.checking import predict_all
 from curator.detect.load import load_detector
 from curator.diagnose.run_current import class_map, working_spec
 from curator.errors import InputError
@@ -32,12 +33,7 @@ from curator.explain.features.average_images import (
     peaks,
     receptive_reaches,
 )
-from curator.explain.features.base import (
-    Interpretation,
-    inner_layers,
-    input_boxes,
-    responses,
-)
+from curator.explain.features.base import Interpretation, inner_layers, input_boxes, responses
 from curator.explain.features.relevant import accuracy, characteristic, fit, measure
 from curator.explain.interpretation_output import FeatureCard, write_outputs
 from curator.explain.settings import InterpretConfig
@@ -46,7 +42,7 @@ from curator.progress import Advance, progress
 from curator.tensors import image_tensor
 from store.images import read_pixels
 from store.keys import content_key
-from store.records import BoxTuple, ImageRecord, Pin
+from store.records import BoxTuple, ImageRecord, Pin, Role
 
 if TYPE_CHECKING:
     from store.store import Store
@@ -122,7 +118,7 @@ def _scenes(
     """The images with labelled objects, and (image, annotations) as content keys."""
     classes = class_map(store, detector.classes, config.class_map or {})
     index = {name: i for i, name in enumerate(classes.categories)}
-    images = {i.id: i for role in config.roles for i in store.images(reader="explain", role=role)}
+    images = {i.id: i for role in config.roles for i in store.images(reader="explain", role=cast(Role, role))}
     annotated = store.annotations(sorted(images), reader="explain")
     model = next((m for m in store.models() if m.fingerprint == detector.fingerprint), None)
     found = store.detections(model.id, sorted(images)) if model is not None else {}
@@ -158,7 +154,7 @@ def _listed(names: Sequence[str], most: int = 6) -> str:
 def _prepared(detector: Detector, scene: _Scene) -> tuple[Tensor, Pin]:
     """x (3, h, w) and its pin, which the detector makes where none is stored."""
     stored = image_tensor(read_pixels(scene.image.uri, scene.image.sha256))
-    pin = scene.pin or detector.predict([stored], score_threshold=0.99)[0][1]
+    pin = scene.pin or predict_all(detector, [stored], score_threshold=0.99)[0].pin
     return detector.prepare(stored, pin), pin
 
 

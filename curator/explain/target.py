@@ -18,6 +18,7 @@ from torchvision.ops import box_iou
 
 from curator.boxes import iou
 from curator.detect.base import Detector
+from curator.detect.checking import predict_all
 from curator.errors import ConfigError, InputError
 from curator.explain.base import Target, TargetChoice, TargetKind
 from store.records import Pin
@@ -185,8 +186,8 @@ class PredictionScores:
     def __call__(self, u: Tensor) -> Tensor:
         """u (B, 3, h, w) -> (B, T) float32; not differentiable."""
         if self._detector.modules() is None:
-            found = self._detector.predict(list(u), score_threshold=PREDICTED)
-            rows = [self._best(self._pin.to_image(d.boxes), d.scores, d.labels) for d, _ in found]
+            found = [a.detections for a in predict_all(self._detector, list(u), score_threshold=PREDICTED)]
+            rows = [self._best(self._pin.to_image(d.boxes), d.scores, d.labels) for d in found]
             return torch.from_numpy(np.stack(rows).astype(np.float32)).to(u.device)
         if self._every is None:
             count = self._detector.candidates(u[:1], self._pin).scores.shape[1]

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
+from curator.errors import one_line
 from curator.jobs.base import Done, Failed, Work
 
 
@@ -47,9 +48,3 @@ def _process(work: Work, state: Any, batch: list[Any]) -> list[Done | Failed]:
         else Done(work.key(item), item, value)
         for item, value in zip(batch, results, strict=True)
     ]
-
-
-def one_line(error: Exception) -> str:
-    """An exception as one line."""
-    text = " ".join(str(error).split())
-    return text if getattr(error, "exit_code", None) is not None else f"{type(error).__name__}: {text}"

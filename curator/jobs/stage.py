@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from curator.config import StageConfig
-from curator.errors import CuratorError
+from curator.errors import CuratorError, one_line
 from curator.jobs.base import Done, Executor, Failed, Work
-from curator.jobs.local import LocalExecutor, one_line
+from curator.jobs.local import LocalExecutor
 from curator.progress import progress
 from store.records import ItemStatus
 from store.session import ITEM_ERRORS

@@ -285,18 +285,3 @@ def unscored(comparison: Mapping[str, Any], kind: str = "gap") -> list[str]:
         for what in ("fn", "fp")
         if 0 < figures[what]["n"] < FEWEST
     ]
-
-
-def spread(
-    values: Sequence[float | None], *, seed: int = 0, resamples: int = 2000
-) -> tuple[float, float, float] | None:
-    """Mean over seeds with a 95% bootstrap interval of the mean; None without any value.
-
-    With one seed the interval is the value itself: it says nothing about other seeds.
-    """
-    known = np.array([value for value in values if value is not None], dtype=np.float64)
-    if not len(known):
-        return None
-    picks = np.random.default_rng(seed).integers(0, len(known), (resamples, len(known)))
-    low, high = np.quantile(known[picks].mean(1), [0.025, 0.975])
-    return float(known.mean()), float(low), float(high)

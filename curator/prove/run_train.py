@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from store.store import Store
 
 STAGE = "train"
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,7 +35,7 @@ from curator.prove.run_arms import (
 from curator.prove.run_oracle import failing_images
 from curator.prove.settings import VerifyConfig
 from curator.prove.trial_tables import fix_rates, summarise, trial_table
-from curator.prove.trials import STAGE, HoldoutImage, Recipe, TrainingImage, TrialItem, TrialWork
+from curator.prove.trials import SCORE_FLOOR, STAGE, HoldoutImage, Recipe, TrainingImage, TrialItem, TrialWork
 from curator.tensors import resolve_device
 from store.records import Annotation, NewAnnotation, Trial
 
@@ -53,9 +53,11 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
         figure), "unscored_gaps", "missing_classes", "left_out" (number of images that equal the holdout's),
         "warnings".
     Raises:
-        InputError: no holdout, no training images, an untrainable detector, or an arm without its images.
+        InputError: no holdout, no training images, an untrainable detector, an arm without its images, or a
+            score threshold below `SCORE_FLOOR`.
     """
     check_arms(config.arms)
+    check_threshold(config.score_threshold)
     spec = working_spec(store, config.detector)
     detector = load_detector(spec, config.device)
     classes = class_map(store, detector.classes, config.class_map)
@@ -125,6 +127,19 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
             **without.summary(),
         },
     )
+
+
+def check_threshold(score: float) -> None:
+    """Refuse a threshold below what the holdout's detections are computed down to.
+
+    Raises:
+        InputError: such a threshold.
+    """
+    if score < SCORE_FLOOR:
+        raise InputError(
+            f"--score-threshold {score:g}: verify computes the holdout's detections down to {SCORE_FLOOR:g}, "
+            f"so what scores lower is unknown to it; give {SCORE_FLOOR:g} or above"
+        )
 
 
 def read_holdout(store: Store) -> tuple[HoldoutImage, ...]:

@@ -1,19 +1,23 @@
 """What trials say: the table for people and the figures for machines.
 
-In: stored `Trial`s. Out: rows of text, and means with 95% bootstrap intervals over the seeds. Every figure is
-the worse of a trial's two readings (docs/decisions/0004).
+In: stored `Trial`s. Out: rows of text, and means over the training seeds with 95% intervals by the clustered
+bootstrap. A trial holds one figure for the whole holdout, so the seed is the cluster: the interval says what
+other training seeds would give on this holdout, nothing of other holdout images, and with few seeds it is too
+narrow (`bootstrap`). Every figure is the worse of a trial's two readings (docs/decisions/0004).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-from curator.prove.readings import spread
+from curator.bootstrap import Interval, bootstrap_interval
 from curator.prove.run_arms import ARMS
 from store.records import Trial
 
 COLUMNS = ("arm", "seeds", "added", "FN fixed", "FP fixed", "broken", "new FP/img", "AP50")
+FIGURES = ("fn_fixed", "fp_fixed", "broken", "new_false_per_image", "ap50")  # the last five columns
 
 
 def _newest(trials: Sequence[Trial]) -> list[Trial]:
@@ -41,11 +45,10 @@ def summarise(trials: Sequence[Trial]) -> dict[str, Any]:
     arms = {}
     for arm in dict.fromkeys(trial.arm for trial in newest):
         of_arm = [trial for trial in newest if trial.arm == arm]
-        rows = [_figures(trial) for trial in of_arm]
         arms[arm] = {
             "seeds": [trial.seed for trial in of_arm],
             "n_added": [trial.metrics["n_added"] for trial in of_arm],
-            **{name: _interval([row[name] for row in rows]) for name in rows[0]},
+            **{name: _plain(_over_seeds(of_arm, name)) for name in FIGURES},
         }
     columns, table = trial_table(newest)
     return {
@@ -57,16 +60,23 @@ def summarise(trials: Sequence[Trial]) -> dict[str, Any]:
     }
 
 
-def _interval(values: Sequence[float | None]) -> dict[str, float] | None:
-    found = spread(values)
-    return None if found is None else {"mean": found[0], "low": found[1], "high": found[2]}
+def _over_seeds(trials: Sequence[Trial], figure: str) -> Interval:
+    """Mean of a figure over the trials of an arm; a trial without it is left out."""
+    values = [_figures(trial)[figure] for trial in trials]
+    return bootstrap_interval(
+        [math.nan if value is None else value for value in values], clusters=[trial.seed for trial in trials]
+    )
+
+
+def _plain(interval: Interval) -> dict[str, float | None] | None:
+    return interval.plain() if interval.count else None
 
 
 def trial_table(trials: Sequence[Trial]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Columns and rows for people: the base, then one row per arm.
 
-    Each figure is the worse of its two readings, averaged over the seeds, with the 95% bootstrap interval of
-    the mean where there are several seeds.
+    Each figure is the worse of its two readings, averaged over the seeds, with the 95% interval of the mean
+    where there are several seeds.
     """
     newest = _newest(trials)
     rows: list[tuple[str, ...]] = []
@@ -86,25 +96,23 @@ def trial_table(trials: Sequence[Trial]) -> tuple[tuple[str, ...], list[tuple[st
         )
     for arm in dict.fromkeys(trial.arm for trial in newest):
         of_arm = [trial for trial in newest if trial.arm == arm]
-        figures = [_figures(trial) for trial in of_arm]
         added = {trial.metrics["n_added"] for trial in of_arm}
         rows.append(
             (
                 arm,
                 str(len(of_arm)),
                 "-".join(str(n) for n in sorted({min(added), max(added)})),
-                *(_mean([row[name] for row in figures]) for name in figures[0]),
+                *(_mean(_over_seeds(of_arm, name)) for name in FIGURES),
             )
         )
     return COLUMNS, rows
 
 
-def _mean(values: Sequence[float | None]) -> str:
-    found = spread(values)
-    if found is None:
+def _mean(found: Interval) -> str:
+    if not found.count:
         return "-"
-    several = sum(value is not None for value in values) > 1
-    return f"{found[0]:.3f}" + (f" [{found[1]:.3f}, {found[2]:.3f}]" if several else "")
+    known = math.isfinite(found.low)
+    return f"{found.mean:.3f}" + (f" [{found.low:.3f}, {found.high:.3f}]" if known else "")
 
 
 def _number(value: float | None) -> str:

@@ -17,11 +17,12 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from curator.detect.base import Detector, TrainableDetector
+from curator.detect.checking import predict_each
 from curator.detect.load import load_detector
 from curator.diagnose.causes import Criteria, diagnose_image, false_positive_causes
 from curator.diagnose.metrics import average_precision
 from curator.diagnose.work import DiagnoseItem, calibrate, image_result, raw_candidates
-from curator.errors import InputError
+from curator.errors import InputError, one_line
 from curator.matching import ClassMap, ImageResult, match
 from curator.progress import progress
 from curator.prove.readings import Base, compare, gather_objects, match_all, unscored
@@ -32,7 +33,7 @@ from store.keys import content_key
 from store.records import Annotation, BoxTuple, Detections, ImageRecord, Pin
 
 STAGE = "verify"
-STAGE_VERSION = 2
+STAGE_VERSION = 4  # 3: the detector's answers are checked; 4: torch's schedule and views
 SCORE_FLOOR = 0.05  # detections of the holdout are computed down to it
 
 
@@ -241,6 +242,7 @@ def predict(
 
     Raises:
         ImageError, CorruptionError: a holdout image that cannot be read stops the verification.
+        InputError: so does one on which the detector's answer is broken.
     """
     module = detector.modules()
     parameter = next(module.parameters(), None) if module is not None else None
@@ -256,7 +258,11 @@ def predict(
             tensors = [image_tensor(p) for p in pixels]
             if parameter is not None:
                 tensors = [tensor.to(parameter.device) for tensor in tensors]
-            yield from detector.predict(tensors, score_threshold=SCORE_FLOOR)
+            answers = predict_each(detector, tensors, score_threshold=SCORE_FLOOR)
+            for image, answer in zip(images[start : start + batch_size], answers, strict=True):
+                if isinstance(answer, Exception):
+                    raise InputError(f"{image.uri}: {one_line(answer)}") from answer
+                yield answer.detections, answer.pin
             advance(len(pixels))
 
 

@@ -333,7 +333,8 @@ def _refitted(chosen: Sequence[_Proposal], judge: _Judge) -> list[_Proposal]:
 
 
 def area_under_curve(good: Array, bad: Array) -> float:
-    """Probability that a good score exceeds a bad one, ties counting half."""
-    ordered = np.sort(bad)
-    below, upto = np.searchsorted(ordered, good, "left"), np.searchsorted(ordered, good, "right")
-    return float((below + upto).sum() / (2 * len(good) * len(bad)))
+    """Probability that a good score exceeds a bad one, ties counting half; both hold one at least."""
+    from sklearn.metrics import roc_auc_score  # slow to load
+
+    is_good = np.repeat([True, False], [len(good), len(bad)])
+    return float(roc_auc_score(is_good, np.concatenate([good, bad])))

@@ -10,18 +10,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from curator.errors import StageError
 from curator.registry import EMBEDDERS, Spec
 from curator.represent.proposals import distinct, salient
 from store.keys import content_key
 from store.records import BoxTuple, Detections, Floats, Pin, VectorOwner
 
+if TYPE_CHECKING:
+    from curator.detect.checking import Answer
+
 STAGE = "index"
-STAGE_VERSION = 1
+STAGE_VERSION = 2  # 2: the detector's answers are checked; no context ring of negative means
 SCORE_THRESHOLD = 1e-4  # what a detector nearly sees is where its misses are
 OVERLAP = 0.6  # candidates that overlap more describe the same thing
 
@@ -122,28 +126,33 @@ class IndexWork:
         """Embed a batch; an unreadable image becomes an exception in its place."""
         import torch
 
+        from curator.detect.checking import predict_each
         from curator.tensors import image_tensor
 
         detector, embedder = state
         results: list[Any] = _read(batch)
         good = [i for i, pixels in enumerate(results) if not isinstance(pixels, Exception)]
-        images = [image_tensor(results[i]) for i in good]
-        predicted = detector.predict(images, score_threshold=SCORE_THRESHOLD) if images else []
-        by_size: dict[tuple[int, int], list[int]] = {}
-        for place, (_, pin) in enumerate(predicted):
-            by_size.setdefault(pin.input_size, []).append(place)
-        for places in by_size.values():
-            pins = [predicted[p][1] for p in places]
-            u = torch.stack([detector.prepare(images[p], predicted[p][1]) for p in places])
+        images = {i: image_tensor(results[i]) for i in good}
+        answers = predict_each(detector, list(images.values()), score_threshold=SCORE_THRESHOLD)
+        by_size: dict[tuple[int, int], list[tuple[int, Answer]]] = {}
+        for i, answer in zip(good, answers, strict=True):
+            if isinstance(answer, Exception):
+                results[i] = answer
+            else:
+                by_size.setdefault(answer.pin.input_size, []).append((i, answer))
+        for members in by_size.values():
+            pins = [answer.pin for _, answer in members]
+            u = torch.stack([detector.prepare(images[i], answer.pin) for i, answer in members])
             windows = salient_windows(u, pins, self.windows)
             owners = [
-                self._owners(batch[good[p]], predicted[p][0], predicted[p][1].image_size, own)
-                for p, own in zip(places, windows, strict=True)
+                self._owners(batch[i], answer.detections, answer.pin.image_size, own)
+                for (i, answer), own in zip(members, windows, strict=True)
             ]
             boxes = [np.array([owner.box for owner in own], np.float32) for own in owners]
-            densities = [_densities(batch[good[p]]) for p in places]
-            for p, own, views in zip(places, owners, embedder.embed(u, pins, boxes, densities), strict=True):
-                results[good[p]] = self._indexed(batch[good[p]], own, views)
+            densities = [_densities(batch[i]) for i, _ in members]
+            embedded = embedder.embed(u, pins, boxes, densities)
+            for (i, _), own, views in zip(members, owners, embedded, strict=True):
+                results[i] = _not_finite(own, views) or self._indexed(batch[i], own, views)
         return results
 
     def _owners(
@@ -221,6 +230,20 @@ def salient_windows(u: Any, pins: Sequence[Pin], most: int) -> list[Floats]:
         contrast_maps(level), level.scale[0], (u.shape[-2], u.shape[-1]), image_frames(pins), most
     )
     return [pin.to_image(boxes) for pin, boxes in zip(pins, found, strict=True)]
+
+
+def _not_finite(owners: Sequence[VectorOwner], views: Mapping[str, Floats]) -> StageError | None:
+    """What to say of an image with vectors of which some are no numbers; None where all is well."""
+    for view, vectors in views.items():
+        rows = np.flatnonzero(~np.isfinite(vectors).all(1)).tolist()
+        if rows:
+            owner = owners[rows[0]] if view not in ("image", "region") else None
+            where = f", first of the {owner.source} box {owner.box}" if owner is not None else ""
+            return StageError(
+                f"index: expected finite vectors, got nan or infinity in {len(rows)} of {len(vectors)} "
+                f"of the view {view}{where}"
+            )
+    return None
 
 
 def _densities(item: IndexItem) -> NDArray[np.float32]:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
 
+LEAST_SHARE = 1e-3
+
 
 @dataclass(frozen=True, slots=True)
 class Whitening:
@@ -45,14 +47,17 @@ class Whitening:
 
 
 def shrunk_covariance(centred: Array) -> Array:
-    """Ledoit-Wolf estimate (D, D) from centred data (N, D): (1 - a) C + a tr(C)/D I with the optimal a."""
+    """Ledoit-Wolf estimate (D, D) from centred data (N, D): (1 - a) C + a tr(C)/D I.
+
+    a is scikit-learn's optimal share, but at least `LEAST_SHARE`: what never varies among very many rows
+    would otherwise be stretched without bound.
+    """
+    from sklearn.covariance import ledoit_wolf_shrinkage  # slow to load
+
     n, d = centred.shape
     covariance = centred.T @ centred / n
-    target = np.trace(covariance) / d
-    distance = float(((covariance - target * np.eye(d)) ** 2).sum())
-    spread = float(((centred**2).sum(1) ** 2).sum() / n - (covariance**2).sum()) / n
-    share = 1.0 if distance <= 0 else min(1.0, max(1e-3, spread / distance))
-    return np.asarray((1 - share) * covariance + share * target * np.eye(d))
+    share = 1.0 if n < 2 else max(LEAST_SHARE, float(ledoit_wolf_shrinkage(centred, assume_centered=True)))
+    return np.asarray((1 - share) * covariance + share * np.trace(covariance) / d * np.eye(d))
 
 
 def unit(vectors: Array) -> Array:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
+from curator.detect.checking import Answer, predict_each
 from curator.detect.load import load_detector
 from curator.errors import StageError
 from curator.inpaint.backends import build_inpainter
@@ -32,13 +33,7 @@ from curator.synthesize.settings import SynthesizeConfig
 from curator.tensors import image_pixels, image_tensor, resolve_device
 from store.images import encode_png, read_pixels
 from store.keys import content_key
-from store.records import (
-    BoxTuple,
-    ImageRecord,
-    NewAnnotation,
-    Outcome,
-    Verdict,
-)
+from store.records import BoxTuple, ImageRecord, NewAnnotation, Outcome, Verdict
 
 if TYPE_CHECKING:
     from curator.detect.base import Detector
@@ -145,19 +140,10 @@ class SynthesisWork:
         found = detect(detector, [samples[i] for i in order], device, self.class_map)
         bounds = Bounds()
         for i, detections in zip(order, found, strict=True):
-            plan, sample, outcome = plans[i], samples[i], batch[i].failure.outcome
-            verdicts = (
-                check_changed(plan, sample, bounds),
-                check_seam(plan, sample, bounds),
-                check_detector(plan, sample, detections, outcome.kind, outcome.category, bounds),
-            )
-            results[i] = Painted(
-                png=encode_png(image_pixels(sample)),
-                painted=plan.painted,
-                annotations=plan.annotations,
-                seed=plan.seed,
-                verdicts=verdicts,
-            )
+            try:
+                results[i] = _judged(plans[i], samples[i], detections, batch[i].failure.outcome, bounds)
+            except Exception as error:
+                results[i] = error
         return results
 
     def _plan(self, item: SynthesisItem) -> Plan:
@@ -210,6 +196,25 @@ def config_key(
     )
 
 
+def _judged(
+    plan: Plan, sample: torch.Tensor, detections: Found | Exception, outcome: Outcome, bounds: Bounds
+) -> Painted:
+    if isinstance(detections, Exception):
+        raise detections
+    verdicts = (
+        check_changed(plan, sample, bounds),
+        check_seam(plan, sample, bounds),
+        check_detector(plan, sample, detections, outcome.kind, outcome.category, bounds),
+    )
+    return Painted(
+        png=encode_png(image_pixels(sample)),
+        painted=plan.painted,
+        annotations=plan.annotations,
+        seed=plan.seed,
+        verdicts=verdicts,
+    )
+
+
 def paint(inpainter: Inpainter, plans: dict[int, Plan]) -> dict[int, torch.Tensor]:
     """Sample (3, H, W), in 8-bit steps, for every plan; plans of one image size are painted together."""
     samples = {i: plan.rendered for i, plan in plans.items() if plan.rendered is not None}
@@ -240,19 +245,19 @@ def paint(inpainter: Inpainter, plans: dict[int, Plan]) -> dict[int, torch.Tenso
 
 def detect(
     detector: Detector, images: Sequence[torch.Tensor], device: torch.device, class_map: dict[str, str]
-) -> list[Found]:
-    """Detections down to `SCORE_FLOOR` by data-set class name, one list per image."""
-    if not images:
-        return []
+) -> list[Found | Exception]:
+    """Detections down to `SCORE_FLOOR` by data-set class name, one list per image, or why there is none."""
     names = [class_map.get(name, name) for name in detector.classes]
-    found = detector.predict([image.to(device) for image in images], score_threshold=SCORE_FLOOR)
-    return [
-        [
+
+    def named(answer: Answer) -> Found:
+        found = answer.detections
+        return [
             (names[int(label)], float(score), cast(BoxTuple, tuple(map(float, box))))
-            for label, score, box in zip(d.labels, d.scores, d.boxes, strict=True)
+            for label, score, box in zip(found.labels, found.scores, found.boxes, strict=True)
         ]
-        for d, _ in found
-    ]
+
+    answers = predict_each(detector, [image.to(device) for image in images], score_threshold=SCORE_FLOOR)
+    return [answer if isinstance(answer, Exception) else named(answer) for answer in answers]
 
 
 def load_inpainter(spec: str, steps: int, device: str = "auto") -> Inpainter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from curator.detect.small_ssd import SsdOptions, make_detector
 from curator.detect.ssd import SsdDetector
 from curator.errors import ConfigError, InputError
 from curator.prove.trainers.fine_tune import Example, FineTuneConfig, draw, fine_tune, vary
+from store.errors import ImageError
 
 
 class Squares:
@@ -81,10 +83,76 @@ def test_equal_seeds_give_equal_weights_and_the_original_is_untouched(detector: 
     assert detector.fingerprint == fingerprint != first.fingerprint
 
 
-def test_the_global_random_state_is_untouched(detector: SsdDetector) -> None:
-    before = torch.get_rng_state()
-    fine_tune(detector, Squares(), settings(steps=2))
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_global_random_state_is_untouched(detector: SsdDetector, workers: int) -> None:
+    before, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    fine_tune(detector, Squares(), settings(steps=2, workers=workers))
     assert torch.equal(torch.get_rng_state(), before)
+    assert random.getstate() == python
+    assert np.random.get_state()[1].tolist() == numpy
+
+
+def test_workers_change_nothing(detector: SsdDetector) -> None:
+    alone, losses = fine_tune(detector, Squares(), settings())
+    data = Squares()
+    helped, again = fine_tune(detector, data, settings(workers=2))
+    assert data.reads == 0  # others did read
+    assert again == losses
+    assert helped.fingerprint == alone.fingerprint
+
+
+class Unreadable(Squares):
+    """One image is gone."""
+
+    def __getitem__(self, index: int) -> Example:
+        if index == 3:
+            raise ImageError("images/3.png: expected an image, found none")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_cannot_be_read_stops_with_its_own_message(
+    detector: SsdDetector, workers: int
+) -> None:
+    with pytest.raises(ImageError) as error:
+        fine_tune(detector, Unreadable(), settings(workers=workers))
+    assert str(error.value) == "images/3.png: expected an image, found none"
+
+
+def rates(detector: SsdDetector, monkeypatch: pytest.MonkeyPatch, steps: int) -> list[float]:
+    """The learning rate of every step of a real training."""
+    seen: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def watched(self: torch.optim.AdamW, *args: object, **kwargs: object) -> object:
+        seen.append(self.param_groups[0]["lr"])
+        return step(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", watched)
+        fine_tune(detector, Squares(), settings(steps=steps, batch_size=1))
+    return seen
+
+
+def test_one_cycle_rises_to_the_peak_in_a_fifth_and_falls_to_a_thousandth(
+    detector: SsdDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = rates(detector, monkeypatch, 20)
+    assert found[0] == pytest.approx(0.001)
+    assert int(np.argmax(found)) == 3
+    assert found[3] == pytest.approx(0.01)
+    assert found[-1] == pytest.approx(0.00001)
+    assert found[:4] == sorted(found[:4])
+    assert found[3:] == sorted(found[3:], reverse=True)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 10])  # torch's schedule divides by 0 where a fifth is one step
+def test_short_trainings_have_a_schedule_too(
+    detector: SsdDetector, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    found = rates(detector, monkeypatch, steps)
+    assert len(found) == steps
+    assert max(found) == pytest.approx(0.001 if steps == 1 else 0.01)
 
 
 class KilledError(Exception):
@@ -159,6 +227,23 @@ def test_zooms_move_boxes_with_pixels() -> None:
         np.testing.assert_allclose([low[1], low[0], high[1], high[0]], [x1, y1, x2, y2], atol=1.6)
         sides.append(x2 - x1)
     assert min(sides) < 22 < 26 < max(sides)
+
+
+def test_a_window_beyond_the_image_repeats_its_edge() -> None:
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    pixels[:, :15], pixels[:, 15:] = 40, 200  # no black anywhere
+    example = Example(pixels=pixels, boxes=np.zeros((0, 4), np.float32), labels=np.zeros(0, np.int64))
+    shares = []
+    for seed in range(20):
+        image, boxes, labels = vary(
+            example, np.random.default_rng(seed), settings(zoom=0.4), torch.device("cpu")
+        )
+        assert boxes.shape == (0, 4)
+        assert labels.shape == (0,)
+        assert image.min() >= 40 / 255 - 1e-6
+        assert image.max() <= 200 / 255 + 1e-6
+        shares.append(float((image > 0.5).float().mean()))
+    assert min(shares) < 0.45 < 0.55 < max(shares)
 
 
 def test_an_object_cut_away_loses_its_box() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +19,6 @@ from curator.prove.readings import (
     matched_threshold,
     read,
     recall_threshold,
-    spread,
     unscored,
     worse,
 )
@@ -134,14 +132,6 @@ def test_small_groups_are_named_but_not_scored() -> None:
     assert both["worse"]["groups"]["gap"]["few"]["fn"] == {"n": few, "rate": None}
     assert both["worse"]["groups"]["gap"]["many"]["fn"] == {"n": many, "rate": 1.0}
     assert unscored(both) == [f"few (FN: {few})"]
-
-
-def test_spread() -> None:
-    assert spread([None]) is None
-    assert spread([0.4]) == (0.4, 0.4, 0.4)
-    mean, low, high = spread([0.2, None, 0.4, 0.6]) or (0, 0, 0)
-    assert mean == pytest.approx(0.4)
-    assert 0.2 <= low < mean < high <= 0.6
 
 
 @st.composite

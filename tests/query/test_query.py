@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.covariance import ledoit_wolf_shrinkage
 
 from curator.query.base import BoxTable, Examples, SimilarityQuery
 from curator.query.contrast import area_under_curve, fit_queries
-from curator.represent.whiten import Whitening, shrunk_covariance
+from curator.represent.whiten import LEAST_SHARE, Whitening, shrunk_covariance
 
 NUISANCES, CAUSES, DIMENSION, BOXES = 6, 3, 48, 8
 MIX = np.random.default_rng(99).normal(size=(NUISANCES, DIMENSION))
@@ -166,6 +167,38 @@ def test_shrinkage_is_strong_for_few_rows_and_weak_for_many() -> None:
     few, many = rng.normal(size=(5, 20)), rng.normal(size=(20000, 20)) * np.arange(1, 21)
     assert np.linalg.cond(shrunk_covariance(few)) < 10
     assert np.allclose(np.diag(shrunk_covariance(many)), np.arange(1, 21) ** 2, rtol=0.25)
+
+
+def by_hand(centred: np.ndarray) -> tuple[np.ndarray, float]:
+    """Ledoit and Wolf (2004), written out: the covariance and the share of the identity that it takes."""
+    n, d = centred.shape
+    covariance = centred.T @ centred / n
+    target = np.trace(covariance) / d * np.eye(d)
+    noise = sum(((np.outer(x, x) - covariance) ** 2).sum() for x in centred) / n**2
+    share = min(1.0, noise / ((covariance - target) ** 2).sum())
+    return (1 - share) * covariance + share * target, share
+
+
+@pytest.mark.parametrize(("n", "d"), [(3, 20), (40, 12), (400, 12)])
+def test_shrinkage_is_that_of_ledoit_and_wolf(n: int, d: int) -> None:
+    rng = np.random.default_rng(n)
+    data = rng.normal(size=(n, d)) @ rng.normal(size=(d, d))
+    data -= data.mean(0)
+    expected, share = by_hand(data)
+    assert 0.01 < share < 1
+    np.testing.assert_allclose(shrunk_covariance(data), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_what_never_varies_is_stretched_to_a_bound() -> None:
+    rng = np.random.default_rng(7)
+    data = rng.normal(size=(200_000, 2)) * (1, 0)
+    assert ledoit_wolf_shrinkage(data, assume_centered=True) < LEAST_SHARE / 3
+    assert np.diag(shrunk_covariance(data))[1] == pytest.approx(LEAST_SHARE * data.var(0).mean(), rel=1e-3)
+
+
+def test_one_row_is_whitened_without_a_warning() -> None:
+    row = np.arange(5.0)[None]
+    np.testing.assert_array_equal(Whitening.fit(row)(row), np.zeros((1, 5)))
 
 
 def test_area_under_curve_against_counting() -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from curator.page import Bars, FailureCard, Picture, ReportData, Table, render, thumbnail
 
-EVIL = '<script>alert("x")</script>&"\''
+EVIL = '<script>alert("x")</script>&"\' onload=alert(1) {{ 7 * 7 }}{% raw %}'
 
 
 class Reader(HTMLParser):
@@ -22,10 +22,12 @@ class Reader(HTMLParser):
         super().__init__()
         self.tags: list[str] = []
         self.addresses: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
         self.text = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        self.attributes += attrs
         self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
 
     def handle_data(self, data: str) -> None:
@@ -54,6 +56,15 @@ def test_every_text_is_escaped() -> None:
     reader.feed(page())
     assert "script" not in reader.tags
     assert reader.text.count('<script>alert("x")</script>') >= 10
+
+
+def test_no_text_leaves_its_attribute_or_runs_as_a_template() -> None:
+    reader = Reader()
+    reader.feed(page())
+    assert {name for name, _ in reader.attributes} & {"onload", "alert(1)"} == set()
+    assert [value for name, value in reader.attributes if name in ("alt", "aria-label")] == [EVIL] * 5
+    assert reader.text.count("{{ 7 * 7 }}{% raw %}") >= 10
+    assert "49" not in reader.text
 
 
 def test_the_page_loads_nothing_from_elsewhere() -> None:

@@ -43,6 +43,56 @@ def test_boxes_outside_and_empty_boxes_give_finite_border_values() -> None:
     assert box_mean(level, values, boxes)[0, :, 0].tolist() == pytest.approx([0, 5, 15])
 
 
+def _difference_of_sums(
+    level: FeatureMap, values: np.ndarray, outer: np.ndarray, hole: np.ndarray
+) -> np.ndarray:
+    """The ring's mean as it was computed before: values (C, h, w), one box each; in float64."""
+
+    def overlap(low: float, high: float, cells: int, axis: int) -> np.ndarray:
+        edges = level.offset[axis] + level.scale[axis] * (np.arange(cells) - 0.5)
+        return (np.minimum(high, edges + level.scale[axis]) - np.maximum(low, edges)).clip(0)
+
+    def total(box: np.ndarray) -> tuple[np.ndarray, float]:
+        columns = overlap(box[0], box[2], values.shape[2], 0)
+        rows = overlap(box[1], box[3], values.shape[1], 1)
+        return np.einsum("chw,h,w->c", values, rows, columns), rows.sum() * columns.sum()
+
+    (outside, size), (inside, part) = total(outer), total(hole)
+    return (outside - inside) / (size - part)
+
+
+def test_ordinary_rings_are_what_they_were() -> None:
+    values = torch.rand(1, 5, 20, 24, generator=torch.Generator().manual_seed(3)) - 0.3
+    level = FeatureMap(values, (4.0, 4.0), (2.0, 2.0))
+    outer = torch.tensor([[[3.0, 2, 60, 70], [0, 0, 96, 80], [10.5, 20.25, 31.75, 42], [0, 0, 96, 80]]])
+    hole = torch.tensor([[[20.0, 11, 40, 33], [1, 1, 95, 79], [15, 26, 27, 36.5], [0, 40, 96, 80]]])
+    found = box_mean(level, values, outer, hole)[0].numpy()
+    for n in range(4):
+        expected = _difference_of_sums(
+            level, values[0].double().numpy(), outer[0, n].double().numpy(), hole[0, n].double().numpy()
+        )
+        np.testing.assert_allclose(found[n], expected, atol=2e-6)
+
+
+def test_a_ring_of_a_map_without_negative_values_has_none() -> None:
+    """A hole thinner than a hundredth of a cell is widened, here beyond the box around it."""
+    values = torch.zeros(1, 1, 40, 40)
+    values[..., 20:] = 1
+    level = FeatureMap(values, (1.0, 1.0), (0.5, 0.5))
+    hole = torch.tensor([[[19.991, 10.0, 19.997, 12.0]]])
+    outer = torch.tensor([[[19.988, 9.0, 20.0, 13.0]]])
+    assert box_mean(level, values, outer, hole).item() == pytest.approx(0, abs=1e-6)
+    numbers = np.random.default_rng(0)
+    low = numbers.uniform(0, 40, (1, 3000, 2))
+    side = 10.0 ** numbers.uniform(-5, 1.6, (1, 3000, 2))
+    holes = torch.from_numpy(np.concatenate([low, low + side], -1).astype(np.float32)).clamp(0, 40)
+    centre, half = (holes[..., :2] + holes[..., 2:]) / 2, holes[..., 2:] - holes[..., :2]
+    outers = torch.cat([centre - half, centre + half], -1).clamp(0, 40)
+    means = box_mean(level, values, outers, holes)
+    assert means.min() >= 0
+    assert means.max() <= 1 + 1e-5
+
+
 def test_pixel_maps_tell_a_cast_and_stripes() -> None:
     u = torch.full((2, 3, 64, 64), 0.5)
     u[0, 0] *= 0.5
@@ -88,6 +138,29 @@ def test_vectors_do_not_depend_on_batch_mates_or_other_boxes(detector: Detector)
         assert values.dtype == np.float32
         assert values.shape[1] <= 224
         assert np.allclose(values, together[2][view], atol=1e-4)
+
+
+def test_boxes_without_area_and_boxes_as_large_as_the_image_give_numbers(detector: Detector) -> None:
+    """Two that our own SSD answered on photographs, one that gave NaN, the image itself and nearly so."""
+    image = torch.zeros(3, 480, 640)
+    image[:, :, 320:] = 1  # an edge beside the thin box: grey changes in input column 47
+    pin = detector.predict([image], score_threshold=0.9)[0][1]
+    centre = (47 - 0.006) / 0.15
+    boxes = np.array(
+        [
+            [640, 480, 640, 480],
+            [66.00, 140.79, 66.03, 140.79],
+            [centre - 0.02, 100, centre + 0.02, 110],
+            [0, 0, 640, 480],
+            [0.01, 0.01, 639.99, 479.99],
+            [-50, -50, 700, 500],
+        ],
+        np.float32,
+    )
+    u = detector.prepare(image, pin)[None]
+    views = DetectorEmbedder(Spec.parse("detector:"), detector).embed(u, [pin], [boxes])[0]
+    for view, values in views.items():
+        assert np.isfinite(values).all(), view
 
 
 def test_a_mask_that_fills_a_box_describes_the_box(detector: Detector) -> None:

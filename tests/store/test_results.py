@@ -150,7 +150,7 @@ def test_detections_come_back_equal(
     ids = store.put_detections(run, [first])
     assert store.put_detections(run, [first]) == ids
     found = store.detections(model, [image])[image]
-    assert found.id == ids[0]
+    assert (found.id, found.run_id) == (ids[0], run)
     assert found.pin.to_json() == first.pin.to_json()
     for name in ("boxes", "scores", "labels", "candidates"):
         np.testing.assert_array_equal(getattr(found.detections, name), getattr(first.detections, name))

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from store.records import ItemStatus, Trial
+from store.session import ITEM_ERRORS
 from store.store import Store
 
 
@@ -49,6 +50,22 @@ def test_an_inner_failure_undoes_the_inner_part_alone(store: Store, run: int, bu
         store.put_vectors(run, "e", "v", owner, 3 * vectors, item_keys=["c"])
     assert store.counts()["images"] == 1
     np.testing.assert_array_equal(store.vectors("e", "v").vectors[:, 0], [1, 3])
+
+
+def test_a_row_that_the_database_refuses_is_undone_alone(store: Store, run: int, build: Any) -> None:
+    """So an item whose result cannot be stored fails alone (curator.jobs.stage)."""
+
+    def refused() -> None:
+        with store.transaction():
+            store.add_images(run, [build.image(2)])
+            store.put_detections(run, [build.detections(99, 99, "k")])
+
+    with store.transaction():
+        store.add_images(run, [build.image(1)])
+        with pytest.raises(ITEM_ERRORS):
+            refused()
+        store.add_images(run, [build.image(3)])
+    assert store.counts()["images"] == 2
 
 
 def test_references_are_enforced(store: Store, run: int, build: Any) -> None:

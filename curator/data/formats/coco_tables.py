@@ -150,6 +150,7 @@ class CocoTables:
         for row, name, text in self._nameless():
             record = json.loads(text)
             names = [name, *(record[key] for key in _ADDRESSES if isinstance(record.get(key), str))]
+            found: Path | str | None
             try:
                 found = next((path for path in map(finder.find, names) if path), None)
                 if found is None or self._taken(found):  # `add` will say that it is missing

@@ -111,7 +111,7 @@ def _written_classes(xmls: Path, files: Sequence[str]) -> list[str]:
             nodes = parse(inside(xmls, f"{stem}.xml")).findall("object/name")
         except FormatError:
             continue  # reported when the file's turn comes
-        names.update(node.text for node in nodes if (node.text or "").strip())
+        names.update(node.text for node in nodes if node.text and node.text.strip())
     return sorted(names)
 
 

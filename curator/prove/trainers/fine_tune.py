@@ -6,7 +6,11 @@ and the loss of every step.
 Which images a step sees, and how they are flipped and zoomed, is a function of (seed, step) alone, and a
 checkpoint holds weights and optimiser state: a killed training continues to the very weights of an
 undisturbed one.
-One-cycle: Smith & Topin (arXiv:1708.07120). Decoded images are kept as uint8 up to `cache_bytes`.
+
+One-cycle: Smith & Topin (arXiv:1708.07120), torch's own. torch's `DataLoader` decodes, in `workers` processes
+of its own or in this one: that changes nothing, since all draws are made here. Decoded images are kept as
+uint8 up to `cache_bytes`. Flips and zooms are torchvision's functions, on the device; its random transforms
+would draw from torch's global state.
 
 Batch normalisation: fine-tuning on a few hundred images in small batches keeps the statistics frozen by
 default, so that the make-up of batches (which images an arm adds) changes no layer's normalisation at
@@ -24,13 +28,16 @@ from typing import Literal, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
+from torch.utils.data import DataLoader, Dataset
+from torchvision.ops import box_area
+from torchvision.transforms.v2 import functional as transforms
+from torchvision.tv_tensors import BoundingBoxes
 
-from curator.boxes import area, clip
 from curator.config import require
 from curator.detect.base import TrainableDetector
 from curator.errors import InputError, StageError
@@ -74,6 +81,7 @@ class FineTuneConfig:
         precision: "auto" is what `curator.precision` makes of it; without AMX a small SSD gains nothing from
             bf16.
         checkpoint_every: steps between checkpoints. cache_bytes: decoded images kept in memory.
+        workers: processes that decode ahead, which pays beside a GPU; 0 decodes in this one.
     """
 
     steps: int
@@ -89,6 +97,7 @@ class FineTuneConfig:
     device: str = "auto"
     checkpoint_every: int = 50
     cache_bytes: int = 2 << 30
+    workers: int = 0
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, f"steps: expected at least 1, got {self.steps}")
@@ -98,6 +107,7 @@ class FineTuneConfig:
         require(
             self.checkpoint_every >= 1, f"checkpoint_every: expected at least 1, got {self.checkpoint_every}"
         )
+        require(self.workers >= 0, f"workers: expected at least 0, got {self.workers}")
 
 
 def fine_tune(
@@ -134,22 +144,17 @@ def fine_tune(
         )
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-    schedule = _one_cycle(config)
     losses: list[float] = []
     if checkpoint is not None and checkpoint.is_file():
         losses = _resume(checkpoint, network, optimiser, parameters)
-    images = _Cache(data, config.cache_bytes)
-    weights = np.asarray(data.weights, dtype=np.float64)
+    schedule = _one_cycle(optimiser, config, done=len(losses))
     precision = resolve_precision(config.precision, device)
     with progress("train", config.steps) as advance, _batch_norm(network, config.batch_norm):
         advance(len(losses))
-        for step in range(len(losses), config.steps):
-            for group in optimiser.param_groups:
-                group["lr"] = schedule[step]
-            batch = draw(config.seed, step, weights, config.batch_size)
+        for step, batch in enumerate(_loader(data, config, done=len(losses)), start=len(losses)):
             examples = [
-                vary(images[index], np.random.default_rng([config.seed, step, place]), config, device)
-                for place, index in enumerate(batch, start=1)
+                vary(example, np.random.default_rng([config.seed, step, place]), config, device)
+                for place, example in enumerate(_readable(batch), start=1)
             ]
             optimiser.zero_grad(set_to_none=True)
             with autocast(precision, device):
@@ -158,6 +163,8 @@ def fine_tune(
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, config.gradient_norm)
             optimiser.step()
+            if step + 1 < config.steps:
+                schedule.step()
             losses.append(float(loss.detach()))
             if not np.isfinite(losses[-1]):
                 raise StageError(
@@ -186,12 +193,65 @@ def draw(seed: int, step: int, weights: NDArray[np.float64], count: int) -> NDAr
     )
 
 
-def _one_cycle(config: FineTuneConfig, warm: float = 0.2) -> NDArray[np.float64]:
-    """Learning rates (steps,): cosine from a tenth to the peak in the first fifth, then to a thousandth."""
-    place = (np.arange(config.steps) + 0.5) / config.steps
-    up = 0.1 + 0.9 * (1 - np.cos(np.pi * np.minimum(place / warm, 1))) / 2
-    down = 0.001 + 0.999 * (1 + np.cos(np.pi * np.clip((place - warm) / (1 - warm), 0, 1))) / 2
-    return np.asarray(config.learning_rate * np.where(place < warm, up, down))
+def _loader(data: TrainingSet, config: FineTuneConfig, *, done: int) -> DataLoader[Example | Exception]:
+    """The images of each step from `done` on, as lists."""
+    weights = np.asarray(data.weights, dtype=np.float64)
+    steps = (draw(config.seed, step, weights, config.batch_size) for step in range(done, config.steps))
+    return DataLoader(
+        _Decoded(data, config.cache_bytes // max(1, config.workers)),
+        batch_sampler=(indices.tolist() for indices in steps),
+        num_workers=config.workers,
+        collate_fn=list,
+        generator=torch.Generator(),  # where the workers' own seeds come from: not the global state
+    )
+
+
+def _readable(batch: Sequence[Example | Exception]) -> Iterator[Example]:
+    for example in batch:
+        if isinstance(example, Exception):
+            raise example
+        yield example
+
+
+class _Decoded(Dataset[Example | Exception]):
+    """Examples by index, kept while they fit into `limit` bytes; one that cannot be read is its exception,
+    which a worker would otherwise wrap into a traceback."""
+
+    def __init__(self, data: TrainingSet, limit: int) -> None:
+        self._data, self._left, self._kept = data, limit, dict[int, Example]()
+
+    def __getitem__(self, index: int) -> Example | Exception:
+        if index in self._kept:
+            return self._kept[index]
+        try:
+            example = self._data[index]
+        except Exception as error:
+            return error
+        if example.pixels.nbytes <= self._left:
+            self._left -= example.pixels.nbytes
+            self._kept[index] = example
+        return example
+
+
+def _one_cycle(optimiser: torch.optim.Optimizer, config: FineTuneConfig, *, done: int) -> OneCycleLR:
+    """Cosine from a tenth to the peak in the first fifth (two steps at least), then to a thousandth.
+
+    Standing at step `done`: a resumed optimiser says where it began and ends, as its stored state would.
+    """
+    steps, begin, end = max(config.steps, 2), 10.0, 100.0
+    first = config.learning_rate / begin
+    for group in optimiser.param_groups:
+        group.update(initial_lr=first, max_lr=config.learning_rate, min_lr=first / end)
+    return OneCycleLR(
+        optimiser,
+        config.learning_rate,
+        total_steps=steps,
+        pct_start=min(1.0, max(0.2, 2 / steps)),
+        div_factor=begin,
+        final_div_factor=end,
+        cycle_momentum=False,
+        last_epoch=done - 1,
+    )
 
 
 def vary(
@@ -204,11 +264,13 @@ def vary(
     remains lose their box.
     """
     image = image_tensor(example.pixels).to(device)
-    boxes, labels = example.boxes.astype(np.float64), example.labels
     height, width = image.shape[-2:]
+    boxes = BoundingBoxes(
+        torch.from_numpy(np.array(example.boxes)), format="XYXY", canvas_size=(height, width), device=device
+    )
+    labels = torch.from_numpy(np.array(example.labels)).to(device)
     if config.flip and rng.random() < 0.5:
-        image = image.flip(-1)
-        boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
+        image, boxes = transforms.horizontal_flip(image), transforms.horizontal_flip(boxes)
     if config.zoom:
         scale = 1 + rng.uniform(-config.zoom, config.zoom)
         w, h = round(width * scale), round(height * scale)
@@ -216,26 +278,14 @@ def vary(
             round(rng.uniform(min(0, full - part), max(0, full - part)))
             for full, part in ((width, w), (height, h))
         )
-        image = _window(image, x, y, w, h)
-        whole = area(boxes)
-        boxes = clip((boxes - np.array([x, y, x, y])) * np.tile([width / w, height / h], 2), width, height)
-        kept = area(boxes) >= 0.5 * whole * (width / w) * (height / h)
+        beyond = [max(0, -x), max(0, -y), max(0, x + w - width), max(0, y + h - height)]
+        image = transforms.pad(image, beyond, padding_mode="edge")
+        image = transforms.resized_crop(image, max(0, y), max(0, x), h, w, [height, width], antialias=False)
+        whole = box_area(boxes) * (width / w) * (height / h)
+        boxes = transforms.resized_crop(boxes, y, x, h, w, [height, width])
+        kept = box_area(boxes) >= 0.5 * whole
         boxes, labels = boxes[kept], labels[kept]
-    return (
-        image,
-        torch.from_numpy(boxes.astype(np.float32)).to(device),
-        torch.from_numpy(np.ascontiguousarray(labels)).to(device),
-    )
-
-
-def _window(image: Tensor, x: int, y: int, w: int, h: int) -> Tensor:
-    """The window at (x, y) of (3, H, W), `w` x `h` px, brought to (3, H, W)."""
-    height, width = image.shape[-2:]
-    beyond = [max(0, -x), max(0, x + w - width), max(0, -y), max(0, y + h - height)]
-    part = image[None, :, max(0, y) : y + h, max(0, x) : x + w]
-    if any(beyond):
-        part = F.pad(part, beyond, mode="replicate")
-    return F.interpolate(part, (height, width), mode="bilinear", align_corners=False)[0]
+    return image, boxes.as_subclass(Tensor), labels
 
 
 @contextmanager
@@ -253,22 +303,6 @@ def _batch_norm(network: nn.Module, mode: str) -> Iterator[None]:
 
 def _to_eval(module: nn.Module, _: object) -> None:
     module.eval()
-
-
-class _Cache:
-    """Examples by index, kept while they fit into `limit` bytes."""
-
-    def __init__(self, data: TrainingSet, limit: int) -> None:
-        self._data, self._left, self._kept = data, limit, dict[int, Example]()
-
-    def __getitem__(self, index: int) -> Example:
-        example = self._kept.get(int(index))
-        if example is None:
-            example = self._data[int(index)]
-            if example.pixels.nbytes <= self._left:
-                self._left -= example.pixels.nbytes
-                self._kept[int(index)] = example
-        return example
 
 
 # ---------------------------------------------------------------- checkpoints

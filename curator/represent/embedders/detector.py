@@ -251,32 +251,51 @@ def _pixel_statistics(means: Tensor) -> Tensor:
 def box_mean(level: FeatureMap, values: Tensor, outer: Tensor, hole: Tensor | None = None) -> Tensor:
     """Exact mean of the piecewise constant map over boxes, less a hole.
 
+    A box is an outer product of its overlaps with columns c and rows r; the ring around a hole is two such
+    products, r_o (c_o - c_h) + (r_o - r_h) c_h. None of their weights is negative, so that the mean of a
+    non-negative map is not either: a difference of the two boxes' sums can be, by rounding, and is where a
+    thin hole, widened to be seen at all, reaches beyond a thin box.
+
     Args:
         level: gives the grid; values: (B, C, h, w) on it.
         outer, hole: (B, N, 4) in the input frame, hole within outer; a hole that leaves nothing is ignored.
     Returns:
         (B, N, C).
     """
-    total, size = _box_sum(level, values, outer)
-    if hole is not None:
-        inside, part = _box_sum(level, values, hole)
-        left = (size - part > 1e-3 * size)[..., None]
-        total, size = torch.where(left, total - inside, total), torch.where(left[..., 0], size - part, size)
-    return total / size[..., None]
+    columns, rows = _overlaps(level, values, outer)
+    if hole is None:
+        return _weighted_sum(values, columns, rows) / _area(columns, rows)
+    hole_columns, hole_rows = _overlaps(level, values, hole)
+    hole_columns, hole_rows = torch.minimum(hole_columns, columns), torch.minimum(hole_rows, rows)
+    beside, rest = columns - hole_columns, rows - hole_rows
+    ring = _area(beside, rows) + _area(hole_columns, rest)  # (B, N, 1)
+    left = ring > 1e-3 * _area(columns, rows)
+    beside, above = torch.where(left, beside, columns), torch.where(left, hole_columns, 0.0)
+    total = _weighted_sum(values, beside, rows) + _weighted_sum(values, above, rest)
+    return total / (_area(beside, rows) + _area(above, rest))
 
 
-def _box_sum(level: FeatureMap, values: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Integrals (B, N, C) of the map over boxes (B, N, 4) and the areas (B, N) covered.
+def _overlaps(level: FeatureMap, values: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """How far boxes (B, N, 4) reach into each column (B, N, w) and row (B, N, h) of the map, in pixels."""
+    height, width = values.shape[-2:]
+    return (
+        _overlap(boxes[..., 0], boxes[..., 2], width, level.scale[0], level.offset[0]),
+        _overlap(boxes[..., 1], boxes[..., 3], height, level.scale[1], level.offset[1]),
+    )
 
-    A box is an outer product of its overlaps with columns and rows: the double sum is two matrix products.
-    """
+
+def _area(columns: Tensor, rows: Tensor) -> Tensor:
+    """The sum of rows (B, N, h) times columns (B, N, w) -> (B, N, 1)."""
+    return columns.sum(-1, keepdim=True) * rows.sum(-1, keepdim=True)
+
+
+def _weighted_sum(values: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
+    """Sums (B, N, C) of the map (B, C, h, w) weighted by rows (B, N, h) times columns (B, N, w): two matrix
+    products."""
     batch, channels, height, width = values.shape
-    columns = _overlap(boxes[..., 0], boxes[..., 2], width, level.scale[0], level.offset[0])  # (B, N, w)
-    rows = _overlap(boxes[..., 1], boxes[..., 3], height, level.scale[1], level.offset[1])  # (B, N, h)
     along = values.reshape(batch, channels * height, width) @ columns.transpose(1, 2)  # (B, C*h, N)
     along = along.reshape(batch, channels, height, -1)
-    total = torch.einsum("bchn,bnh->bnc", along, rows)
-    return total, columns.sum(-1) * rows.sum(-1)
+    return torch.einsum("bchn,bnh->bnc", along, rows)
 
 
 def _overlap(low: Tensor, high: Tensor, cells: int, scale: float, offset: float) -> Tensor:
