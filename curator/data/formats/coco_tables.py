@@ -150,16 +150,15 @@ class CocoTables:
         for row, name, text in self._nameless():
             record = json.loads(text)
             names = [name, *(record[key] for key in _ADDRESSES if isinstance(record.get(key), str))]
-            found: Path | str | None
             try:
-                found = next((path for path in map(finder.find, names) if path), None)
-                if found is None or self._taken(found):  # `add` will say that it is missing
-                    found = inside(root, name) if leads_outside(name) else os.path.join(root, name)
+                place: Path | str | None = next((path for path in map(finder.find, names) if path), None)
+                if place is None or self._taken(place):  # `add` will say that it is missing
+                    place = inside(root, name) if leads_outside(name) else os.path.join(root, name)
             except FormatError as error:
                 self._broken(name, str(error))
                 self._give(row, f"? {row}")  # its id still says whose labels are whose
             else:
-                self._give(row, found)
+                self._give(row, place)
 
     def _nameless(self) -> Iterator[tuple[int, str, str]]:
         """(row, name, text) of the images without a file, a few at a time, as they get theirs meanwhile."""
