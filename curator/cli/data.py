@@ -113,7 +113,7 @@ def _add_lines(summary: Mapping[str, Any]) -> list[str]:
     counted = {
         "dropped_objects": "objects dropped",
         "incomplete_images": "images without their labels, which a dropped object made incomplete",
-        "changed_objects": "objects changed to fit their images",
+        "changed_objects": "objects or images read otherwise than written (clipped, listed twice, ...)",
         "duplicate_count": "images equal or nearly equal to others",
         "leak_count": "leaks (named on stderr): queries refuse these images",
         "passed_over": "synthetic images of an export passed over",

@@ -281,4 +281,5 @@ def _export_lines(summary: Mapping[str, Any]) -> list[str]:
             f"{summary['without_detections']} of these have no stored detections: "
             "`curator detect --role pool` first would give them boxes"
         )
+    lines += [f"  note: {note}" for note in summary["notes"]]
     return lines

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,16 @@ from store.keys import content_key
 
 
 class Expected:
-    """What each image file should hold, in a private SQLite file: memory stays flat."""
+    """What each image file should hold, in a private SQLite file: memory stays flat.
+
+    Attributes:
+        names: class name in the workspace -> in the files. crowd_regions: how many of them the format cannot
+            hold, so that they are left out. crowd_images: in how many images.
+    """
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self.names = names
+        self.crowd_regions = self.crowd_images = 0
 
     def __enter__(self) -> Expected:
         self.database = sqlite3.connect("")
@@ -33,20 +43,25 @@ class Expected:
 
     def note(self, form: Format, item: OutputImage) -> OutputImage:
         """Bring the labels to what files can hold, remember them, and return the item with them."""
+        named = tuple(replace(a, category=self.names.get(a.category, a.category)) for a in item.annotations)
         clean = (
             place(
-                LabelledImage(path=Path(item.name), name=item.name, annotations=item.annotations),
+                LabelledImage(path=Path(item.name), name=item.name, annotations=named),
                 (item.width, item.height),
             ).annotations
             or ()
         )
+        carried = form.carried(clean)
+        lost = sum(a.crowd for a in clean) - sum(a.crowd for a in (clean if carried is None else carried))
+        self.crowd_regions += lost
+        self.crowd_images += lost > 0
         self.database.execute(
             "INSERT INTO expected VALUES (?, ?, ?, ?, ?, NULL, NULL)",
             (
                 item.name + item.suffix,
                 item.width,
                 item.height,
-                content_key(form.carried(clean)),
+                content_key(carried),
                 item.pre_annotated,
             ),
         )

@@ -187,7 +187,7 @@ def _probe(item: LabelledImage | Broken) -> _Ready | Broken:
     if isinstance(item, Broken):
         return item
     if not item.path.is_file():
-        return Broken(name=item.name, reason=f"missing image: {item.path}")
+        return Broken(name=item.name, reason=f"missing image: {item.path}; --images names the folder")
     try:
         found = probe(item.path)
         return _Ready(place(item, (found.width, found.height), found.orientation), found)

@@ -22,7 +22,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from PIL import Image
 
 from curator import __version__
 from curator.data.formats.base import Format, OutputImage
+from curator.data.formats.checking import class_names
 from curator.data.formats.jsonstream import array_elements
 from curator.data.readback import Expected, read_back
 from curator.data.run_additions import Addition, Additions, PreAnnotator, file_stem, gather, plain
@@ -74,7 +75,8 @@ def export(store: Store, config: ExportConfig, *, annotator: PreAnnotator | None
     out = config.out.absolute()
     require_folder(out.parent, f"export {config.format} {config.out}")
     additions = gather(store, config, annotator)
-    categories = [category.name for category in store.categories()]
+    names, notes = class_names({c.name: c.name for c in store.categories()}, "the workspace")
+    categories = list(dict.fromkeys(names.values()))
     key = _key(store, config, categories, additions)
     _clean(out)
     present = _present_key(out)
@@ -85,7 +87,7 @@ def export(store: Store, config: ExportConfig, *, annotator: PreAnnotator | None
     with recorded_run(store, STAGE, config) as (run_id, counts):
         counts.update(done=0, skipped=0, failed=0)
         if present is None:
-            left_out = _write(store, config, form, out, categories, additions, key)
+            left_out = _write(store, config, form, out, names, notes, additions, key)
         else:
             left_out = [(str(name), str(reason)) for name, reason in _elements(out / MANIFEST, "left_out")]
         version = _version(store, config, out, additions, categories, key)
@@ -97,6 +99,7 @@ def export(store: Store, config: ExportConfig, *, annotator: PreAnnotator | None
             store.record_items(run_id, [ItemStatus(key=key, status="done")])
     summary = {
         "out": str(out),
+        "notes": list(_elements(out / MANIFEST, "notes")),
         "format": config.format,
         "version": version.name,
         "key": key,
@@ -178,16 +181,21 @@ def _write(
     config: ExportConfig,
     form: Format,
     out: Path,
-    categories: list[str],
+    names: Mapping[str, str],
+    notes: Sequence[str],
     additions: Additions,
     key: str,
 ) -> list[tuple[str, str]]:
-    """Write, read back and rename; returns what was left out and why."""
-    left_out = list(additions.left_out)
+    """Write, read back and rename; returns what was left out and why.
+
+    Args:
+        names: class name in the workspace -> in the files. notes: what the manifest should say of them.
+    """
+    left_out, categories = list(additions.left_out), list(dict.fromkeys(names.values()))
     part = out.parent / f".{out.name}{_PARTIAL}{socket.gethostname()}-{os.getpid()}"
     try:
         part.mkdir(parents=True)
-        with Expected() as expected:
+        with Expected(names) as expected:
             items = _items(store, config, form, additions, expected, left_out)
             head = {
                 "key": key,
@@ -205,7 +213,9 @@ def _write(
                     manifest.write(",\n" * (number > 0) + json.dumps(entry, ensure_ascii=False))
                     if "lineage" in entry:
                         expected.written(entry["path"], entry["sha256"])
-                manifest.write('],\n"left_out": ' + json.dumps(left_out, ensure_ascii=False) + "}\n")
+                said = [*notes, *_crowd_note(config.format, expected)]
+                manifest.write('],\n"notes": ' + json.dumps(said, ensure_ascii=False))
+                manifest.write(',\n"left_out": ' + json.dumps(left_out, ensure_ascii=False) + "}\n")
                 manifest.flush()
                 os.fsync(manifest.fileno())
             read_back(form, part, expected)
@@ -214,6 +224,15 @@ def _write(
         shutil.rmtree(part, ignore_errors=True)
         raise
     return left_out
+
+
+def _crowd_note(format: str, expected: Expected) -> list[str]:
+    if not expected.crowd_regions:
+        return []
+    return [
+        f"{expected.crowd_regions} crowd regions in {expected.crowd_images} images are left out: {format} files "
+        "hold none, and trainers will take what lies there for background (coco and voc keep them)"
+    ]
 
 
 def _items(

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -373,3 +374,56 @@ def test_jpeg_of_an_addition_is_close_to_its_pixels(store: Store, tmp_path: Path
     (path,) = (tmp_path / "out/images").glob("10-*.jpg")
     decoded = np.asarray(Image.open(io.BytesIO(path.read_bytes())))
     assert np.abs(decoded.astype(int) - pixels(10)).mean() < 4
+
+
+@pytest.mark.parametrize("format", ["coco", "voc", "yolo"])
+def test_crowd_regions_that_a_format_cannot_hold_are_said(tmp_path: Path, format: str) -> None:
+    """Twice, as a second export of the same reads what the first one said."""
+    for number in range(3):
+        Image.fromarray(pixels(number)).save(tmp_path / f"{number}.png")
+    images = [{"id": n, "file_name": f"{n}.png", "width": 48, "height": 32} for n in range(3)]
+    boxes = [
+        {"image_id": n, "category_id": 1, "bbox": [1 + k, 2, 10, 20], "iscrowd": int(k < n)}
+        for n in range(3)
+        for k in range(3)
+    ]
+    table = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "car"}]}
+    (tmp_path / "labels.json").write_text(json.dumps(table))
+    with Store.create(tmp_path / "workspace") as store:
+        add(store, AddConfig(format="coco", path=tmp_path / "labels.json", role="train"))
+        for _ in range(2):
+            result = export(store, ExportConfig(format=format, out=tmp_path / "out"))
+            assert result.exit_code == 0
+            notes = result.summary["notes"]
+            if format == "yolo":
+                assert len(notes) == 1
+                assert notes[0].startswith("3 crowd regions in 2 images are left out: yolo files hold none")
+            else:
+                assert notes == []
+
+
+@pytest.mark.parametrize("format", ["coco", "voc", "yolo"])
+def test_class_names_with_edge_blanks_of_an_older_workspace_are_one_class(tmp_path: Path, format: str) -> None:
+    """Case 92: 'crate' and 'crate ' were two classes; they cannot be told apart in every format."""
+    Image.fromarray(pixels(0)).save(tmp_path / "0.png")
+    table = {
+        "images": [{"id": 0, "file_name": "0.png", "width": 48, "height": 32}],
+        "annotations": [
+            {"image_id": 0, "category_id": k, "bbox": [k, 2, 10, 20]} for k in (1, 2)
+        ],
+        "categories": [{"id": 1, "name": "crate"}, {"id": 2, "name": "pallet"}],
+    }
+    (tmp_path / "labels.json").write_text(json.dumps(table))
+    with Store.create(tmp_path / "workspace") as store:
+        add(store, AddConfig(format="coco", path=tmp_path / "labels.json", role="train"))
+    with sqlite3.connect(tmp_path / "workspace/curator.db") as database:
+        database.execute("UPDATE categories SET name = 'crate ' WHERE name = 'pallet'")
+    database.close()
+    with Store.open(tmp_path / "workspace") as store:
+        result = export(store, ExportConfig(format=format, out=tmp_path / "out"))
+        assert result.exit_code == 0
+        assert "class 'crate ' is read as 'crate'" in result.summary["notes"]
+    source = FORMATS.load(format)().open(tmp_path / "out")
+    assert source.categories == ("crate",)
+    (item,) = source.items
+    assert [a.category for a in item.annotations] == ["crate", "crate"]
