@@ -230,8 +230,8 @@ def _crowd_note(format: str, expected: Expected) -> list[str]:
     if not expected.crowd_regions:
         return []
     return [
-        f"{expected.crowd_regions} crowd regions in {expected.crowd_images} images are left out: {format} files "
-        "hold none, and trainers will take what lies there for background (coco and voc keep them)"
+        f"{expected.crowd_regions} crowd regions in {expected.crowd_images} images are left out: {format} "
+        "files hold none, and trainers will take what lies there for background (coco and voc keep them)"
     ]
 
 

@@ -403,7 +403,9 @@ def test_crowd_regions_that_a_format_cannot_hold_are_said(tmp_path: Path, format
 
 
 @pytest.mark.parametrize("format", ["coco", "voc", "yolo"])
-def test_class_names_with_edge_blanks_of_an_older_workspace_are_one_class(tmp_path: Path, format: str) -> None:
+def test_class_names_with_edge_blanks_of_an_older_workspace_are_one_class(
+    tmp_path: Path, format: str
+) -> None:
     """Case 92: 'crate' and 'crate ' were two classes; they cannot be told apart in every format."""
     Image.fromarray(pixels(0)).save(tmp_path / "0.png")
     table = {

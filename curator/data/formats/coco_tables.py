@@ -172,7 +172,7 @@ class CocoTables:
         query = "UPDATE images SET path = ?, direct = ? WHERE row = ?"
         self.database.execute(query, (str(path), direct, row))
 
-    def _taken(self, path: Path) -> bool:
+    def _taken(self, path: Path | str) -> bool:
         """Does another image name this file as it stands?"""
         query = "SELECT 1 FROM images WHERE path = ? AND direct"
         return self.database.execute(query, (str(path),)).fetchone() is not None
