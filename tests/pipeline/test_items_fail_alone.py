@@ -137,7 +137,8 @@ def put_stored(store: Store, number: int, boxes: Sequence[Sequence[float]]) -> N
     model = store.models()[0]
     found = store.detections(model.id, [image_of(store, number)])[image_of(store, number)]
     n = len(boxes)
-    with recorded_run(store, "detect", DetectConfig(detector=model.spec)) as (run_id, _):
+    key = store.runs(stage="detect")[0].config_key
+    with recorded_run(store, "detect", DetectConfig(detector=model.spec), config_key=key) as (run_id, _):
         store.put_detections(
             run_id,
             [
@@ -155,7 +156,6 @@ def put_stored(store: Store, number: int, boxes: Sequence[Sequence[float]]) -> N
                 )
             ],
         )
-        store.set_current("detect", [f"older-{number}"], run_id=run_id)
 
 
 def sliver(store: Store) -> tuple[float, float, float, float]:

@@ -191,7 +191,7 @@ KILLED = """
 import os, signal, sys
 import numpy as np
 from store.records import VectorOwner
-
+from store.store import Store
 store = Store.open(sys.argv[1])
 owners = [VectorOwner(image_id=1, box=(0, 0, 1, 1), source="cell")] * 4
 vectors = np.arange(32, dtype=np.float32).reshape(4, 8)
