@@ -14,14 +14,58 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar, cast
 
 from curator.errors import ConfigError
+
+T = TypeVar("T")
 
 
 def speed_only(default: Any) -> Any:
     """A field that changes speed, not results (batch size, device, workers): it enters no content key."""
     return field(default=default, metadata={"result": False})
+
+
+def option(
+    default: T,
+    help: str,
+    *,
+    flag: str | None = None,
+    metavar: str | None = None,
+    argument: bool = False,
+    joined: bool = False,
+    result: bool = True,
+) -> T:
+    """A field that is also an option of the stage's command; `curator.cli.derive` reads what is said here.
+
+    Args:
+        default: written nowhere else; `...` where a value must be given.
+        help: the option's text. flag: its name where it is not the field's, or "yes/no" names of a switch.
+        metavar: what stands for its value in the help text.
+        argument: given by its place, without a name.
+        joined: the values of a tuple are joined by commas; without it the option is repeated.
+        result: False as in `speed_only`.
+    """
+    metadata = {
+        "help": help,
+        "flag": flag,
+        "metavar": metavar,
+        "argument": argument,
+        "joined": joined,
+        "result": result,
+    }
+    said: dict[str, Any] = {"default": default}
+    if default is ...:
+        said = {}
+    elif isinstance(default, dict):
+        said = {"default_factory": default.copy}
+    made: Any = field(**said, metadata=metadata)
+    return cast(T, made)
+
+
+def required(help: str, *, flag: str | None = None, argument: bool = False) -> Any:
+    """An `option` without a default."""
+    return option(..., help, flag=flag, argument=argument)
 
 
 def require(condition: bool, message: str) -> None:
@@ -34,8 +78,8 @@ def require(condition: bool, message: str) -> None:
 class StageConfig:
     """Base of every stage's configuration."""
 
-    seed: int = 0
-    device: str = speed_only("auto")
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.", result=False)
+    seed: int = option(0, "Seed of everything random in this stage.")
 
     def __post_init__(self) -> None:
         self._at_least(0, "seed")
@@ -129,9 +173,9 @@ def check_thresholds(score: float, iou: float) -> None:
 class ReportConfig(StageConfig):
     """`curator report`."""
 
-    out: Path = Path("report.html")
-    failures_per_cause: int = 6
-    hits_per_failure: int = 4
+    out: Path = option(Path("report.html"), "HTML file to write.")
+    failures_per_cause: int = option(6, "Failures shown per cause.")
+    hits_per_failure: int = option(4, "Pool images shown per failure.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

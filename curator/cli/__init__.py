@@ -1,19 +1,6 @@
 """The command line; importing this package registers every command."""
 
-from curator.cli import admin, data, evaluate, example, fix, interpret, loop, mine, patches, prove
+from curator.cli import admin, stages, samples, loop, example  # isort: skip  # the order of --help
 from curator.cli.app import app, main
 
-__all__ = [
-    "admin",
-    "app",
-    "data",
-    "evaluate",
-    "example",
-    "fix",
-    "interpret",
-    "loop",
-    "main",
-    "mine",
-    "patches",
-    "prove",
-]
+__all__ = ["admin", "app", "example", "loop", "main", "samples", "stages"]

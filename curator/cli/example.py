@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-from curator.cli.app import Device, Json, Seed, app
+from curator.cli.app import Json, Seed, app
+from curator.cli.derive import add_command
+from curator.example.settings import ExampleDetectorConfig, InpainterConfig
 
 example = typer.Typer(
     no_args_is_help=True, help="Flowers with planted gaps: data whose failures and causes are known."
@@ -45,39 +47,10 @@ def render(
         typer.echo(f"{role}: {folder}   (curator add coco {folder} --role {role})")
 
 
-@example.command()
-def train_detector(
-    out: Annotated[Path, typer.Option(help="File of the weights.")] = Path("detector.safetensors"),
-    family: Annotated[
-        str,
-        typer.Option(
-            help="ssd (what the example ships), retinanet, fcos or faster_rcnn; these start from the shipped "
-            "SSD's backbone and take up to ten minutes on two cores."
-        ),
-    ] = "ssd",
-    scenes: Annotated[int, typer.Option(help="Rendered clean scenes.")] = 2500,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps; the family's own number.")] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Peak of the one-cycle schedule; the family's own.")
-    ] = None,
-    device: Device = "auto",
-    seed: Seed = 0,
-    as_json: Json = False,
-) -> None:
-    """Train the detector that the example ships, or one of another family, on clean scenes alone."""
-    from curator.example.detector import ExampleDetectorConfig, train_example_detector
+def _train_detector(config: ExampleDetectorConfig, as_json: bool) -> None:
+    from curator.example.detector import train_example_detector
 
-    result = train_example_detector(
-        ExampleDetectorConfig(
-            out=out,
-            family=family,
-            scenes=scenes,
-            steps=steps,
-            device=device,
-            seed=seed,
-            learning_rate=learning_rate,
-        )
-    )
+    result = train_example_detector(config)
     typer.echo(
         json.dumps(result)
         if as_json
@@ -86,25 +59,29 @@ def train_detector(
     )
 
 
-@example.command()
-def train_inpainter(
-    out: Annotated[Path, typer.Option(help="Folder of the pipeline.")] = Path("inpainter"),
-    scenes: Annotated[int, typer.Option(help="Rendered scenes, used without their labels.")] = 400,
-    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 2000,
-    minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.")] = None,
-    device: Device = "auto",
-    seed: Seed = 0,
-    as_json: Json = False,
-) -> None:
-    """Train the exemplar-conditioned inpainter that the example ships, without labels."""
-    from curator.example.inpainter import InpainterConfig, train_example_inpainter
+def _train_inpainter(config: InpainterConfig, as_json: bool) -> None:
+    from curator.example.inpainter import train_example_inpainter
 
-    result = train_example_inpainter(
-        InpainterConfig(out=out, scenes=scenes, steps=steps, minutes=minutes, device=device, seed=seed)
-    )
+    result = train_example_inpainter(config)
     typer.echo(
         json.dumps(result)
         if as_json
         else f"{result['out']}: {result['steps']} steps, loss {result['loss_first']:.3f} to "
         f"{result['loss_last']:.3f}"
     )
+
+
+add_command(
+    example,
+    "train-detector",
+    ExampleDetectorConfig,
+    _train_detector,
+    help="Train the detector that the example ships, or one of another family, on clean scenes alone.",
+)
+add_command(
+    example,
+    "train-inpainter",
+    InpainterConfig,
+    _train_inpainter,
+    help="Train the exemplar-conditioned inpainter that the example ships, without labels.",
+)

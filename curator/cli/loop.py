@@ -1,4 +1,4 @@
-"""Commands over the whole loop: run, demo, report."""
+"""Commands over the whole loop: run, demo."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from curator.cli.app import Device, Json, Seed, app, finish, open_store, settings
+from curator.cli.app import Device, Json, Seed, app, settings
 
 if TYPE_CHECKING:
     from curator.jobs.stage import StageResult
@@ -76,24 +76,3 @@ def demo(
     else:
         for line in result["lines"]:
             typer.echo(line)
-
-
-@app.command()
-def report(
-    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
-    failures_per_cause: Annotated[int, typer.Option(help="Failures shown per cause.")] = 6,
-    hits_per_failure: Annotated[int, typer.Option(help="Pool images shown per failure.")] = 4,
-    as_json: Json = False,
-) -> None:
-    """Write one self-contained HTML file: failures, heat maps, hits, samples, verification."""
-    from curator import pipeline
-    from curator.config import ReportConfig
-
-    config = ReportConfig(out=out, failures_per_cause=failures_per_cause, hits_per_failure=hits_per_failure)
-    with open_store() as store:
-        result = pipeline.report(store, config)
-    finish(
-        result,
-        as_json=as_json,
-        lines=lambda summary: [f"report: {summary['path']} ({summary['bytes']} bytes)"],
-    )

@@ -31,34 +31,3 @@ def table_lines(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 def share(value: float | None) -> str:
     """A rate with three decimals; "-" where there is none."""
     return "-" if value is None else f"{value:.3f}"
-
-
-def parse_map(pairs: Sequence[str]) -> dict[str, str]:
-    """Read repeated `--map DETECTOR=CLASS` options.
-
-    Raises:
-        InputError: a text without "=" or with an empty side.
-    """
-    from curator.errors import InputError
-
-    named = {}
-    for pair in pairs:
-        detector, equals, category = pair.partition("=")
-        if not equals or not detector.strip() or not category.strip():
-            raise InputError(f"--map: expected DETECTOR=CLASS, such as --map car=Car, got {pair!r}")
-        named[detector.strip()] = category.strip()
-    return named
-
-
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """Read comma-separated seeds.
-
-    Raises:
-        InputError: something else than whole numbers of 0 or more.
-    """
-    from curator.errors import InputError
-
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise InputError(f"--seeds: expected whole numbers such as 0,1,2, got {text!r}")
-    return tuple(int(part) for part in parts)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from curator.config import StageConfig, require, speed_only
+from curator.config import StageConfig, option, require, required, speed_only
 from curator.errors import ConfigError
 
 
@@ -16,32 +16,44 @@ class AddConfig(StageConfig):
     """`curator add`.
 
     Attributes:
-        format: registry name. path: what the format opens. role: the images' part in the loop.
-        images: folder of the image files, where the format does not find it itself.
-        classes: class names (YOLO: by id). split: the part of the data set to read; None reads all.
-        dataset: name in the workspace; None takes the folder's.
-        group_pattern: regular expression found in an image's name; its first group (or the whole match) is
-            the group key, such as a video, whose images should stay together.
-        reviewed: boxes still marked as pre-annotations count as corrected by a human.
-        part: "FROM-TO" in percent: only the images whose names hash into it, such as "0-35"; parts that do
-            not overlap share no image, whatever the order of reading.
-        background: yolo: images without a label file hold no objects (True), or are unlabelled (False);
-            None: the data set tells.
-        every: video: which frames become images, such as "1s" (the default), "0.5s" or "10f" (frames).
+        group_pattern: found in an image's name; without a group in it, the whole match is the group key.
+        part: parts that do not overlap share no image, whatever the order of reading.
     """
 
-    format: str
-    path: Path
-    role: Literal["train", "mine", "pool", "holdout"]
-    images: Path | None = None
-    classes: tuple[str, ...] = ()
-    split: str | None = None
-    dataset: str | None = None
-    group_pattern: str | None = None
-    reviewed: bool = False
-    part: str | None = None
-    background: bool | None = None
-    every: str | None = None
+    format: str = required(
+        "coco, yolo, voc, images (a folder without labels), video, or deeppcb.", argument=True
+    )
+    path: Path = required(
+        "coco: JSON file or folder; yolo: data.yaml or folder; voc, images, deeppcb: folder; "
+        "video: file or folder.",
+        argument=True,
+    )
+    role: Literal["train", "mine", "pool", "holdout"] = required(
+        "train, mine (failures are mined here), pool (samples are sought here) "
+        "or holdout (verify alone reads it)."
+    )
+    images: Path | None = option(None, "Folder of the image files, where it is not found.")
+    classes: tuple[str, ...] = option(
+        (), "Class names, joined by commas; yolo: by class id.", joined=True
+    )
+    split: str | None = option(None, "Part of the data set, e.g. train, valid; default: all.")
+    dataset: str | None = option(None, "Name in the workspace; default: the folder's.")
+    group_pattern: str | None = option(
+        None,
+        "Regular expression on image names; its first group names what belongs together, such as a video.",
+    )
+    reviewed: bool = option(False, "Boxes still marked as pre-annotations were checked by a human.")
+    part: str | None = option(
+        None, "FROM-TO in percent: the images whose names hash into it, e.g. 0-35."
+    )
+    background: bool | None = option(
+        None,
+        "yolo: images without a label file hold no objects, or wait for labels; default: the data set tells.",
+        flag="background/unlabelled",
+    )
+    every: str | None = option(
+        None, "video: a frame each so many seconds (1s, the default; 0.5s) or frames (10f)."
+    )
     batch_size: int = speed_only(64)
     workers: int = speed_only(4)
 
@@ -86,22 +98,25 @@ class AddConfig(StageConfig):
 class ExportConfig(StageConfig):
     """`curator export`.
 
-    Attributes:
-        format: registry name. selections, samples: names. encoding: of every added image alike.
-        quality: of JPEG. version: name of the data set version; None takes the folder's.
-        score_threshold: detections at or above it become pre-annotations of unlabelled selected images.
-        class_map: detector class -> data-set class; unnamed classes map to their own name.
+    Unnamed classes of the class map map to their own name.
     """
 
-    format: str
-    out: Path
-    selections: tuple[str, ...] = ()
-    samples: tuple[str, ...] = ()
-    encoding: Literal["jpeg", "png"] = "jpeg"
-    quality: int = 95
-    version: str | None = None
-    score_threshold: float = 0.5
-    class_map: dict[str, str] = field(default_factory=dict)
+    format: str = required("coco, yolo or voc.", argument=True)
+    out: Path = required("Folder to make; it must not exist, or be empty.", argument=True)
+    selections: tuple[str, ...] = option((), "Selection to add; may be repeated.", flag="selection")
+    samples: tuple[str, ...] = option((), "Batch of samples to add; may be repeated.")
+    encoding: Literal["jpeg", "png"] = option("jpeg", "jpeg or png, for all added images alike.")
+    quality: int = option(95, "JPEG quality, 1 to 100.")
+    score_threshold: float = option(
+        0.5, "Detections at or above it pre-annotate selected images that have no labels."
+    )
+    class_map: dict[str, str] = option(
+        {},
+        "A detector class in terms of the data set's; may be repeated.",
+        flag="map",
+        metavar="DETECTOR=CLASS",
+    )
+    version: str | None = option(None, "Name of the version; default: the folder's.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

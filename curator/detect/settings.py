@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from curator.config import StageConfig, require, speed_only
+from curator.config import StageConfig, option, require, required
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectConfig(StageConfig):
-    """`curator detect`.
+    """`curator detect`."""
 
-    Attributes:
-        detector: registry spec.
-        roles: whose images are run.
-        score_floor: detections below it are not stored.
-    """
-
-    detector: str
-    roles: tuple[str, ...] = ("mine",)
-    score_floor: float = 0.05
-    batch_size: int = speed_only(8)
+    detector: str = required(
+        "Detector spec, e.g. torchvision:ssd300_vgg16?weights=PATH, onnx:PATH?decode=yolox, curator:PATH, "
+        "builtin:."
+    )
+    roles: tuple[str, ...] = option(
+        ("mine",), "Whose images: mine (default), train, pool; may be repeated.", flag="role"
+    )
+    score_floor: float = option(0.05, "Detections that score lower are not stored.")
+    batch_size: int = option(8, "Images per forward pass.", result=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from curator.config import StageConfig, check_thresholds, require
+from curator.config import StageConfig, check_thresholds, option, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,19 +12,25 @@ class DiagnoseConfig(StageConfig):
     """`curator diagnose`.
 
     Attributes:
-        detector: registry spec; None takes the workspace's newest.
-        score_threshold: a detection at or above it counts.
-        iou_threshold: a match needs at least it (t_iou). background_iou: TIDE's t_bg.
-        low_score: t_low of FN rule (a); None takes the detector's own quantile.
-        class_map: detector class -> data-set class; unnamed classes map to their own name.
+        iou_threshold: t_iou. low_score: t_low of FN rule (a). background_iou: TIDE's t_bg.
     """
 
-    detector: str | None = None
-    score_threshold: float = 0.5
-    iou_threshold: float = 0.5
+    detector: str | None = option(None, "Spec whose detections are judged; default: the last that ran.")
+    score_threshold: float = option(0.5, "A detection at or above it counts.")
+    iou_threshold: float = option(0.5, "Overlap that a match needs at least.")
+    low_score: float | None = option(
+        None,
+        "Below it a candidate's score says nothing; default: the 99.9% quantile of the detector's scores on "
+        "background.",
+    )
+    class_map: dict[str, str] = option(
+        {},
+        "A detector class in terms of the data set's; may be repeated. Unnamed classes map to their own "
+        "name.",
+        flag="map",
+        metavar="DETECTOR=CLASS",
+    )
     background_iou: float = 0.1
-    low_score: float | None = None
-    class_map: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,15 +11,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from curator.boxes import iou
-from curator.config import StageConfig, require
 from curator.detect import small_pyramid
 from curator.detect.base import Detector, TrainableDetector
 from curator.detect.checking import predict_all
@@ -27,47 +24,12 @@ from curator.detect.small_ssd import BUILTIN, SsdOptions, make_detector
 from curator.example.dataset import GapRates, scenes
 from curator.example.flowers import CLASSES
 from curator.example.scene import Scene
+from curator.example.settings import SCHEDULES, ExampleDetectorConfig
 from curator.prove.trainers.fine_tune import Example, FineTuneConfig, fine_tune
 from curator.tensors import image_tensor
 
-SCHEDULES = {
-    "ssd": (1100, 0.004),
-    "retinanet": (300, 0.002),
-    "fcos": (300, 0.002),
-    "faster_rcnn": (300, 0.002),
-}
-"""Families with their steps and peak learning rate."""
 RENDERER_SEED = 740_003
 """Of the training scenes; benchmarks and the demo draw theirs elsewhere."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExampleDetectorConfig(StageConfig):
-    """`curator example train-detector`.
-
-    Attributes:
-        out: file of the weights. scenes: rendered clean scenes.
-        family: ssd, retinanet, fcos or faster_rcnn.
-        steps, batch_size, learning_rate: as in `FineTuneConfig`; None takes the family's own (`SCHEDULES`).
-        match_iou: of the SSD, as in `SsdOptions`.
-    """
-
-    out: Path
-    family: str = "ssd"
-    scenes: int = 2500
-    steps: int | None = None
-    batch_size: int = 16
-    learning_rate: float | None = None
-    match_iou: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(
-            self.family in SCHEDULES, f"family: expected one of {', '.join(SCHEDULES)}, got {self.family!r}"
-        )
-        for name in ("scenes", "steps", "batch_size"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"{name}: expected at least 1, got {value}")
 
 
 class RenderedScenes:

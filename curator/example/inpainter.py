@@ -10,40 +10,15 @@ show one, since an inpainter cannot paint what it never saw. No label, mask or b
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from curator.config import StageConfig, require
+from curator.example.settings import InpainterConfig
 
 RENDERER_SEED = 740_011
 """Of the training scenes; benchmarks and the demo draw theirs elsewhere."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class InpainterConfig(StageConfig):
-    """`curator example train-inpainter`.
-
-    Attributes:
-        out: folder of the pipeline. scenes: rendered images. crops: examples cut from each.
-        steps: optimiser steps. minutes: stop after so many, None never.
-    """
-
-    out: Path
-    scenes: int = 400
-    crops: int = 8
-    steps: int = 2000
-    batch_size: int = 16
-    learning_rate: float = 0.001
-    minutes: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("scenes", "crops", "steps", "batch_size"):
-            require(getattr(self, name) >= 1, f"{name}: expected at least 1, got {getattr(self, name)}")
 
 
 def training_scenes(count: int, *, seed: int = RENDERER_SEED) -> list[NDArray[np.uint8]]:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from curator.config import StageConfig, require, speed_only
+from curator.config import StageConfig, option, require, required
 
 LARGEST = 40  # px, side of a padded patch: the covariance has (3 side^2)^2 numbers, here 184 MB
+TARGET = "What is explained: probability, log_odds, or auto: log-odds where they exist."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,28 +17,35 @@ class ExplainConfig(StageConfig):
     """`curator explain`.
 
     Attributes:
-        failures: selector such as "FN", "FN:miss", "FP,class=Car"; "" explains all failures.
-        successes: how many true positives per class to explain beside them.
-        samples: K. segments: wanted number of SLIC segments. grid: "midpoint" (k + 0.5)/K or "paper" k/(K-1).
-        target: "auto" is log-odds where the detector gives them, probability elsewhere.
+        segments: of SLIC. target: "auto" is log-odds where the detector gives them, probability elsewhere.
         precision: "auto" is bf16 where the hardware is fast in it and the maps stay the same, else fp32.
-        aside: only look: later stages go on with the explanations that they have. Without it this
-            configuration is the one that they use from now on.
-        batch_size: masked images per forward pass; 0 chooses from free memory.
+        aside: without it this configuration is the one that later stages use from now on.
     """
 
-    detector: str | None = None
-    failures: str = ""
-    successes: int = 20
-    method: str = "e2x"
-    samples: int = 16
-    segments: int = 200
-    grid: Literal["midpoint", "paper"] = "midpoint"
-    target: Literal["auto", "probability", "log_odds"] = "auto"
-    fill: str = "mean"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    aside: bool = speed_only(False)
-    batch_size: int = speed_only(0)
+    failures: str = option(
+        "", 'Which failures: FN, FN:miss, "FP,class=Car"; several joined by ;. Default: all.'
+    )
+    detector: str | None = option(None, "Detector spec; default: the one last diagnosed.")
+    method: str = option(
+        "e2x", "e2x, e2x_kernel, lime, odam, drise ... (a wrong name lists all); sp?patch=29 sets."
+    )
+    samples: int = option(16, "Masked images per explanation (K).")
+    segments: int = option(200, "Wanted number of segments per image.")
+    grid: Literal["midpoint", "paper"] = option(
+        "midpoint", "Weights of e2x: midpoint (k+0.5)/K or paper k/(K-1)."
+    )
+    target: Literal["auto", "probability", "log_odds"] = option("auto", TARGET)
+    fill: str = option(
+        "mean", "What hidden segments show: mean, blur, noise, local-mean ..., inpaint?spec=SPEC."
+    )
+    precision: Literal["auto", "fp32", "bf16"] = option("auto", "auto, fp32 or bf16.")
+    successes: int = option(20, "True positives per class explained beside the failures.")
+    aside: bool = option(
+        False, "Only look: later stages keep the explanations that they use.", result=False
+    )
+    batch_size: int = option(
+        0, "Masked images per forward pass; 0: as many as free memory allows.", result=False
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,25 +61,27 @@ class EvaluateConfig(StageConfig):
     Attributes:
         methods: each NAME[?setting=value&...][@K[+K...]]; with @ at these numbers of samples alone, without
             at every one of `samples`.
-        targets: failures and successes drawn by the seed, at most `per_image` on one image.
-        reference_pairs: antithetic pairs of permutations of the reference. segments, target, fill, precision:
-            as in ExplainConfig; the reference is always fp32.
-        out: JSON file. plot: SVG file.
+        precision: the reference is always fp32.
     """
 
-    detector: str | None = None
-    methods: tuple[str, ...] = ("e2x", "e2x_kernel", "ig_s", "lime", "kernel_shap", "odam@1", "permutation@1")
-    samples: tuple[int, ...] = (16, 64)
-    targets: int = 12
-    per_image: int = 3
-    reference_pairs: int = 20
-    segments: int = 100
-    target: Literal["auto", "probability", "log_odds"] = "auto"
-    fill: str = "mean"
-    precision: Literal["auto", "fp32", "bf16"] = "fp32"
-    out: Path = Path("evaluation.json")
-    plot: Path = Path("evaluation.svg")
-    batch_size: int = speed_only(16)
+    methods: tuple[str, ...] = option(
+        ("e2x", "e2x_kernel", "ig_s", "lime", "kernel_shap", "odam@1", "permutation@1"),
+        "Methods joined by commas: NAME, NAME?setting=value or NAME@K; @K overrides --samples "
+        "(permutation@1: one pair of permutations).",
+        joined=True,
+    )
+    samples: tuple[int, ...] = option((16, 64), "Numbers of samples K to try, such as 16,64.", joined=True)
+    targets: int = option(12, "Failures and successes drawn by the seed.")
+    per_image: int = option(3, "At most so many of them on one image.")
+    reference_pairs: int = option(20, "Antithetic pairs of permutations of the reference.")
+    segments: int = option(100, "Wanted number of segments per image.")
+    target: Literal["auto", "probability", "log_odds"] = option("auto", TARGET)
+    fill: str = option("mean", "What hidden segments show.")
+    detector: str | None = option(None, "Detector spec; default: the one last diagnosed.")
+    precision: Literal["auto", "fp32", "bf16"] = option("fp32", "Of the methods: auto, fp32 or bf16.")
+    out: Path = option(Path("evaluation.json"), "JSON file with every target's numbers.")
+    plot: Path = option(Path("evaluation.svg"), "SVG file: fidelity against cost.")
+    batch_size: int = option(16, "Masked images per forward pass.", result=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -102,28 +112,27 @@ class EvaluateConfig(StageConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class InterpretConfig(StageConfig):
-    """`curator interpret`.
+    """`curator interpret`; what the folder `out` holds of an earlier run is replaced."""
 
-    Attributes:
-        detector: registry spec; None takes the workspace's newest.
-        roles: whose labelled images are the samples.
-        mu: bound of ||w_j||_1 (the paper's 10).
-        layers: "conv" (every convolution but the last ones) or "levels" (the detector's feature levels).
-        pooling: a sample's features inside its "box", or over the "image".
-        features: shown per class. patches: of an average image.
-        class_map: detector class -> data-set class, as for diagnose.
-        out: folder; what it holds of an earlier run is replaced.
-    """
-
-    detector: str | None = None
-    roles: tuple[str, ...] = ("train", "mine")
-    mu: float = 10.0
-    layers: Literal["conv", "levels"] = "conv"
-    pooling: Literal["box", "image"] = "box"
-    features: int = 3
-    patches: int = 100
-    class_map: dict[str, str] | None = None
-    out: Path = Path("interpretation")
+    detector: str | None = option(None, "Detector spec; default: the diagnosed one.")
+    mu: float = option(10.0, "Bound of a class's weights, ||w||_1; smaller is sparser.")
+    roles: tuple[str, ...] = option(
+        ("train", "mine"),
+        "Whose labelled images: train, mine (default: both); may be repeated.",
+        flag="role",
+    )
+    layers: Literal["conv", "levels"] = option(
+        "conv", "conv (every convolution but the last) or levels (the feature levels)."
+    )
+    pooling: Literal["box", "image"] = option(
+        "box", "Features inside each object's box, or over the whole image (image)."
+    )
+    features: int = option(3, "Features shown per class.")
+    patches: int = option(100, "Patches of an average image, at most.")
+    class_map: dict[str, str] | None = option(
+        None, "As for diagnose; may be repeated.", flag="map", metavar="DETECTOR=CLASS"
+    )
+    out: Path = option(Path("interpretation"), "Folder for the model, the summary and the page.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -140,22 +149,16 @@ class InterpretConfig(StageConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class FitPatchesConfig(StageConfig):
-    """`curator fit-patches`.
+    """`curator fit-patches`; patches hold for the detector's input size, and labels are not read."""
 
-    Attributes:
-        out: file; one that is there is replaced.
-        detector: registry spec; None takes the workspace's newest. Patches hold for its input size.
-        roles: whose images, train or mine; labels are not read.
-        images: at most so many, drawn by the seed.
-        patch, pad: pixels of a window and of the surround at each side that it is drawn given.
-    """
-
-    out: Path
-    detector: str | None = None
-    roles: tuple[str, ...] = ("train",)
-    images: int = 200
-    patch: int = 10
-    pad: int = 2
+    out: Path = required("File of the fitted patches; one that is there is replaced.")
+    detector: str | None = option(None, "Detector spec; default: the diagnosed one.")
+    roles: tuple[str, ...] = option(
+        ("train",), "Whose images: train (default), mine; may be repeated.", flag="role"
+    )
+    images: int = option(200, "Images drawn by the seed, at most.")
+    patch: int = option(10, "Side of a window, pixels of the detector's input.")
+    pad: int = option(2, "Pixels around a window that its draws are given.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

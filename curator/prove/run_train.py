@@ -23,6 +23,7 @@ from curator.detect.load import load_detector
 from curator.diagnose.run_current import class_map
 from curator.errors import InputError
 from curator.jobs.base import Done, Executor
+from curator.jobs.outputs import require_file
 from curator.jobs.stage import StageResult, recorded_run, run_items
 from curator.matching import ClassMap
 from curator.precision import resolve_precision
@@ -155,6 +156,7 @@ def train(store: Store, config: TrainConfig, *, executor: Executor | None = None
         InputError: no training images, a selected image without labels, no accepted sample, or a detector
             that cannot be trained.
     """
+    require_file(config.out)
     detector = load_detector(config.detector, config.device)
     classes = class_map(store, detector.classes, config.class_map)
     config = replace(config, precision=resolve_precision(config.precision, resolve_device(config.device)))

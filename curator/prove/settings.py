@@ -3,39 +3,38 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from curator.config import StageConfig, check_thresholds, require
+from curator.config import StageConfig, check_thresholds, option, require, required
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(StageConfig):
-    """`curator train`.
+    """`curator train`; `flip` and `zoom` are random views, as in `FineTuneConfig`."""
 
-    Attributes:
-        detector: initial weights and architecture. out: file of the trained weights.
-        steps: optimiser steps. learning_rate: peak of the one-cycle schedule.
-        added_weight: how often an added image is drawn relative to an original one.
-        class_map: as in DiagnoseConfig. flip, zoom: random views, as in `FineTuneConfig`.
-        batch_norm: "frozen" keeps the statistics of batch normalisation; "train" is for fresh weights.
-    """
-
-    detector: str
-    out: Path
-    selections: tuple[str, ...] = ()
-    samples: tuple[str, ...] = ()
-    steps: int = 200
-    batch_size: int = 16
-    learning_rate: float = 0.003
-    weight_decay: float = 0.0005
-    added_weight: float = 3.0
-    class_map: dict[str, str] = field(default_factory=dict)
-    flip: bool = True
-    zoom: float = 0.15
-    batch_norm: Literal["frozen", "train"] = "frozen"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    detector: str = required("Initial weights: torchvision:..., curator:PATH, curator:ssd?..., builtin:.")
+    out: Path = required("File of the trained weights (.safetensors); curator:PATH reads it.")
+    selections: tuple[str, ...] = option((), "Selection to add; may be repeated.", flag="selection")
+    samples: tuple[str, ...] = option((), "Batch of samples to add; may be repeated.")
+    steps: int = option(200, "Optimiser steps.")
+    batch_size: int = option(16, "Images per step.")
+    learning_rate: float = option(0.003, "Peak of the one-cycle schedule.")
+    weight_decay: float = option(0.0005, "AdamW's weight decay.")
+    added_weight: float = option(3.0, "How often an added image is drawn relative to an original.")
+    class_map: dict[str, str] = option(
+        {},
+        "A detector class in terms of the data set's; may be repeated.",
+        flag="map",
+        metavar="DETECTOR=CLASS",
+    )
+    flip: bool = option(True, "Mirror half of the images.")
+    zoom: float = option(0.15, "Scale images at random by up to this share; 0: none.")
+    batch_norm: Literal["frozen", "train"] = option(
+        "frozen", "Its statistics: frozen (fine-tuning) or train (fresh weights)."
+    )
+    precision: Literal["auto", "fp32", "bf16"] = option("auto", "auto, fp32 or bf16.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,28 +49,32 @@ class TrainConfig(StageConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyConfig(StageConfig):
-    """`curator verify`.
+    """`curator verify`."""
 
-    Attributes:
-        arms: of nothing, random, query, synthesis, both, oracle.
-        budget: added images per arm. seeds: training seeds.
-    """
-
-    name: str = "verify"
-    detector: str | None = None
-    arms: tuple[str, ...] = ("nothing", "random", "query", "synthesis", "both", "oracle")
-    selection: str = "query"
-    samples: str = "synthesis"
-    budget: int = 100
-    seeds: tuple[int, ...] = (0,)
-    steps: int = 200
-    batch_size: int = 16
-    learning_rate: float = 0.003
-    added_weight: float = 3.0
-    score_threshold: float = 0.5
-    iou_threshold: float = 0.5
-    class_map: dict[str, str] = field(default_factory=dict)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    detector: str | None = option(None, "Initial weights; default: the diagnosed ones.")
+    name: str = option("verify", "Name of the verification.")
+    arms: tuple[str, ...] = option(
+        ("nothing", "random", "query", "synthesis", "both", "oracle"),
+        "Comma-separated, of nothing, random, query, synthesis, both, oracle.",
+        joined=True,
+    )
+    selection: str = option("query", "Selection of the query arm.")
+    samples: str = option("synthesis", "Batch of samples of the synthesis arm.")
+    budget: int = option(100, "Images that every arm adds.")
+    seeds: tuple[int, ...] = option((0,), "Comma-separated training seeds.", joined=True)
+    steps: int = option(200, "Optimiser steps of every training.")
+    batch_size: int = option(16, "Images per step.")
+    learning_rate: float = option(0.003, "Peak of the one-cycle schedule.")
+    added_weight: float = option(3.0, "How often an added image is drawn relative to an original.")
+    score_threshold: float = option(0.5, "The base's threshold.")
+    iou_threshold: float = option(0.5, "Overlap that a match needs at least.")
+    class_map: dict[str, str] = option(
+        {},
+        "As for diagnose, whose map is the default; may be repeated.",
+        flag="map",
+        metavar="DETECTOR=CLASS",
+    )
+    precision: Literal["auto", "fp32", "bf16"] = option("auto", "auto, fp32 or bf16.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from curator.config import StageConfig, speed_only
+from curator.config import StageConfig, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,16 +13,17 @@ class IndexConfig(StageConfig):
     """`curator index`: region vectors of failures, successes and the pool.
 
     Attributes:
-        embedder: registry spec. candidates: candidate boxes per image. cells: grid cells per side.
-        windows: salient windows per image, where a detector that sees nothing offers no candidate.
+        windows: for images where a detector that sees nothing offers no candidate.
     """
 
-    detector: str | None = None
-    embedder: str = "detector:"
-    candidates: int = 12
-    cells: int = 4
-    windows: int = 20
-    batch_size: int = speed_only(16)
+    embedder: str = option(
+        "detector:", "Embedder spec, e.g. detector: or detector:?levels=NAME,NAME&dimension=N."
+    )
+    detector: str | None = option(None, "Detector spec; default: the diagnosed one.")
+    candidates: int = option(12, "Candidate boxes per image.")
+    cells: int = option(4, "Grid cells per side; half as many, twice as large, are added.")
+    windows: int = option(20, "Salient windows per image.")
+    batch_size: int = option(16, "Images per forward pass.", result=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -32,20 +33,22 @@ class IndexConfig(StageConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class QueryConfig(StageConfig):
-    """`curator query`.
+    """`curator query`."""
 
-    Attributes:
-        failures: selector, as in ExplainConfig. budget: number of pool images wanted. name: of the selection.
-        method: "contrastive", or the baselines "similarity" and "random".
-        view: "auto" takes the best separating one.
-    """
-
-    name: str = "query"
-    failures: str = ""
-    budget: int = 100
-    embedder: str = "detector:"
-    method: Literal["contrastive", "similarity", "random"] = "contrastive"
-    view: str = "auto"
+    failures: str = option(
+        "",
+        "Which failures ask: KIND[:CAUSE][,class=NAME], alternatives joined by ';', e.g. FN:miss,class=Car; "
+        "empty: all.",
+    )
+    budget: int = option(100, "Number of pool images wanted.")
+    name: str = option("query", "Name of the selection; an older one of this name is replaced.")
+    method: Literal["contrastive", "similarity", "random"] = option(
+        "contrastive", "contrastive, or the baselines similarity and random."
+    )
+    view: str = option(
+        "auto", "auto (the best separating ones), object, context, sides or image."
+    )
+    embedder: str = option("detector:", "Embedder spec that the index was made with.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

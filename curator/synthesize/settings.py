@@ -4,29 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from curator.config import StageConfig, speed_only
+from curator.config import StageConfig, option
 
 
 @dataclass(frozen=True, kw_only=True)
 class SynthesizeConfig(StageConfig):
-    """`curator synthesize`.
+    """`curator synthesize`; each failure is answered by those recipes that know its kind."""
 
-    Attributes:
-        name: of the batch of samples. selection: its hits may serve as exemplars and scenes.
-        budget: accepted samples wanted. attempts: plans tried per accepted sample at most.
-        recipes: registry names; each failure is answered by those that know its kind. steps: of the sampler.
-    """
-
-    name: str = "synthesis"
-    detector: str | None = None
-    failures: str = ""
-    selection: str | None = None
-    budget: int = 50
-    attempts: int = 3
-    inpainter: str = "builtin:"
-    recipes: tuple[str, ...] = ("culprit", "lookalike", "appearance")
-    steps: int = 20
-    batch_size: int = speed_only(8)
+    selection: str | None = option(
+        None, "Selection whose labelled images serve as scenes, beside the training set."
+    )
+    budget: int = option(50, "Number of accepted samples wanted.")
+    inpainter: str = option(
+        "builtin:",
+        "builtin: (paints the built-in example's flowers), curator:DIR, auto:ID (a hub id or folder) or "
+        "diffusers:ClassName:ID.",
+    )
+    recipes: tuple[str, ...] = option(
+        ("culprit", "lookalike", "appearance"),
+        "culprit, lookalike or appearance; may be repeated; default: all.",
+        flag="recipe",
+    )
+    failures: str = option("", "Which failures to answer, e.g. FN:miss,class=Car; empty: all.")
+    name: str = option("synthesis", "Name of the batch of samples.")
+    detector: str | None = option(None, "Detector spec; default: the diagnosed one.")
+    attempts: int = option(3, "Plans tried per wanted sample at most.")
+    steps: int = option(20, "Denoising steps.")
+    batch_size: int = option(8, "Plans per batch.", result=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -202,7 +202,7 @@ def test_wrong_specs(spec: str, message: str) -> None:
 
 def test_the_examples_families(tmp_path: Path) -> None:
     """`curator example train-detector --family`: every family can be built from what is shipped."""
-    from curator.example.detector import SCHEDULES, ExampleDetectorConfig
+    from curator.example.settings import SCHEDULES, ExampleDetectorConfig
 
     assert set(SCHEDULES) == {"ssd", *FAMILIES}
     with pytest.raises(ConfigError, match="expected one of ssd, retinanet, fcos, faster_rcnn"):

@@ -1,0 +1,110 @@
+"""The stages as commands, in the loop's order; their options are the fields of their settings."""
+
+from __future__ import annotations
+
+from curator.cli.data import add_lines, export_lines, leak_lines
+from curator.cli.derive import stage_command
+from curator.cli.explanations import evaluate_lines, fit_patches_lines, interpret_lines
+from curator.cli.fix import index_lines, query_lines, synthesize_lines
+from curator.cli.mine import detect_lines, diagnose_lines, explain_lines
+from curator.cli.prove import train_lines, verify_lines
+from curator.config import ReportConfig
+from curator.data.settings import AddConfig, ExportConfig
+from curator.detect.settings import DetectConfig
+from curator.diagnose.settings import DiagnoseConfig
+from curator.explain.settings import EvaluateConfig, ExplainConfig, FitPatchesConfig, InterpretConfig
+from curator.prove.settings import TrainConfig, VerifyConfig
+from curator.query.settings import IndexConfig, QueryConfig
+from curator.synthesize.settings import SynthesizeConfig
+
+stage_command(
+    "add",
+    AddConfig,
+    lines=add_lines,
+    warnings=leak_lines,
+    without=("device", "seed"),
+    help="Add images and labels; a corrected file added again gives its images new labels.\n\n"
+    "Broken items are listed and skipped (exit code 3); equal images and leaks are named.",
+)
+stage_command(
+    "detect",
+    DetectConfig,
+    lines=detect_lines,
+    help="Run a detector over images and store what it finds.",
+)
+stage_command(
+    "diagnose",
+    DiagnoseConfig,
+    lines=diagnose_lines,
+    help="Find what the detector misses and invents on the mined images, with causes.",
+)
+stage_command(
+    "explain",
+    ExplainConfig,
+    lines=explain_lines,
+    help="Attribute failures to image regions and group them by cause.",
+)
+stage_command(
+    "evaluate-explanations",
+    EvaluateConfig,
+    lines=evaluate_lines,
+    help="Measure which explanation method is faithful for this detector and these images.",
+)
+stage_command(
+    "interpret",
+    InterpretConfig,
+    lines=interpret_lines,
+    help="Find the internal features that speak for each class, and show what they respond to (VEBI).",
+)
+stage_command(
+    "fit-patches",
+    FitPatchesConfig,
+    lines=fit_patches_lines,
+    help="Fit the Gaussian over image patches that --method pda draws from, on training images alone.",
+)
+stage_command(
+    "index",
+    IndexConfig,
+    lines=index_lines,
+    without=("seed",),
+    help="Store vectors of failures, successes and the pool, to be queried.",
+)
+stage_command(
+    "query",
+    QueryConfig,
+    lines=query_lines,
+    without=("device",),
+    help="Select the pool images that are most like the failures and unlike what works.",
+)
+stage_command(
+    "synthesize",
+    SynthesizeConfig,
+    lines=synthesize_lines,
+    help="Paint the conditions of failures into labelled scenes; a gate accepts or rejects each sample.",
+)
+stage_command(
+    "export",
+    ExportConfig,
+    lines=export_lines,
+    without=("device", "seed"),
+    help="Write the training set with selected images and accepted samples, in the trainer's format.",
+)
+stage_command(
+    "train",
+    TrainConfig,
+    lines=train_lines,
+    help="Fine-tune a detector on the training images, selections and accepted samples.",
+)
+stage_command(
+    "verify",
+    VerifyConfig,
+    lines=verify_lines,
+    help="Retrain on every arm's images and measure on the holdout what that fixes and breaks.",
+)
+stage_command(
+    "report",
+    ReportConfig,
+    lines=lambda summary: [f"report: {summary['path']} ({summary['bytes']} bytes)"],
+    without=("device", "seed"),
+    help="Write one self-contained HTML file: failures, heat maps, hits, samples, verification.",
+)
