@@ -29,3 +29,12 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inpainter")
     save_half(build_pipeline(size=32, width=32, channels=(16, 32), seed=1), folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny StableDiffusionInpaintPipeline with its own tokenizer, random weights."""
+    pytest.importorskip("transformers")
+    from tests.tiny_diffusion import save_stable_diffusion
+
+    return save_stable_diffusion(tmp_path_factory.mktemp("sd"))

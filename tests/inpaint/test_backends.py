@@ -12,82 +12,9 @@ import torch
 
 from curator.errors import InputError, RegistryError
 from curator.inpaint.backends import CropInpainter, build_inpainter, crop_window
+from tests.tiny_diffusion import unet, vae
 
 transformers = pytest.importorskip("transformers")
-
-
-def _vae() -> Any:
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL(
-        block_out_channels=(8, 16),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        norm_num_groups=4,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=4,
-        sample_size=32,
-    )
-
-
-def _unet() -> Any:
-    from diffusers import UNet2DConditionModel
-
-    return UNet2DConditionModel(
-        sample_size=16,
-        in_channels=9,
-        out_channels=4,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=16,
-        attention_head_dim=2,
-        norm_num_groups=4,
-    )
-
-
-@pytest.fixture(scope="module")
-def stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny StableDiffusionInpaintPipeline with its own tokenizer, random weights."""
-    from diffusers import DDIMScheduler, StableDiffusionInpaintPipeline
-
-    folder = tmp_path_factory.mktemp("sd")
-    vocabulary = {"<|startoftext|>": 0, "<|endoftext|>": 1}
-    for letter in "abcdefghijklmnopqrstuvwxyz":
-        vocabulary[letter] = len(vocabulary)
-        vocabulary[letter + "</w>"] = len(vocabulary)
-    (folder / "vocab.json").write_text(json.dumps(vocabulary))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    tokenizer = transformers.CLIPTokenizer(
-        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=16
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        text = transformers.CLIPTextModel(
-            transformers.CLIPTextConfig(
-                vocab_size=len(vocabulary),
-                hidden_size=16,
-                intermediate_size=16,
-                num_hidden_layers=1,
-                num_attention_heads=2,
-                max_position_embeddings=16,
-                bos_token_id=0,
-                eos_token_id=1,
-                pad_token_id=1,
-            )
-        )
-        pipe = StableDiffusionInpaintPipeline(
-            vae=_vae(),
-            text_encoder=text,
-            tokenizer=tokenizer,
-            unet=_unet(),
-            safety_checker=None,
-            scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-    pipe.save_pretrained(folder / "model", safe_serialization=True)
-    return folder / "model"
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +41,9 @@ def paint_by_example(tmp_path_factory: pytest.TempPathFactory) -> Path:
             proj_size=16,
         )
         pipe = PaintByExamplePipeline(
-            vae=_vae(),
+            vae=vae(),
             image_encoder=encoder,
-            unet=_unet(),
+            unet=unet(),
             scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),
             safety_checker=None,
             requires_safety_checker=False,
