@@ -26,7 +26,14 @@ print(json.dumps([code, sorted(sys.modules)]))
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["detect", "--help"], ["db", "upgrade", "--help"], ["--version"]]
+    "arguments",
+    [
+        ["--help"],
+        ["detect", "--help"],
+        ["example", "train-detector", "--help"],
+        ["db", "upgrade", "--help"],
+        ["--version"],
+    ],
 )
 def test_help_loads_no_heavy_package(arguments: list[str]) -> None:
     ran = subprocess.run(
