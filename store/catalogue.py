@@ -1,4 +1,4 @@
-"""Images with their memberships, duplicates and leaks.
+"""Images with their memberships and duplicates.
 
 In: `NewImage`s from importers. Out: `ImageRecord`s and `Membership`s. Images are known by the hash of their
 bytes, wherever their files lie.
@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from sqlalchemy import ColumnElement, Connection, exists, select, update
 
 from store.access import check_pixels, check_role
-from store.duplicates import Hashes, pairs_within, parse_hashes
 from store.labels import put_annotations, put_tags
-from store.models import Category, Dataset, Image, Member
+from store.lookalikes import Lookalikes
+from store.models import AppearanceRow, Category, Dataset, Image, Member
 from store.records import (
     AddedImage,
     ImageRecord,
@@ -27,13 +26,12 @@ from store.records import (
 )
 from store.session import Database, chunks, put_by_key, table, upsert
 
-NEAR = 4
-"""Hamming distance of perceptual hashes up to which two images count as nearly equal."""
-
 Pair = tuple[int, Role]
 
 
-def add_images(database: Database, run_id: int, images: Sequence[NewImage]) -> list[AddedImage]:
+def add_images(
+    database: Database, lookalikes: Lookalikes, run_id: int, images: Sequence[NewImage], threshold: float
+) -> list[AddedImage]:
     """Upsert images, memberships, annotations and tags; one result per input, in order."""
     if not images:
         return []
@@ -56,7 +54,8 @@ def add_images(database: Database, run_id: int, images: Sequence[NewImage]) -> l
             key="sha256",
         )
         _follow_moved_files(connection, images, known)
-        same_as = _same_as(connection, images, ids, known)
+        _put_appearances(connection, run_id, images, ids)
+        same_as = _same_as(connection, lookalikes, images, ids, known, threshold)
         _put_members(connection, run_id, images, ids)
         changed = put_annotations(connection, run_id, images, ids)
         put_tags(connection, run_id, images, ids)
@@ -89,33 +88,62 @@ def _follow_moved_files(connection: Connection, images: Sequence[NewImage], know
             connection.execute(update(Image).where(Image.sha256 == image.sha256).values(uri=image.uri))
 
 
+def _put_appearances(
+    connection: Connection, run_id: int, images: Sequence[NewImage], ids: Sequence[int]
+) -> None:
+    upsert(
+        connection,
+        AppearanceRow,
+        [
+            {
+                "image_id": image_id,
+                "hashes": image.appearance.hashes,
+                "thumbnail": image.appearance.thumbnail,
+                "run_id": run_id,
+            }
+            for image, image_id in zip(images, ids, strict=True)
+            if image.appearance is not None
+        ],
+        unique=("image_id",),
+        update=(),
+    )
+
+
 def _same_as(
-    connection: Connection, images: Sequence[NewImage], ids: Sequence[int], known: dict[str, str]
+    connection: Connection,
+    lookalikes: Lookalikes,
+    images: Sequence[NewImage],
+    ids: Sequence[int],
+    known: dict[str, str],
+    threshold: float,
 ) -> list[tuple[Pair, ...]]:
     """Memberships of equal or nearly equal images, those earlier in the batch included."""
-    rows = connection.execute(
-        select(Image.id, Image.phash, Member.role, Dataset.name)
-        .join(Member, Member.image_id == Image.id)
-        .join(Dataset, Dataset.id == Member.dataset_id)
-        .order_by(Image.id)
-    ).all()
-    stored = [(row[0], row[2], row[3]) for row in rows]
+    alike: dict[int, set[int]] = {image_id: {image_id} for image_id in ids}
+    for image_id, other in lookalikes.pairs(ids, None, threshold=threshold, fill=False):
+        alike[image_id].add(other)
+    stored: dict[int, list[tuple[int, Role, str]]] = {}
+    for part in chunks(sorted(set().union(*alike.values()))):
+        for row in connection.execute(
+            select(Member.image_id, Member.role, Dataset.name)
+            .join(Dataset, Dataset.id == Member.dataset_id)
+            .where(Member.image_id.in_(part))
+            .order_by(Member.id)
+        ):
+            stored.setdefault(row[0], []).append((row[0], row[1], row[2]))
     batch = [(image_id, image.role, image.dataset) for image, image_id in zip(images, ids, strict=True)]
-    everyone = stored + batch
-    hashes: Hashes = np.concatenate(
-        [parse_hashes([row[1] for row in rows]), parse_hashes([image.phash for image in images])]
-    )
+    earlier: dict[int, list[tuple[int, Role, str]]] = {}
     found: list[dict[Pair, None]] = [{} for _ in images]
     first_uri: dict[str, str] = dict(known)
     for index, image in enumerate(images):
         # the same bytes under another name in the same data set: a duplicate file, not a second visit
         if first_uri.setdefault(image.sha256, image.uri) != image.uri and image.sha256 not in known:
             found[index][(ids[index], image.role)] = None
-    for left, right in pairs_within(hashes[len(stored) :], hashes, NEAR):
-        for index, other in zip(left.tolist(), right.tolist(), strict=True):
-            # a later one of the batch reports the pair; a membership is no duplicate of itself
-            if other < len(stored) + index and everyone[other] != batch[index]:
-                found[index][(everyone[other][0], everyone[other][1])] = None
+        for members in (stored, earlier):  # a later one of the batch reports the pair
+            for other in sorted(alike[ids[index]]):
+                for member in members.get(other, ()):
+                    if member != batch[index]:  # a membership is no duplicate of itself
+                        found[index][member[:2]] = None
+        earlier.setdefault(ids[index], []).append(batch[index])
     return [tuple(pairs) for pairs in found]
 
 
@@ -248,39 +276,8 @@ def memberships(database: Database, ids: Sequence[int] | None) -> list[Membershi
         ]
 
 
-def leaks(database: Database, ids: Sequence[int], distance: int) -> list[int]:
-    """Those of `ids` equal or nearly equal to a mined or holdout image."""
-    protected = select(Image.phash).where(
-        exists(select(Member.id).where(Member.image_id == Image.id, Member.role.in_(("mine", "holdout"))))
-    )
-    with database.reading() as connection:
-        right = parse_hashes(connection.scalars(protected).all())
-        own, left = _hashes(connection, ids)
-    bad = {own[i] for rows, _ in pairs_within(left, right, distance) for i in rows.tolist()}
-    return [image_id for image_id in dict.fromkeys(ids) if image_id in bad]
-
-
 def near_duplicates(
-    database: Database, ids: Sequence[int], among: Sequence[int], distance: int
+    lookalikes: Lookalikes, ids: Sequence[int], among: Sequence[int], threshold: float
 ) -> dict[int, int]:
-    """image id -> the first other image of `among` within `distance`."""
-    with database.reading() as connection:
-        own, left = _hashes(connection, ids)
-        others, right = _hashes(connection, among)
-    found: dict[int, int] = {}
-    for rows, columns in pairs_within(left, right, distance):
-        for i, j in zip(rows.tolist(), columns.tolist(), strict=True):
-            if own[i] != others[j]:
-                found.setdefault(own[i], others[j])
-    return found
-
-
-def _hashes(connection: Connection, ids: Sequence[int]) -> tuple[list[int], Hashes]:
-    rows = [
-        row
-        for part in chunks(list(dict.fromkeys(ids)))
-        for row in connection.execute(
-            select(Image.id, Image.phash).where(Image.id.in_(part)).order_by(Image.id)
-        )
-    ]
-    return [row[0] for row in rows], parse_hashes([row[1] for row in rows])
+    """image id -> the first other image of `among` that looks like it."""
+    return dict(lookalikes.pairs(ids, sorted(set(among)), threshold=threshold, first=True))

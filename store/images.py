@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from store.appearance import Appearance, appearance
 from store.errors import CorruptionError, ImageError
 
 PIXEL_LIMIT = 100_000_000
@@ -34,12 +35,14 @@ class ImageProbe:
 
     Attributes:
         sha256: of the file's bytes, hex. phash: 64-bit perceptual hash of the upright image, 16 hex digits.
+        appearance: what it is compared by.
         width, height: pixels after the EXIF orientation is applied.
         raw_width, raw_height: pixels as encoded. orientation: EXIF value 1 to 8.
     """
 
     sha256: str
     phash: str
+    appearance: Appearance
     width: int
     height: int
     raw_width: int
@@ -102,6 +105,7 @@ def probe(path: Path | str, *, limit: int = PIXEL_LIMIT) -> ImageProbe:
     return ImageProbe(
         sha256=hashlib.sha256(data).hexdigest(),
         phash=perceptual_hash(upright),
+        appearance=appearance(upright),
         width=upright.width,
         height=upright.height,
         raw_width=raw_size[0],

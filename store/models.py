@@ -155,6 +155,16 @@ class Image(Base):
     run_id: Mapped[RunId]
 
 
+class AppearanceRow(Base):
+    """What an image looks like (`store.appearance`); absent where its file was gone when it was needed."""
+
+    __tablename__ = "appearances"
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    hashes: Mapped[bytes]
+    thumbnail: Mapped[bytes]
+    run_id: Mapped[RunId]
+
+
 class Dataset(Base):
     __tablename__ = "datasets"
     id: Mapped[Id]

@@ -17,6 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from store.appearance import Appearance
+
 Role = Literal["train", "mine", "pool", "holdout"]
 ROLES: tuple[Role, ...] = ("train", "mine", "pool", "holdout")
 
@@ -154,6 +156,7 @@ class NewImage:
     annotations: tuple[NewAnnotation, ...] | None = None
     status: Literal["human", "pre-annotation"] = "human"
     tags: Mapping[str, str] = field(default_factory=dict)
+    appearance: Appearance | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,8 +165,8 @@ class AddedImage:
 
     Attributes:
         created: False when the workspace knew the bytes (sha256) already.
-        same_as: (image id, role) of memberships with equal or nearly equal pixels (phash distance at
-            most 4), in any role; a pool image paired with a holdout image here is a leak.
+        same_as: (image id, role) of memberships with equal or nearly equal pixels, in any role; a pool image
+            paired with a holdout image here is a leak.
         annotation_changed: a new annotation version was stored.
     """
 
@@ -171,6 +174,27 @@ class AddedImage:
     created: bool
     same_as: tuple[tuple[int, Role], ...] = ()
     annotation_changed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leak:
+    """Why an image must not be added to a training set.
+
+    Attributes:
+        reason: "equal": it is a protected image itself. "group": it shares a group key, such as a video, with
+            a holdout image. "nearly equal": it looks like a protected image (docs/decisions/0008).
+        role: of the protected image: "holdout" or "mine". image_id: the protected image.
+    """
+
+    reason: Literal["equal", "group", "nearly equal"]
+    role: Role
+    image_id: int
+
+    def __str__(self) -> str:
+        """For people, such as "nearly equals a holdout image"."""
+        image = "a holdout image" if self.role == "holdout" else "a mined image"
+        verbs = {"equal": "equals", "group": "shares its group key with", "nearly equal": "nearly equals"}
+        return f"{verbs[self.reason]} {image}"
 
 
 # ---------------------------------------------------------------- detections

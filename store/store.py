@@ -15,7 +15,7 @@ The contract, for every backend:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -23,10 +23,12 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from store import catalogue, evidence, findings, labels, outputs, runs, schema
+from store import catalogue, evidence, findings, labels, leaks, outputs, runs, schema
 from store.access import check_pixels
+from store.appearance import Appearance
 from store.blobs import BlobStore
 from store.images import read_pixels
+from store.lookalikes import Lookalikes
 from store.records import (
     AddedImage,
     AnnotationSet,
@@ -38,6 +40,7 @@ from store.records import (
     ImageRecord,
     Ints,
     ItemStatus,
+    Leak,
     Membership,
     ModelRecord,
     NewImage,
@@ -79,6 +82,7 @@ class Store:
         self._database = database
         self._blobs = BlobStore(str(path / "blobs"))
         self._spaces = VectorSpaces(database, path / "vectors")
+        self._lookalikes = Lookalikes(database)
         self._run_id: int | None = None
 
     # ------------------------------------------------------------ life cycle
@@ -222,7 +226,9 @@ class Store:
     def add_images(self, run_id: int, images: Sequence[NewImage]) -> list[AddedImage]:
         """Upsert images by sha256, memberships by (image, dataset, role), annotations as a new version when
         their content changed. New categories are created. One result per input, in order."""
-        return catalogue.add_images(self._database, run_id, images)
+        return catalogue.add_images(
+            self._database, self._lookalikes, run_id, images, self.near_threshold
+        )
 
     def ids_by_sha256(self, hashes: Sequence[str]) -> dict[str, int]:
         """sha256 -> image id of the files that the workspace knows."""
@@ -282,16 +288,33 @@ class Store:
         """Tags under the same access rule as annotations."""
         return labels.tags(self._database, image_ids, reader)
 
-    def leaks(self, image_ids: Sequence[int], *, distance: int = 4) -> list[int]:
-        """Those of `image_ids` equal (sha256) or nearly equal (phash Hamming distance <= `distance`) to an
-        image whose role is mine or holdout. The only window other stages have on the holdout."""
-        return catalogue.leaks(self._database, image_ids, distance)
+    def leaks(
+        self, image_ids: Sequence[int], *, roles: Sequence[Role] = ("mine", "holdout")
+    ) -> dict[int, Leak]:
+        """Those of `image_ids` that must not be added, with the reason: one of `roles` itself, nearly equal
+        to such an image, or of a holdout image's group (`Leak`). The only window other stages have on the
+        holdout."""
+        return leaks.leaks(self._database, self._lookalikes, image_ids, roles)
 
-    def near_duplicates(
-        self, image_ids: Sequence[int], among: Sequence[int], *, distance: int = 4
-    ) -> dict[int, int]:
-        """image id -> an equal or nearly equal image id of `among` (never itself), by phash."""
-        return catalogue.near_duplicates(self._database, image_ids, among, distance)
+    def picture_leaks(
+        self, pictures: Sequence[Appearance], *, roles: Sequence[Role] = ("mine", "holdout")
+    ) -> list[tuple[Leak, ...]]:
+        """The same for pictures that are no images, such as samples: per picture all that it looks like."""
+        return leaks.picture_leaks(self._database, self._lookalikes, pictures, roles)
+
+    def near_duplicates(self, image_ids: Sequence[int], among: Sequence[int]) -> dict[int, int]:
+        """image id -> the first image id of `among` (never itself) that is equal or nearly equal to it."""
+        return catalogue.near_duplicates(self._lookalikes, image_ids, among, self.near_threshold)
+
+    @property
+    def near_threshold(self) -> float:
+        """How unlike two pictures may be that count as one (`store.likeness`, docs/decisions/0008)."""
+        return leaks.near_threshold(self._database)
+
+    def describe_images(self, advance: Callable[[int], None] | None = None) -> tuple[int, int]:
+        """Store what images are compared by, for those of an older workspace; returns (described, images
+        whose file is gone or changed: they are compared by a hash)."""
+        return self._lookalikes.fill(advance)
 
     # ------------------------------------------------------------ detections and outcomes
 

@@ -275,6 +275,7 @@ def _new_image(item: _Ready, config: AddConfig, dataset: str) -> NewImage:
         uri=str(image.path.absolute()),
         sha256=item.probe.sha256,
         phash=item.probe.phash,
+        appearance=item.probe.appearance,
         width=item.probe.width,
         height=item.probe.height,
         dataset=dataset,

@@ -57,6 +57,7 @@ class Exported:
                     uri=record.uri,
                     sha256=record.sha256,
                     phash=record.phash,
+                    appearance=None,
                     width=record.width,
                     height=record.height,
                 )

@@ -63,6 +63,28 @@ def upgrade() -> None:
     op.drop_table("current_items")
     op.drop_table("group_members")
     op.drop_table("groups")
+    _add_appearances()
+
+
+# ---------------------------------------------------------------- appearances (docs/decisions/0008)
+
+
+def _add_appearances() -> None:
+    """What images are compared by; filled from the files by `db upgrade`, or when images are compared."""
+    op.create_table(
+        "appearances",
+        sa.Column("image_id", ID, nullable=False),
+        sa.Column("hashes", sa.LargeBinary(), nullable=False),
+        sa.Column("thumbnail", sa.LargeBinary(), nullable=False),
+        sa.Column("run_id", ID, nullable=False),
+        sa.ForeignKeyConstraint(["image_id"], ["images.id"], name=op.f("fk_appearances_image_id_images")),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_appearances_run_id_runs")),
+        sa.PrimaryKeyConstraint("image_id", name=op.f("pk_appearances")),
+    )
+    op.create_index(op.f("ix_appearances_run_id"), "appearances", ["run_id"])
+
+
+# ---------------------------------------------------------------- current
 
 
 def _add_columns() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from store.errors import AccessError, NotFoundError
-from store.records import Reader
+from store.records import Leak, Reader
 from store.store import Store
 
 OTHERS: list[Any] = [reader for reader in get_args(Reader) if reader != "verify"]
@@ -106,7 +106,7 @@ def test_an_image_in_pool_and_holdout_stays_closed(store: Store, run: int, build
     with pytest.raises(AccessError, match="must not hold holdout"):
         store.put_selection(run, build.selection([image]))
     assert store.selections() == []
-    assert store.leaks([image]) == [image]
+    assert store.leaks([image]) == {image: Leak(reason="equal", role="holdout", image_id=image)}
 
 
 def test_holdout_images_cannot_be_selected(store: Store, run: int, build: Any) -> None:
