@@ -61,6 +61,8 @@ def status(as_json: Json = False) -> None:
         typer.echo(f"  detector {model['spec']}, {model['classes']} classes")
     for selection in found["selections"]:
         typer.echo(f"  selection {selection['name']} ({selection['arm']}): {selection['images']} images")
+    if found["counts"]["images"]:
+        typer.echo(f"  near-duplicates: up to an unlikeness of {found['near_duplicates']:g}")
     for stage, run in found["stages"].items():
         typer.echo(f"  last {stage}: run {run['run']}, {run['status']}")
     if not found["stages"]:
@@ -122,6 +124,21 @@ def upgrade() -> None:
     finally:
         opened.close()
     typer.echo(f"schema {after}" + (": nothing to do" if before == after else f" (was {before})"))
+    _describe_images()
+
+
+def _describe_images() -> None:
+    """Images of an older workspace get what they are compared by."""
+    from curator.progress import progress
+
+    with open_store() as store, progress("describe images", store.counts()["images"]) as advance:
+        described, gone = store.describe_images(advance)
+    if described:
+        typer.echo(f"{described} images are now compared by their thumbnails (docs/decisions/0008)")
+    if gone:
+        typer.echo(
+            f"{gone} images have no readable, unchanged file: they are compared by a hash until they have one"
+        )
 
 
 @database.command()

@@ -29,12 +29,17 @@ def add_lines(summary: Mapping[str, Any]) -> list[str]:
         "incomplete_images": "images without their labels, which a dropped object made incomplete",
         "changed_objects": "objects or images read otherwise than written (clipped, listed twice, ...)",
         "duplicate_count": "images equal or nearly equal to others",
-        "leak_count": "leaks (named on stderr): queries refuse these images",
+        "leak_count": "leaks (named on stderr): queries, exports and trainings leave these images out",
         "passed_over": "synthetic images of an export passed over",
         "still_pre_annotated": "images still marked as pre-annotations: their boxes were not taken as labels "
         "(correct them and remove the mark, or add with --reviewed)",
     }
     lines += [f"{summary[name]} {text}" for name, text in counted.items() if summary[name]]
+    if summary["near_count"]:
+        lines.append(
+            f"{summary['near_count']} of these pairs are nearly equal (--near-duplicates "
+            f"{summary['near_duplicates']:g}); where they show other things: --near-duplicates 0"
+        )
     lines += [f"  note: {note}" for note in summary["notes"][:10]]
     lines += [f"  duplicate: {pair}" for pair in summary["duplicates"][:10]]
     if summary["duplicate_count"] > 10:
@@ -63,4 +68,5 @@ def export_lines(summary: Mapping[str, Any]) -> list[str]:
             "`curator detect --role pool` first would give them boxes"
         )
     lines += [f"  note: {note}" for note in summary["notes"]]
+    lines += [f"warning: {warning}" for warning in summary["warnings"]]
     return lines

@@ -81,6 +81,7 @@ class _Tally:
     duplicates: list[str] = field(default_factory=list)
     leak_count: int = 0
     leaks: list[str] = field(default_factory=list)
+    near_count: int = 0
 
 
 def add(store: Store, config: AddConfig) -> StageResult:
@@ -90,7 +91,7 @@ def add(store: Store, config: AddConfig) -> StageResult:
         counts of images (done: stored or changed; skipped: known already; failed: broken images, dropped
         objects and labels left out as incomplete, each with its reason) and a summary that names duplicates
         and leaks. An image of another role equal to a holdout image, or a pool image equal to a mined one,
-        is a leak: it is stored and named, and queries refuse it.
+        is a leak: it is stored and named, and left out by queries, exports and trainings.
     Raises:
         FormatError: no data set of this format at `config.path`.
         ConfigError: a setting that the format does not take.
@@ -118,6 +119,7 @@ def add(store: Store, config: AddConfig) -> StageResult:
         "dataset": dataset,
         "role": config.role,
         "categories": list(source.categories),
+        "near_duplicates": store.near_threshold,
         **{name: getattr(tally, name) for name in tally.__slots__},
     }
     return StageResult(stage=STAGE, run_id=run_id, failures=tuple(failures), summary=summary, **counts)
@@ -359,7 +361,10 @@ def _name_equals(
         for other, role in result.same_as:
             if other == result.image_id and role == record.role:
                 continue
-            text = f"{name} ({record.role}) equals {sources.get((other, role), other)} ({role})"
+            near = other != result.image_id
+            tally.near_count += near
+            verb = "nearly equals" if near else "equals"
+            text = f"{name} ({record.role}) {verb} {sources.get((other, role), other)} ({role})"
             count, named = (
                 ("leak_count", tally.leaks)
                 if is_leak(record.role, role)

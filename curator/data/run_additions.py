@@ -1,25 +1,31 @@
-"""What an export adds to the training set: selected pool images and accepted samples, with their lineage.
+"""What may be trained on, and what an export adds: selected pool images and accepted samples.
 
-In: names of selections and of batches of samples. Out: `Addition`s in a fixed order, each image once. The
-lineage says which failure asked for the image, through which query or recipe.
+In: names of selections and of batches of samples. Out: `Addition`s in a fixed order, each image once, with
+its lineage: which failure asked for it, through which query or recipe. `left_out` reads the Store for the
+one rule of `curator.data.additions`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from curator.data.additions import LeftOut, refused_images, refused_samples
 from curator.data.settings import ExportConfig
 from curator.errors import InputError
 from curator.matching import ClassMap
+from store.appearance import appearance
+from store.errors import CorruptionError, ImageError, NotFoundError
+from store.images import read_bytes_as_pixels
 from store.records import (
     AnnotationSet,
     BoxTuple,
     DetectionSet,
     Hit,
     ImageRecord,
+    Leak,
     ModelRecord,
     NewAnnotation,
     Sample,
@@ -27,6 +33,8 @@ from store.records import (
 
 if TYPE_CHECKING:
     from store.store import Store
+
+_TOGETHER = 64  # samples decoded at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +60,13 @@ class Additions:
     """All added images.
 
     Attributes:
-        left_out: (image, reason) of what must not be added.
+        left_out: (image, reason) of what must not be added. without: the same by id, training images too.
         facts: counts for the summary.
     """
 
     items: tuple[Addition, ...]
     left_out: tuple[tuple[str, str], ...]
+    without: LeftOut
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -91,6 +100,49 @@ def plain(annotations: AnnotationSet) -> tuple[NewAnnotation, ...]:
     )
 
 
+def left_out(store: Store, selections: Iterable[str], samples: Iterable[str]) -> LeftOut:
+    """Find what the rule of `curator.data.additions` leaves out; no label and no holdout pixel is read here.
+
+    Raises:
+        NotFoundError: unknown selection.
+    """
+    batches = {name: store.samples(name=name, accepted=True) for name in samples}
+    made_from = {
+        image
+        for batch in batches.values()
+        for sample in batch
+        for image in (sample.scene_image_id, sample.exemplar_image_id)
+        if image is not None
+    }
+    sources = store.leaks(sorted(made_from), roles=("holdout",))
+    return LeftOut(
+        originals=refused_images(store.leaks(store.image_ids(role="train"), roles=("holdout",))),
+        selected={
+            name: refused_images(store.leaks(list(store.selection(name).image_ids))) for name in selections
+        },
+        samples={
+            name: refused_samples(batch, sources, _pixel_leaks(store, batch))
+            for name, batch in batches.items()
+        },
+    )
+
+
+def _pixel_leaks(store: Store, batch: Sequence[Sample]) -> list[tuple[Leak, ...]]:
+    """Per sample the protected images that its picture nearly equals; one that is damaged fails later."""
+    found: list[tuple[Leak, ...]] = [()] * len(batch)
+    for start in range(0, len(batch), _TOGETHER):
+        pictures, places = [], []
+        for place, sample in enumerate(batch[start : start + _TOGETHER], start):
+            try:
+                pictures.append(appearance(read_bytes_as_pixels(store.blob(sample.blob), where=sample.blob)))
+                places.append(place)
+            except (ImageError, CorruptionError, NotFoundError):
+                continue
+        for place, leaks in zip(places, store.picture_leaks(pictures), strict=True):
+            found[place] = leaks
+    return found
+
+
 def gather(store: Store, config: ExportConfig, annotator: PreAnnotator | None) -> Additions:
     """Collect the additions that `config` names.
 
@@ -100,14 +152,25 @@ def gather(store: Store, config: ExportConfig, annotator: PreAnnotator | None) -
         NotFoundError: unknown selection.
         InputError: a batch of samples without any accepted sample, or an unknown name.
     """
-    selected, left_out, facts = _selected(store, config, annotator)
-    samples = _samples(store, config)
+    without = left_out(store, config.selections, config.samples)
+    selected, refused, facts = _selected(store, config, annotator, without)
+    samples, refused_too = _samples(store, config, without)
     facts["samples"] = len(samples)
-    return Additions(items=(*selected, *samples), left_out=tuple(left_out), facts=facts)
+    return Additions(
+        items=(*selected, *samples),
+        left_out=(*_originals(store, without), *refused, *refused_too),
+        without=without,
+        facts=facts,
+    )
+
+
+def _originals(store: Store, without: LeftOut) -> list[tuple[str, str]]:
+    images = store.images(reader="export", ids=list(without.originals)) if without.originals else []
+    return [(image.uri.rsplit("/", 1)[-1], f"leak: {without.originals[image.id]}") for image in images]
 
 
 def _selected(
-    store: Store, config: ExportConfig, annotator: PreAnnotator | None
+    store: Store, config: ExportConfig, annotator: PreAnnotator | None, without: LeftOut
 ) -> tuple[list[Addition], list[tuple[str, str]], dict[str, Any]]:
     hits: dict[int, list[tuple[str, Hit]]] = {}
     for name in config.selections:
@@ -129,14 +192,10 @@ def _selected(
         )
         if membership.role == "train":
             training.add(membership.image_id)
-    leaks = set(store.leaks(list(hits)))
-    left_out = [
-        (parts[image_id], "leak: equal to a mine or holdout image; not exported")
-        for image_id in hits
-        if image_id in leaks
-    ]
-    ids = [image_id for image_id in hits if image_id not in leaks and image_id not in training]
-    facts["already_in_training"] = len(training - leaks)
+    refused = {image: why for images in without.selected.values() for image, why in images.items()}
+    named = [(parts[image_id], f"leak: {refused[image_id]}") for image_id in hits if image_id in refused]
+    ids = [image_id for image_id in hits if image_id not in refused and image_id not in training]
+    facts["already_in_training"] = len(training - set(refused))
     images = {image.id: image for image in store.images(reader="export", ids=ids)} if ids else {}
     labels = store.annotations(ids, reader="export") if ids else {}
     unlabelled = [image_id for image_id in ids if image_id not in labels]
@@ -181,7 +240,7 @@ def _selected(
             )
         )
     facts["selected"] = len(additions)
-    return additions, left_out, facts
+    return additions, named, facts
 
 
 def _boxes(
@@ -201,7 +260,9 @@ def _boxes(
     return tuple(boxes)
 
 
-def _samples(store: Store, config: ExportConfig) -> list[Addition]:
+def _samples(
+    store: Store, config: ExportConfig, without: LeftOut
+) -> tuple[list[Addition], list[tuple[str, str]]]:
     samples: dict[str, Sample] = {}
     for name in config.samples:
         batch = store.samples(name=name)
@@ -213,8 +274,15 @@ def _samples(store: Store, config: ExportConfig) -> list[Addition]:
             )
         for sample in accepted:
             samples.setdefault(sample.blob, sample)
+    refused = {blob: why for blobs in without.samples.values() for blob, why in blobs.items()}
+    named = [
+        (file_stem(f"sample-{sample.recipe}", blob), f"leak: {refused[blob]}")
+        for blob, sample in samples.items()
+        if blob in refused
+    ]
+    samples = {blob: sample for blob, sample in samples.items() if blob not in refused}
     if not samples:
-        return []
+        return [], named
     ids = {
         image
         for s in samples.values()
@@ -225,7 +293,7 @@ def _samples(store: Store, config: ExportConfig) -> list[Addition]:
         m.image_id: f"{m.dataset}/{m.source or m.image_id}" for m in reversed(store.memberships(sorted(ids)))
     }
     failures = _failures(store, [sample.outcome_id for sample in samples.values()])
-    return [
+    additions = [
         Addition(
             name=file_stem(f"sample-{sample.recipe}", sample.blob),
             image=None,
@@ -248,6 +316,7 @@ def _samples(store: Store, config: ExportConfig) -> list[Addition]:
         )
         for sample in samples.values()
     ]
+    return additions, named
 
 
 def _failures(store: Store, ids: Sequence[int | None]) -> dict[int | None, dict[str, Any]]:

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from store.store import Store
 
 STAGE = "export"
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 MANIFEST = "manifest.json"
 _CHUNK = 64
 _PARTIAL = ".curator-export-"
@@ -105,6 +105,7 @@ def export(store: Store, config: ExportConfig, *, annotator: PreAnnotator | None
         "key": key,
         "images": facts,
         **additions.facts,
+        **additions.without.summary(),
     }
     return StageResult(stage=STAGE, run_id=run_id, failures=tuple(left_out), summary=summary, **counts)
 
@@ -112,8 +113,11 @@ def export(store: Store, config: ExportConfig, *, annotator: PreAnnotator | None
 # ---------------------------------------------------------------- the key, and what is there already
 
 
-def _training(store: Store) -> Iterator[tuple[ImageRecord, AnnotationSet | None]]:
-    ids = store.image_ids(role="train")
+def _training(
+    store: Store, additions: Additions
+) -> Iterator[tuple[ImageRecord, AnnotationSet | None]]:
+    """Training images with their labels, without those that leak."""
+    ids = _training_ids(store, additions)
     for start in range(0, len(ids), _CHUNK):
         chunk = ids[start : start + _CHUNK]
         labels = store.annotations(chunk, reader="export")
@@ -121,12 +125,16 @@ def _training(store: Store) -> Iterator[tuple[ImageRecord, AnnotationSet | None]
             yield image, labels.get(image.id)
 
 
+def _training_ids(store: Store, additions: Additions) -> list[int]:
+    return [i for i in store.image_ids(role="train") if i not in additions.without.originals]
+
+
 def _key(store: Store, config: ExportConfig, categories: list[str], additions: Additions) -> str:
     """Hash of everything that the files depend on; the training set streams through."""
     digest = hashlib.sha256()
     encoding = [config.encoding, config.quality if config.encoding == "jpeg" else None]
     digest.update(canonical_json([STAGE, STAGE_VERSION, config.format, encoding, categories]).encode())
-    for image, labels in _training(store):
+    for image, labels in _training(store, additions):
         digest.update(f"\n{image.sha256} {labels.key if labels else None}".encode())
     for item in additions.items:
         digest.update(
@@ -244,9 +252,9 @@ def _items(
     left_out: list[tuple[str, str]],
 ) -> Iterator[OutputImage]:
     """Training images, then additions; what cannot be read is left out."""
-    count = len(store.image_ids(role="train")) + len(additions.items)
+    count = len(_training_ids(store, additions)) + len(additions.items)
     with progress("export", count) as advance:
-        for image, labels in _training(store):
+        for image, labels in _training(store, additions):
             advance()
             source = _source(image)
             if labels is None:
@@ -353,7 +361,7 @@ def _version(
     ]
     return DatasetVersion(
         name=config.version or out.name,
-        image_ids=(*store.image_ids(role="train"), *selected),
+        image_ids=(*_training_ids(store, additions), *selected),
         sample_ids=tuple(samples),
         manifest=manifest,
         key=key,

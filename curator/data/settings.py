@@ -54,6 +54,11 @@ class AddConfig(StageConfig):
     every: str | None = option(
         None, "video: a frame each so many seconds (1s, the default; 0.5s) or frames (10f)."
     )
+    near_duplicates: float | None = option(
+        None,
+        "How unlike two pictures may be that count as one: 1 as shipped, 0 equal pixels alone; the workspace "
+        "keeps it, for all its images.",
+    )
     batch_size: int = speed_only(64)
     workers: int = speed_only(4)
 
@@ -69,6 +74,11 @@ class AddConfig(StageConfig):
             f"role: expected train, mine, pool or holdout, got {self.role!r}",
         )
         self._at_least(1, "batch_size", "workers")
+        require(
+            self.near_duplicates is None or 0 <= self.near_duplicates <= 100,
+            f"near_duplicates: expected a number from 0 (equal pixels alone) to 100, 1 as shipped, "
+            f"got {self.near_duplicates}",
+        )
         _ = self.part_bounds
         try:
             re.compile(self.group_pattern or "")

@@ -36,8 +36,9 @@ def status(store: Store) -> dict[str, Any]:
 
     Returns:
         "workspace" (its folder), "counts" (rows by noun, see `Store.counts`), "models" (spec and number of
-        classes, newest first), "selections" (name, arm, images), "stages" (the newest run of each stage:
-        id, status, counts, started).
+        classes, newest first), "selections" (name, arm, images), "near_duplicates" (how
+        unlike two images may be that count as one), "stages" (the newest run of each stage: id, status,
+        counts, started).
     """
     newest: dict[str, dict[str, Any]] = {}
     for run in store.runs():
@@ -58,5 +59,6 @@ def status(store: Store) -> dict[str, Any]:
             {"name": selection.name, "arm": selection.arm, "images": len(selection.hits)}
             for selection in store.selections()
         ],
+        "near_duplicates": store.near_threshold,
         "stages": newest,
     }

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from curator.config import require
+from curator.data.additions import LeftOut, reasons
 from curator.errors import InputError
 from curator.prove.settings import VerifyConfig
 from store.keys import content_key
@@ -109,66 +110,6 @@ def _gap(value: Any) -> str:
 def image_gaps(annotations: Iterable[Annotation | NewAnnotation], tags: Mapping[str, str]) -> frozenset[str]:
     """All planted conditions of an image."""
     return frozenset({tagged_gap(tags), *(gap_of(a) for a in annotations)} - {""})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeftOut:
-    """What must not be trained on, because it would tell a detector about the holdout.
-
-    Attributes:
-        originals: ids of training images that equal or nearly equal a holdout image.
-        selected: per selection, ids that equal or nearly equal a holdout or mined image (`export` leaves out
-            the same). samples: per batch, blobs painted on, or after, an image that equals a holdout image.
-    """
-
-    originals: frozenset[int]
-    selected: Mapping[str, frozenset[int]]
-    samples: Mapping[str, frozenset[str]]
-
-    def summary(self) -> dict[str, Any]:
-        """Plain JSON: "left_out", the number of images, and "warnings", a line for people where there are."""
-        counts = [
-            ("of role train", len(self.originals)),
-            *((f"of selection {name!r}", len(ids)) for name, ids in self.selected.items()),
-            *((f"of samples {name!r}", len(blobs)) for name, blobs in self.samples.items()),
-        ]
-        total = sum(count for _, count in counts)
-        parts = ", ".join(f"{count} {what}" for what, count in counts if count)
-        line = f"left out of training, because they equal or nearly equal held-out (or mined) images: {parts}"
-        return {"left_out": total, "warnings": [line] if total else []}
-
-
-def left_out(store: Store, selections: Iterable[str], samples: Iterable[str]) -> LeftOut:
-    """Find what the training must leave out; no pixel and no label is read.
-
-    Raises:
-        NotFoundError: unknown selection.
-    """
-    batches = {name: store.samples(name=name, accepted=True) for name in samples}
-    sources = {i for batch in batches.values() for sample in batch for i in _sources(sample)}
-    bad = holdout_copies(store, sorted(sources))
-    return LeftOut(
-        originals=holdout_copies(store, store.image_ids(role="train")),
-        selected={name: frozenset(store.leaks(list(store.selection(name).image_ids))) for name in selections},
-        samples={
-            name: frozenset(sample.blob for sample in batch if bad & _sources(sample))
-            for name, batch in batches.items()
-        },
-    )
-
-
-def holdout_copies(store: Store, ids: Sequence[int]) -> frozenset[int]:
-    """Those of `ids` that equal or nearly equal a holdout image.
-
-    `Store.leaks` also names what equals a mined image, which training images may.
-    """
-    leaks = store.leaks(ids)
-    holdout = store.image_ids(role="holdout") if leaks else []
-    return frozenset(leaks).intersection(holdout) | frozenset(store.near_duplicates(leaks, holdout))
-
-
-def _sources(sample: Sample) -> set[int]:
-    return {i for i in (sample.scene_image_id, sample.exemplar_image_id) if i is not None}
 
 
 def added_images(
@@ -289,14 +230,14 @@ def usable_hits(store: Store, name: str, without: LeftOut) -> list[int]:
     ids = [i for i in store.selection(name).image_ids if i not in without.selected[name]]
     if not ids:
         raise InputError(
-            f"selection {name!r}: expected images that equal no mined or held-out image, got none; "
-            "select anew with `curator query`"
+            f"selection {name!r}: expected images that equal no mined or held-out image, got none "
+            f"({reasons(without.selected[name])}); select anew with `curator query`"
         )
     return ids
 
 
 def usable_samples(store: Store, name: str, without: LeftOut) -> list[Sample]:
-    """The accepted samples of a batch, those made from copies of holdout images left out.
+    """The accepted samples of a batch, those that leak left out.
 
     Raises:
         InputError: nothing remains.
@@ -307,8 +248,8 @@ def usable_samples(store: Store, name: str, without: LeftOut) -> list[Sample]:
     usable = [sample for sample in accepted if sample.blob not in without.samples[name]]
     if not usable:
         raise InputError(
-            f"samples {name!r}: all {len(accepted)} are made from images that equal held-out images; "
-            "drop those images from the holdout or synthesize from others"
+            f"samples {name!r}: all {len(accepted)} tell of held-out images "
+            f"({reasons(without.samples[name])}); synthesize from others"
         )
     return usable
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from curator.data.additions import LeftOut
+from curator.data.run_additions import left_out
 from curator.detect.base import TrainableDetector
 from curator.detect.load import load_detector
 from curator.diagnose.run_current import class_map
@@ -27,7 +29,7 @@ from curator.jobs.outputs import require_file
 from curator.jobs.stage import StageResult, recorded_run, run_items
 from curator.matching import ClassMap
 from curator.precision import resolve_precision
-from curator.prove.run_arms import LeftOut, human_labels, left_out, usable_hits, usable_samples
+from curator.prove.run_arms import human_labels, usable_hits, usable_samples
 from curator.prove.run_verify import read_training, training_targets
 from curator.prove.settings import TrainConfig
 from curator.prove.trainers.fine_tune import FineTuneConfig, fine_tune
@@ -151,7 +153,8 @@ def train(store: Store, config: TrainConfig, *, executor: Executor | None = None
 
     Returns:
         with the summary {"out", "detector" (its spec), "fingerprint", "images", "added", "loss_first",
-        "loss_last", "missing_classes", "left_out" (number of images that equal the holdout's), "warnings"}.
+        "loss_last", "missing_classes", "left_out" (number of images that tell of
+        the holdout), "left_out_by_reason", "warnings"}.
     Raises:
         InputError: no training images, a selected image without labels, no accepted sample, or a detector
             that cannot be trained.

@@ -9,10 +9,12 @@ image are trained on in no arm.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from curator.data.additions import LeftOut, Refusal, reasons, refused_images
+from curator.data.run_additions import left_out
 from curator.detect.load import load_detector
 from curator.diagnose.causes import Criteria
 from curator.diagnose.run_current import class_map, find_current, working_spec
@@ -23,12 +25,10 @@ from curator.matching import ClassMap
 from curator.precision import resolve_precision
 from curator.prove.run_arms import (
     Added,
-    LeftOut,
     added_images,
     check_arms,
     failing_gaps,
     gap_of,
-    left_out,
     read_pool,
     tagged_gap,
 )
@@ -50,8 +50,9 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
 
     Returns:
         with a summary: "columns" and "rows" of the table, "base" (its figures), "arms" (mean and interval per
-        figure), "unscored_gaps", "missing_classes", "left_out" (number of images that equal the holdout's),
-        "warnings".
+        figure), "unscored_gaps", "missing_classes", "left_out" (number of images not trained on, because they
+        tell of the holdout; "left_out_by_reason"), "holdout_left_out" (holdout images not scored, because
+        they equal or nearly equal mined ones), "warnings".
     Raises:
         InputError: no holdout, no training images, an untrainable detector, an arm without its images, or a
             score threshold below `SCORE_FLOOR`.
@@ -63,7 +64,8 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
     classes = class_map(store, detector.classes, config.class_map)
     config = replace(config, precision=resolve_precision(config.precision, resolve_device(config.device)))
     criteria = Criteria(score=config.score_threshold, iou=config.iou_threshold, low_score=0.0)
-    holdout = read_holdout(store)
+    mined = refused_images(store.leaks(store.image_ids(role="holdout"), roles=("mine",)))
+    holdout = read_holdout(store, mined)
     without = left_out(
         store,
         [config.selection] if {"query", "both"} & set(config.arms) else [],
@@ -124,9 +126,17 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
         summary={
             **summarise(trials),
             "missing_classes": [name for name in classes.missing if name in present],
-            **without.summary(),
+            **_left_out(without, mined),
         },
     )
+
+
+def _left_out(without: LeftOut, mined: Mapping[int, Refusal]) -> dict[str, Any]:
+    """What the summary says of images that were neither trained on nor scored."""
+    summary = without.summary()
+    if mined:
+        summary["warnings"].append(f"holdout images not scored ({reasons(mined)})")
+    return {**summary, "holdout_left_out": len(mined)}
 
 
 def check_threshold(score: float) -> None:
@@ -142,13 +152,15 @@ def check_threshold(score: float) -> None:
         )
 
 
-def read_holdout(store: Store) -> tuple[HoldoutImage, ...]:
+def read_holdout(store: Store, without: Mapping[int, Refusal]) -> tuple[HoldoutImage, ...]:
     """The annotated holdout, with its planted conditions where the data set names them.
 
+    Args:
+        without: image ids that are not scored, with the reason.
     Raises:
         InputError: there is none.
     """
-    images = store.images(reader="verify", role="holdout")
+    images = [i for i in store.images(reader="verify", role="holdout") if i.id not in without]
     ids = [image.id for image in images]
     labels = (
         {i: s for i, s in store.annotations(ids, reader="verify").items() if s.status == "human"}
@@ -157,8 +169,9 @@ def read_holdout(store: Store) -> tuple[HoldoutImage, ...]:
     )
     if not labels:
         raise InputError(
-            "expected annotated images with the role holdout, got none; "
-            "add some with `curator add coco PATH --role holdout`"
+            "expected annotated images with the role holdout"
+            + (f" besides those left out ({reasons(without)})" if without else "")
+            + ", got none; add some with `curator add coco PATH --role holdout`"
         )
     tags = store.tags(list(labels), reader="verify")
     return tuple(
@@ -174,11 +187,13 @@ def read_holdout(store: Store) -> tuple[HoldoutImage, ...]:
     )
 
 
-def read_training(store: Store, classes: ClassMap, without: Collection[int]) -> tuple[TrainingImage, ...]:
+def read_training(
+    store: Store, classes: ClassMap, without: Mapping[int, Refusal]
+) -> tuple[TrainingImage, ...]:
     """The original training images in the order of their hashes.
 
     Args:
-        without: image ids to leave out, neither read nor trained on (`LeftOut.originals`).
+        without: image ids to leave out, neither read nor trained on (`LeftOut.originals`), with the reason.
     Raises:
         InputError: there is none.
     """
@@ -189,7 +204,7 @@ def read_training(store: Store, classes: ClassMap, without: Collection[int]) -> 
     if not labels:
         raise InputError(
             "expected annotated images with the role train"
-            + (" that equal no held-out image" if without else "")
+            + (f" besides those left out ({reasons(without)})" if without else "")
             + ", got none; add some with `curator add coco PATH --role train`"
         )
     found = [

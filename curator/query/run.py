@@ -29,7 +29,7 @@ from curator.query.selection import Answer, select
 from curator.query.settings import QueryConfig
 from store.errors import NotFoundError
 from store.keys import content_key
-from store.records import ItemStatus, Outcome, Selection
+from store.records import ItemStatus, Leak, Outcome, Selection
 
 if TYPE_CHECKING:
     from store.store import Store
@@ -60,6 +60,7 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
     current = read_current(store, STAGE)
     failures = _failures(config, current)
     pool = store.image_ids(role="pool")
+    leaks = store.leaks(pool)
     index = None if config.method == "random" else indexed(store, config, current, pool)
     key = content_key(
         STAGE,
@@ -69,7 +70,7 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
         None if index is None else index.state,
         sorted(outcome.key for outcome in failures),
         _sha256(store, pool),
-        _sha256(store, store.leaks(pool)),
+        _sha256(store, list(leaks)),
         _sha256(store, store.image_ids(role="train")),
     )
     with recorded_run(
@@ -78,7 +79,7 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
         selection = _stored(store, config.name, key)
         counts.update(done=int(selection is None), skipped=int(selection is not None), failed=0)
         if selection is None:
-            selection = _select(store, config, key, failures, current, pool, index)
+            selection = _select(store, config, key, failures, current, pool, index, leaks)
             with store.transaction():
                 store.put_selection(run_id, selection)
                 store.record_items(run_id, [ItemStatus(key=key, status="done")])
@@ -123,6 +124,7 @@ def _select(
     current: Current,
     pool: Sequence[int],
     index: IndexState | None,
+    leaks: Mapping[int, Leak],
 ) -> Selection:
     strength, floors = 0.0, None
     silent: Counter[str] = Counter()
@@ -145,7 +147,7 @@ def _select(
         answers,
         weights,
         config.budget,
-        leaks=store.leaks,
+        leaks=lambda ids: {i: leaks[i] for i in ids if i in leaks},
         duplicates=store.near_duplicates,
         floors=floors,
         strength=strength,

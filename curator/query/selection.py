@@ -15,6 +15,7 @@ took are passed over. Deterministic: ties go to the smaller image id.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,8 +26,8 @@ from store.records import BoxTuple, Hit
 
 EXPONENT = 0.7
 
-Leaks = Callable[[Sequence[int]], Sequence[int]]
-"""Those of the image ids that must not be selected."""
+Leaks = Callable[[Sequence[int]], Mapping[int, object]]
+"""Those of the image ids that must not be selected, each with the reason in words."""
 Duplicates = Callable[[Sequence[int], Sequence[int]], Mapping[int, int]]
 """(image ids, among) -> for each that nearly equals one of `among`, that one."""
 
@@ -88,7 +89,7 @@ def select(
         hits by falling score within rounds over the groups, and warnings for people.
     """
     every = sorted({answer.image_id for group in answers.values() for answer in group})
-    leaking = set(leaks(every))
+    leaking = leaks(every)
     queues = {name: [a for a in answers[name] if a.image_id not in leaking] for name in answers}
     share = shares({name: weights[name] for name in queues if queues[name]}, budget)
     order = sorted(share, key=lambda name: (-weights[name], name))
@@ -144,9 +145,9 @@ def select(
     if len(hits) < budget:
         warnings.append(f"the pool answered with {len(hits)} images where {budget} were asked for")
     if leaking:
-        warnings.append(
-            f"{len(leaking)} answers refused: they equal mined or held-out images (curator status)"
-        )
+        reasons = Counter(str(reason) for reason in leaking.values())
+        why = "; ".join(f"{count}: {reason}" for reason, count in sorted(reasons.items()))
+        warnings.append(f"{len(leaking)} answers refused ({why})")
     if passed:
         warnings.append(f"{passed} near-duplicates of chosen images passed over")
     return [_ranked(hit, rank) for rank, hit in enumerate(hits, start=1)], warnings

@@ -16,11 +16,12 @@ from typer.testing import CliRunner
 
 from curator.cli import app
 from curator.data.run_add import add
+from curator.data.run_additions import left_out
 from curator.data.settings import AddConfig
 from curator.errors import InputError
 from curator.example.dataset import write_dataset
 from curator.example.flowers import CLASSES
-from curator.prove.run_arms import holdout_copies, left_out, read_pool, usable_hits, usable_samples
+from curator.prove.run_arms import read_pool, usable_hits, usable_samples
 from curator.prove.run_train import train
 from curator.prove.run_verify import verify
 from curator.prove.settings import TrainConfig, VerifyConfig
@@ -115,15 +116,21 @@ def test_verify_leaves_out_what_equals_the_holdout_and_says_so(
     assert (result.done, result.skipped) == (2, 0)  # other images: other trials
     assert result.summary["arms"]["query"]["n_added"] == [2]
     assert result.summary["left_out"] == 4
-    (warning,) = result.summary["warnings"]
+    assert result.summary["left_out_by_reason"] == {
+        "equals a holdout image": 2,
+        "nearly equals a holdout image": 2,
+    }
+    warning, advice = result.summary["warnings"]
     assert warning.endswith("2 of role train, 2 of selection 'query'")
+    assert "--near-duplicates 0" in advice
 
 
 def test_train_leaves_them_out_too_and_reads_none_of_their_labels(
     store: Store, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leak(store, data, tmp_path / "leaks")
-    bad = holdout_copies(store, store.image_ids(role="train") + store.image_ids(role="pool"))
+    ids = store.image_ids(role="train") + store.image_ids(role="pool")
+    bad = set(store.leaks(ids, roles=("holdout",)))
     assert len(bad) == 4
     read: set[int] = set()
     annotations = Store.annotations
@@ -145,7 +152,7 @@ def test_train_leaves_them_out_too_and_reads_none_of_their_labels(
         ),
     )
     assert (result.summary["images"], result.summary["added"], result.summary["left_out"]) == (4, 2, 4)
-    assert len(result.summary["warnings"]) == 1
+    assert len(result.summary["warnings"]) == 2
     assert read
     assert not read & (bad | set(store.image_ids(role="holdout")))
 
@@ -156,7 +163,7 @@ def test_a_training_image_may_equal_a_mined_one(store: Store, data: Path, tmp_pa
     assert len(store.leaks(train_ids)) == 2
     assert not left_out(store, (), ()).originals
     add_copies(store, data / "train", [2], tmp_path / "both", "holdout", quality=85)
-    assert left_out(store, (), ()).originals == {train_ids[2]}
+    assert left_out(store, (), ()).originals.keys() == {train_ids[2]}
 
 
 def test_samples_made_from_copies_of_the_holdout_are_left_out(
@@ -191,14 +198,14 @@ def test_samples_made_from_copies_of_the_holdout_are_left_out(
     assert [s.key for s in usable_samples(store, "batch", without)] == ["sample-0"]
     assert without.summary()["left_out"] == 2
     add_copies(store, data / "mine", [1], tmp_path / "more", "holdout")
-    with pytest.raises(InputError, match="all 3 are made from images that equal held-out images"):
+    with pytest.raises(InputError, match=r"all 3 tell of held-out images \(3: its scene equals"):
         usable_samples(store, "batch", left_out(store, (), ("batch",)))
 
 
 def test_a_selection_of_leaks_alone_is_refused(store: Store, data: Path, tmp_path: Path) -> None:
     select(store, store.image_ids(role="pool")[:1])
     add_copies(store, data / "pool", [0], tmp_path / "leaks", "holdout", quality=85)
-    with pytest.raises(InputError, match="equal no mined or held-out image, got none; select anew"):
+    with pytest.raises(InputError, match=r"got none \(1: nearly equals a holdout image\); select anew"):
         usable_hits(store, "query", left_out(store, ("query",), ()))
 
 

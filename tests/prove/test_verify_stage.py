@@ -52,7 +52,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
             classes=CLASSES, size=96, channels=(8, 16, 16, 24, 24), anchors=(16.0, 32.0, 56.0, 80.0)
         )
         untrained = make_detector(options, seed=0)
-        files = TrainingFiles(read_training(store, ClassMap.resolve(CLASSES, CLASSES, {}), ()), (), 1.0)
+        files = TrainingFiles(read_training(store, ClassMap.resolve(CLASSES, CLASSES, {}), {}), (), 1.0)
         trained, _ = fine_tune(
             untrained,
             files,

@@ -24,7 +24,7 @@ def answers(first: int, count: int, *, vectors: np.ndarray | None = None) -> lis
     ]
 
 
-def nothing(ids: Sequence[int]) -> list[int]:
+def nothing(ids: Sequence[int]) -> dict[int, str]:
     return []
 
 
@@ -63,7 +63,7 @@ def test_leaks_are_refused_and_duplicates_passed_over() -> None:
         {"a": answers(0, 20)},
         {"a": 1},
         10,
-        leaks=lambda ids: [i for i in ids if i < 3],
+        leaks=lambda ids: {i: "nearly equals a mined image" for i in ids if i < 3},
         duplicates=lambda ids, among: {i: i - 1 for i in ids if i % 2 and i - 1 in among},
         strength=0,
     )
