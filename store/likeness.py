@@ -12,7 +12,7 @@ block counts, not the mean, after what a copy changes as a whole is taken out:
     unlikeness = max u       over the blocks of luma and of the two colour differences
 
 Brightening cuts off what gets whiter than white (Pillow, cameras): where a block of f may hold such pixels, b
-may be darker by as much. The darker picture is the one that is brightened, so the measure is symmetric.
+may be darker by as much. a is the picture of less contrast, so that the measure is symmetric.
 
 Where the whole pictures do not lie on one another, the window of one that shows the other is sought: from
 nine windows on, by steps that halve, for the least mean difference. A window is found to a fraction of a
@@ -73,10 +73,9 @@ def _windowed(a: Planes, b: Planes) -> float:
 def _compare(a: Planes, b: Planes, window: Window, tolerance: Tolerance) -> tuple[float, bool]:
     """(unlikeness of `b` and the window of `a`, do most blocks differ next to nothing)."""
     dark, light = Planes(_shown(a.luma, window, LUMA), _shown(a.colour, window, COLOUR)), b
-    gain, offset = fit_brightness(dark.luma, light.luma)
-    if gain < 1:
+    if dark.luma.std() > light.luma.std():
         dark, light = light, dark
-        gain, offset = fit_brightness(dark.luma, light.luma)
+    gain, offset = fit_brightness(dark.luma, light.luma)
     luma, colour = gain * dark.luma + offset, gain * dark.colour
     range_luma = np.maximum(block_range(luma), block_range(light.luma))
     range_colour = np.maximum(block_range(colour), block_range(light.colour))

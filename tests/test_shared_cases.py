@@ -23,6 +23,7 @@ from curator.detect.settings import DetectConfig
 from curator.diagnose.settings import DiagnoseConfig
 from curator.errors import FormatError, InputError
 from curator.jobs.stage import StageResult
+from curator.query.settings import QueryConfig
 from store.records import Annotation, Role
 from store.store import Store
 
@@ -259,6 +260,34 @@ def odd_answers_of_a_detector(case: Case) -> None:
         assert (missed.exit_code, [row["fn"] for row in missed.summary["classes"]]) == (0, [2])
 
 
+def frames_of_a_fixed_camera(case: Case) -> None:
+    """Other objects on one background are other pictures: nothing leaks, all training images are there."""
+    assert case.add("yolo", case.data / "train").summary["duplicates"] == []
+    held = case.add("yolo", case.data / "test", role="holdout")
+    assert (held.summary["leaks"], held.summary["near_count"]) == ([], 0)
+    with case.workspace() as store:
+        assert store.leaks(store.image_ids(role="train")) == {}
+        out = case.work / "out"
+        exported = pipeline.export(store, ExportConfig(format="coco", out=out, encoding="png"))
+    assert (exported.exit_code, exported.summary["left_out"]) == (0, 0)
+    assert exported.summary["images"]["train"] == 6
+
+
+def pool_of_a_fixed_camera(case: Case) -> None:
+    """A query still offers the pool's frames."""
+    for role, format in (("mine", "yolo"), ("pool", "images"), ("test", "yolo")):
+        case.add(format, case.data / role, role="holdout" if role == "test" else role)  # type: ignore[arg-type]
+    silent = FOLDER / "61-detector-odd-boxes"
+    with pytest.MonkeyPatch.context() as patch, case.workspace() as store:
+        patch.syspath_prepend(str(silent))
+        assert store.leaks(store.image_ids(role="pool")) == {}
+        pipeline.detect(store, DetectConfig(detector="python:silent:one", device="cpu"))
+        pipeline.diagnose(store, DiagnoseConfig(device="cpu"))
+        found = pipeline.query(store, QueryConfig(method="random", budget=30))
+    assert len(found.summary["hits"]) == 30
+    assert not [line for line in found.summary["warnings"] if "refused" in line or "passed over" in line]
+
+
 CHECKERS: dict[str, Callable[[Case], None]] = {
     # COCO, VOC and what all formats share
     "05-coco-rle-without-bbox": mask_without_box,
@@ -279,7 +308,9 @@ CHECKERS: dict[str, Callable[[Case], None]] = {
     "102-yolo-pixel-rows-near-the-corner": pixels_for_fractions,
     # detectors
     "61-detector-odd-boxes": odd_answers_of_a_detector,
-    # near-duplicates: add 73, 84 here
+    # near-duplicates
+    "73-fixed-camera": frames_of_a_fixed_camera,
+    "84-fixed-camera-pool": pool_of_a_fixed_camera,
 }
 
 

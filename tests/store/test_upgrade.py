@@ -12,7 +12,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from curator.cli import app
 from store import schema
 from store.errors import SchemaError
 from store.store import Store
@@ -137,6 +139,17 @@ def test_the_upgrade_speaks_postgresql(postgresql_url: str, tmp_path: Path) -> N
         assert not found.aside
     finally:
         database.close()
+
+
+def test_images_of_the_old_schema_are_described(saved: Path) -> None:
+    result = CliRunner().invoke(app, ["-w", str(saved), "db", "upgrade"])
+    assert result.exit_code == 0
+    images = before(saved, "SELECT id, uri FROM images")
+    present = {image for image, uri in images if Path(str(uri)).exists()}
+    assert f"{len(present)} images are now compared by their thumbnails" in result.stdout
+    assert {row[0] for row in before(saved, "SELECT image_id FROM appearances")} == present != set()
+    with Store.open(saved) as store:
+        assert store.describe_images() == (0, len(images) - len(present))
 
 
 def _migrate_to_0001(database) -> list[str]:  # type: ignore[no-untyped-def]
