@@ -16,13 +16,10 @@ only; code from the hub is never run.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from importlib import import_module, resources
+from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +29,15 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from curator.errors import InputError, RegistryError, StageError
+from curator.errors import InputError, RegistryError
 from curator.inpaint.base import Inpainter
+from curator.inpaint.loading import (
+    fingerprint,
+    hide_transformers_bars,
+    load_pipeline,
+    quiet,
+    restore_paint_by_example,
+)
 from curator.registry import Spec
 from curator.tensors import generator, resolve_device
 
@@ -156,7 +160,7 @@ class ExemplarInpainter(CropInpainter):
             )
         # Folders saved before the pipeline moved here name it by its old module.
         sys.modules.setdefault("curator.synthesize.pipeline", sys.modules[ExemplarInpaintPipeline.__module__])
-        self.pipe = _quiet(_load(ExemplarInpaintPipeline, str(folder), {}))
+        self.pipe = quiet(load_pipeline(ExemplarInpaintPipeline, str(folder), {}))
         self.pipe.to(resolve_device(device))
         self.size = self.pipe.size
         self.steps, self.guidance = steps, guidance
@@ -192,7 +196,7 @@ class HubInpainter(CropInpainter):
 
     def __init__(self, pipe: Any, *, size: int, steps: int, guidance: float | None, prompt: str) -> None:
         self.pipe, self.size, self.steps, self.guidance, self.prompt = (
-            _quiet(pipe),
+            quiet(pipe),
             size,
             steps,
             guidance,
@@ -308,12 +312,12 @@ def _hub(spec: Spec, kind: Any, model: str, steps: int | None, device: str) -> I
     dtype = options.get("dtype", "float32" if target.type == "cpu" else "bfloat16")
     if dtype not in dtypes:
         raise RegistryError(f"dtype: expected one of {', '.join(dtypes)}, got {dtype!r} in {spec.text!r}")
-    _hide_transformers_bars()
+    hide_transformers_bars()
     passed: dict[str, Any] = {name: options[name] for name in ("variant", "revision") if name in options}
     arguments: dict[str, Any] = {"torch_dtype": dtypes[dtype], **passed}
     if kind.__name__ == "PaintByExamplePipeline":
-        _restore_paint_by_example(kind)
-    pipe = _load(kind, model, arguments)
+        restore_paint_by_example(kind)
+    pipe = load_pipeline(kind, model, arguments)
     pipe.to(target)
     return HubInpainter(
         pipe,
@@ -340,86 +344,9 @@ def native_size(pipe: Any) -> int:
     return side * int(getattr(pipe, "vae_scale_factor", 8))
 
 
-def _load(kind: Any, model: str, arguments: dict[str, Any]) -> Any:
-    """`kind.from_pretrained` with safetensors only, its many errors turned into one clear line."""
-    import diffusers.utils.logging as diffusers_logging
-
-    verbosity = diffusers_logging.get_verbosity()
-    diffusers_logging.set_verbosity_error()
-    diffusers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            # diffusers renames this argument; the versions that we allow do not all know the new name.
-            warnings.filterwarnings("ignore", message="`torch_dtype` is deprecated")
-            return kind.from_pretrained(model, use_safetensors=True, **arguments)
-    except (OSError, ValueError, ImportError, AttributeError, KeyError, RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())[:240]
-        raise InputError(
-            f"expected a diffusers pipeline with safetensors weights at {model!r} (a folder, or a hub id "
-            f"that this machine can download or has cached), got {type(error).__name__}: {reason}"
-        ) from error
-    finally:
-        diffusers_logging.set_verbosity(verbosity)
-
-
-def _restore_paint_by_example(kind: Any) -> None:
-    """Give `diffusers.pipelines.paint_by_example` its address back: recent versions of diffusers moved it to
-    `pipelines.deprecated`, while the published model_index.json names the old one for its image encoder."""
-    pipelines = import_module("diffusers.pipelines")
-    if not hasattr(pipelines, "paint_by_example"):
-        setattr(pipelines, "paint_by_example", import_module(kind.__module__.rpartition(".")[0]))  # noqa: B010
-
-
-def _hide_transformers_bars() -> None:
-    try:
-        from transformers.utils import logging as transformers_logging
-    except ImportError:  # a pipeline without text encoder does without; others say so on loading
-        return
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def _quiet(pipe: Any) -> Any:
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
 def _pil(image: Tensor) -> Any:
     from PIL import Image
 
     from curator.tensors import image_pixels
 
     return Image.fromarray(image_pixels(image))
-
-
-def fingerprint(pipe: Any, **settings: Any) -> str:
-    """Hash of every component's configuration and weights, and of the settings; 64 hex digits."""
-    digest = hashlib.sha256(json.dumps([type(pipe).__name__, settings], sort_keys=True).encode())
-    for name, component in sorted(pipe.components.items()):
-        if component is None:
-            continue
-        digest.update(f"\n{name}:{type(component).__name__}".encode())
-        config = getattr(component, "config", None)
-        if config is not None:
-            values = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-            plain = {
-                key: value
-                for key, value in values.items()
-                if not key.startswith("_") and not key.endswith(("version", "dtype"))
-            }
-            digest.update(json.dumps(plain, sort_keys=True, default=str).encode())
-        for key, data in _weights(component):
-            digest.update(key.encode())
-            digest.update(data)
-    return digest.hexdigest()
-
-
-def _weights(component: Any) -> Iterator[tuple[str, bytes]]:
-    if not isinstance(component, torch.nn.Module):
-        return
-    for key, tensor in sorted(component.state_dict().items()):
-        flat = tensor.detach().cpu().contiguous().flatten()
-        if not bool(torch.isfinite(flat.float()).all()):
-            raise StageError(
-                f"inpainter weights {key} are not finite; the file is damaged, download or train it again"
-            )
-        yield key, flat.view(torch.uint8).numpy().tobytes()
