@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from store.store import Store
 
 ARMS = ("nothing", "random", "query", "synthesis", "both", "oracle")
-FEWEST_OF_A_GAP = 3  # mined failures that make a planted condition one that fails
+FEWEST_OF_A_CONDITION = 3  # mined failures that make a condition one that fails
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class Added:
     annotations: tuple[Annotation | NewAnnotation, ...]
     image: ImageRecord | None = None
     sample: Sample | None = None
-    gap: str = ""
+    conditions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +56,15 @@ class Pool:
     """The pool without leaks, and what the annotator would say. Read as "oracle".
 
     Attributes:
-        gaps: image id -> planted conditions that it holds, where the data set names them.
+        conditions: image id -> conditions that it holds; none where the user names no tag.
     """
 
     images: Mapping[int, ImageRecord]
     labels: Mapping[int, AnnotationSet]
-    gaps: Mapping[int, frozenset[str]]
+    conditions: Mapping[int, frozenset[str]]
 
 
-def read_pool(store: Store) -> Pool:
+def read_pool(store: Store, condition_tag: str | None = None) -> Pool:
     """Read the pool; images that equal or nearly equal a mined or holdout image are left out.
 
     Raises:
@@ -88,27 +88,35 @@ def read_pool(store: Store) -> Pool:
         )
     tags = store.tags(list(labels), reader="oracle")
     images = {image.id: image for image in store.images(reader="oracle", ids=list(labels))}
-    gaps = {i: image_gaps(labels[i].annotations, tags.get(i, {})) for i in labels}
-    return Pool(images, labels, gaps)
+    conditions = {i: image_conditions(labels[i].annotations, tags.get(i, {}), condition_tag) for i in labels}
+    return Pool(images, labels, conditions)
 
 
-def gap_of(annotation: Annotation | NewAnnotation) -> str:
-    """The planted condition of an object, "" for none or where the data set names none."""
-    return _gap(annotation.attributes.get("gap"))
+def condition_of(named: Mapping[str, Any], name: str | None) -> str:
+    """The condition of an image by its tags.
 
-
-def tagged_gap(tags: Mapping[str, str]) -> str:
-    """The planted condition of an image, "" for none."""
-    return _gap(tags.get("gap"))
-
-
-def _gap(value: Any) -> str:
+    Args:
+        name: of the tag that tells conditions; None where the user names none.
+    Returns:
+        "" where it is lacking, empty or "none".
+    """
+    value = None if name is None else named.get(name)
     return "" if value in (None, "", "none") else str(value)
 
 
-def image_gaps(annotations: Iterable[Annotation | NewAnnotation], tags: Mapping[str, str]) -> frozenset[str]:
-    """All planted conditions of an image."""
-    return frozenset({tagged_gap(tags), *(gap_of(a) for a in annotations)} - {""})
+def object_condition(
+    annotation: Annotation | NewAnnotation, tags: Mapping[str, str], name: str | None
+) -> str:
+    """The condition of an object: its own attribute, be it empty, or its image's tag where it has none."""
+    return condition_of(annotation.attributes if name in annotation.attributes else tags, name)
+
+
+def image_conditions(
+    annotations: Iterable[Annotation | NewAnnotation], tags: Mapping[str, str], name: str | None
+) -> frozenset[str]:
+    """All conditions of an image and its objects."""
+    found = {condition_of(tags, name), *(object_condition(a, tags, name) for a in annotations)}
+    return frozenset(found - {""})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,7 +242,7 @@ def added_images(
             config={"budget": config.budget, "seed": seed, "verification": config.name},
         ),
     )
-    return tuple(_added(pool.images[i], pool.labels[i], pool.gaps[i]) for i, _ in chosen)
+    return tuple(_added(pool.images[i], pool.labels[i], pool.conditions[i]) for i, _ in chosen)
 
 
 def _shuffled(pool: Pool, ids: Iterable[int], rng: np.random.Generator) -> list[int]:
@@ -265,19 +273,17 @@ def _balanced(
     return list(chosen.items())
 
 
-def failing_gaps(
-    outcomes: Sequence[Outcome], gap_by_annotation: Mapping[int, str], tag_by_image: Mapping[int, str]
+def failing_conditions(
+    outcomes: Sequence[Outcome], by_annotation: Mapping[int, str], by_image: Mapping[int, str]
 ) -> frozenset[str]:
-    """Planted conditions that make the base fail on the mined images."""
+    """Conditions that make the base fail on the mined images."""
     count = Counter(
-        gap_by_annotation.get(o.annotation_id or 0, "")
-        if o.kind == "FN"
-        else tag_by_image.get(o.image_id, "")
+        by_annotation.get(o.annotation_id or 0, "") if o.kind == "FN" else by_image.get(o.image_id, "")
         for o in outcomes
         if o.kind != "TP"
     )
     del count[""]
-    return frozenset(g for g, n in count.items() if n >= FEWEST_OF_A_GAP) or frozenset(count)
+    return frozenset(name for name, n in count.items() if n >= FEWEST_OF_A_CONDITION) or frozenset(count)
 
 
 def usable_hits(store: Store, name: str, without: LeftOut) -> list[int]:
@@ -334,7 +340,12 @@ def _selected(store: Store, config: VerifyConfig, budget: int, without: LeftOut)
     images = {image.id: image for image in store.images(reader="verify", ids=ids)}
     tags = store.tags(ids, reader="verify")
     return tuple(
-        _added(images[i], labels[i], image_gaps(labels[i].annotations, tags.get(i, {}))) for i in ids
+        _added(
+            images[i],
+            labels[i],
+            image_conditions(labels[i].annotations, tags.get(i, {}), config.condition_tag),
+        )
+        for i in ids
     )
 
 
@@ -343,8 +354,13 @@ def _samples(store: Store, config: VerifyConfig, budget: int, without: LeftOut) 
     return tuple(Added(sha256=s.blob, annotations=s.annotations, sample=s) for s in usable[:budget])
 
 
-def _added(image: ImageRecord, labels: AnnotationSet, gaps: frozenset[str]) -> Added:
-    return Added(sha256=image.sha256, annotations=labels.annotations, image=image, gap=",".join(sorted(gaps)))
+def _added(image: ImageRecord, labels: AnnotationSet, conditions: frozenset[str]) -> Added:
+    return Added(
+        sha256=image.sha256,
+        annotations=labels.annotations,
+        image=image,
+        conditions=tuple(sorted(conditions)),
+    )
 
 
 def check_arms(arms: Sequence[str]) -> None:

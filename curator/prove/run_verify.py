@@ -26,18 +26,18 @@ from curator.prove.run_arms import (
     LeftOut,
     added_images,
     check_arms,
-    failing_gaps,
-    gap_of,
+    condition_of,
+    failing_conditions,
     left_out,
+    object_condition,
     read_pool,
-    tagged_gap,
 )
 from curator.prove.run_oracle import failing_images
 from curator.prove.settings import VerifyConfig
 from curator.prove.trial_tables import fix_rates, summarise, trial_table
 from curator.prove.trials import SCORE_FLOOR, STAGE, HoldoutImage, Recipe, TrainingImage, TrialItem, TrialWork
 from curator.tensors import resolve_device
-from store.records import Annotation, NewAnnotation, Trial
+from store.records import Annotation, AnnotationSet, NewAnnotation, Trial
 
 if TYPE_CHECKING:
     from store.store import Store
@@ -50,11 +50,11 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
 
     Returns:
         with a summary: "columns" and "rows" of the table, "base" (its figures), "arms" (mean and interval per
-        figure), "unscored_gaps", "missing_classes", "left_out" (number of images that equal the holdout's),
-        "warnings".
+        figure), "unscored_conditions", "missing_classes", "left_out" (number of images that equal the
+        holdout's), "warnings".
     Raises:
-        InputError: no holdout, no training images, an untrainable detector, an arm without its images, or a
-            score threshold below `SCORE_FLOOR`.
+        InputError: no holdout, no training images, an untrainable detector, an arm without its images, a
+            score threshold below `SCORE_FLOOR`, or a condition tag that the holdout lacks.
     """
     check_arms(config.arms)
     check_threshold(config.score_threshold)
@@ -63,7 +63,7 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
     classes = class_map(store, detector.classes, config.class_map)
     config = replace(config, precision=resolve_precision(config.precision, resolve_device(config.device)))
     criteria = Criteria(score=config.score_threshold, iou=config.iou_threshold, low_score=0.0)
-    holdout = read_holdout(store)
+    holdout = read_holdout(store, config.condition_tag)
     without = left_out(
         store,
         [config.selection] if {"query", "both"} & set(config.arms) else [],
@@ -85,6 +85,7 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
         originals=read_training(store, classes, without.originals),
         holdout=holdout,
         checkpoints=str(store.path / "training"),
+        condition_tag=config.condition_tag,
     )
     with recorded_run(
         store, STAGE, config, models=(detector.fingerprint,), scope=config.name
@@ -142,11 +143,13 @@ def check_threshold(score: float) -> None:
         )
 
 
-def read_holdout(store: Store) -> tuple[HoldoutImage, ...]:
-    """The annotated holdout, with its planted conditions where the data set names them.
+def read_holdout(store: Store, condition_tag: str | None = None) -> tuple[HoldoutImage, ...]:
+    """The annotated holdout, with its conditions.
 
+    Args:
+        condition_tag: the tag of an image, or attribute of an annotation, whose value is its condition.
     Raises:
-        InputError: there is none.
+        InputError: there is none, or nothing in it has such a tag or attribute.
     """
     images = store.images(reader="verify", role="holdout")
     ids = [image.id for image in images]
@@ -161,17 +164,33 @@ def read_holdout(store: Store) -> tuple[HoldoutImage, ...]:
             "add some with `curator add coco PATH --role holdout`"
         )
     tags = store.tags(list(labels), reader="verify")
+    _check_tag(condition_tag, labels, tags)
     return tuple(
         HoldoutImage(
             image=image,
             annotations=labels[image.id].annotations,
             annotation_key=labels[image.id].key,
-            gaps=tuple(gap_of(a) for a in labels[image.id].annotations),
-            gap=tagged_gap(tags.get(image.id, {})),
+            conditions=tuple(
+                object_condition(a, tags.get(image.id, {}), condition_tag)
+                for a in labels[image.id].annotations
+            ),
+            condition=condition_of(tags.get(image.id, {}), condition_tag),
         )
         for image in images
         if image.id in labels
     )
+
+
+def _check_tag(
+    name: str | None, labels: Mapping[int, AnnotationSet], tags: Mapping[int, Mapping[str, str]]
+) -> None:
+    known = {key for of_image in tags.values() for key in of_image}
+    known |= {key for s in labels.values() for a in s.annotations for key in a.attributes}
+    if name is not None and name not in known:
+        raise InputError(
+            f"--condition-tag {name}: expected a tag or attribute of the images with the role holdout, which "
+            f"have {', '.join(sorted(known)) or 'none'}"
+        )
 
 
 def read_training(store: Store, classes: ClassMap, without: Collection[int]) -> tuple[TrainingImage, ...]:
@@ -214,7 +233,7 @@ def training_targets(annotations: Sequence[Annotation | NewAnnotation], classes:
 def _items(
     store: Store, config: VerifyConfig, spec: str, classes: ClassMap, run_id: int, without: LeftOut
 ) -> list[TrialItem]:
-    pool = read_pool(store) if {"random", "oracle"} & set(config.arms) else None
+    pool = read_pool(store, config.condition_tag) if {"random", "oracle"} & set(config.arms) else None
     fails: Mapping[int, Sequence[str]] | None = None
     if "oracle" in config.arms and pool is not None:
         current = find_current(store)
@@ -222,13 +241,14 @@ def _items(
             raise InputError("the oracle arm needs to know what fails; run `curator diagnose` first")
         outcomes = current.outcomes
         mined = store.image_ids(role="mine")
-        gaps = {
-            a.id: gap_of(a)
-            for s in store.annotations(mined, reader="diagnose").values()
+        tags = store.tags(mined, reader="diagnose")
+        by_annotation = {
+            a.id: object_condition(a, tags.get(i, {}), config.condition_tag)
+            for i, s in store.annotations(mined, reader="diagnose").items()
             for a in s.annotations
         }
-        tags = {i: tagged_gap(t) for i, t in store.tags(mined, reader="diagnose").items()}
-        failing = failing_gaps(outcomes, gaps, tags)
+        by_image = {i: condition_of(t, config.condition_tag) for i, t in tags.items()}
+        failing = failing_conditions(outcomes, by_annotation, by_image)
         fails = failing_images(config, spec, pool, outcomes, failing, classes)
     items = []
     fixed: dict[str, tuple[Added, ...]] = {}
@@ -241,7 +261,7 @@ def _items(
                 )
                 if arm not in ("random", "oracle"):
                     fixed[arm] = added
-            gaps_added = Counter(name for image in added for name in image.gap.split(",") if name)
+            conditions = Counter(name for image in added for name in image.conditions)
             items.append(
                 TrialItem(
                     arm=arm,
@@ -250,7 +270,7 @@ def _items(
                     facts={
                         "n_added": len(added),
                         "budget": config.budget,
-                        "added_by_gap": dict(sorted(gaps_added.items())),
+                        "added_by_condition": dict(sorted(conditions.items())),
                     },
                 )
             )

@@ -56,7 +56,7 @@ def summarise(trials: Sequence[Trial]) -> dict[str, Any]:
         "rows": [list(row) for row in table],
         "arms": arms,
         "base": newest[0].metrics["base"] if newest else None,
-        "unscored_gaps": newest[0].metrics["unscored_gaps"] if newest else [],
+        "unscored_conditions": newest[0].metrics.get("unscored_conditions", []) if newest else [],
     }
 
 

@@ -33,7 +33,7 @@ from store.keys import content_key
 from store.records import Annotation, BoxTuple, Detections, ImageRecord, Pin
 
 STAGE = "verify"
-STAGE_VERSION = 4  # 3: the detector's answers are checked; 4: torch's schedule and views
+STAGE_VERSION = 5  # 3: the detector's answers are checked; 4: torch's schedule and views; 5: conditions
 SCORE_FLOOR = 0.05  # detections of the holdout are computed down to it
 
 
@@ -53,14 +53,14 @@ class HoldoutImage:
     """An image of the holdout.
 
     Attributes:
-        gaps: per annotation its planted condition, "" for none. gap: the image's.
+        conditions: per annotation its condition, "" for none. condition: the image's.
     """
 
     image: ImageRecord
     annotations: tuple[Annotation, ...]
     annotation_key: str
-    gaps: tuple[str, ...]
-    gap: str
+    conditions: tuple[str, ...]
+    condition: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,11 +131,12 @@ class TrialWork:
     originals: tuple[TrainingImage, ...]
     holdout: tuple[HoldoutImage, ...]
     checkpoints: str
+    condition_tag: str | None = None
     predict_batch: int = 16
     batch_size: int = 1
 
     def key(self, item: TrialItem) -> str:
-        """Content key: name, arm, seed, initial weights, both training parts, holdout, thresholds, recipe."""
+        """Content key: name, arm, seed, initial weights, training parts, holdout, thresholds, recipe."""
         mapping = [
             (label, self.classes.categories[c]) for label, c in enumerate(self.classes.of_label) if c >= 0
         ]
@@ -151,7 +152,8 @@ class TrialWork:
             self.recipe,
             _digest(self.originals),
             _digest(item.added),
-            [(h.image.sha256, h.annotation_key) for h in self.holdout],
+            [(h.image.sha256, h.annotation_key, h.conditions, h.condition) for h in self.holdout],
+            self.condition_tag,
         )
 
     def setup(self, device: str) -> TrialState:
@@ -210,7 +212,7 @@ class TrialWork:
             **comparison,
             "ap50": mean_precision(precisions, self.classes),
             "ap50_per_class": precisions,
-            "unscored_gaps": unscored(comparison),
+            "unscored_conditions": unscored(comparison),
             "base": state.figures,
             "steps": recipe.steps,
             "final_loss": float(np.mean(losses[-20:])),
@@ -305,7 +307,7 @@ def evaluate_base(
         )
         causes |= {cast(int, o.annotation_id): o.cause or "" for o in outcomes if o.kind == "FN"}
     producible = np.isin(np.arange(len(classes.categories)), classes.of_label)
-    objects = gather_objects([r.truth for r in results], [h.gaps for h in holdout], causes, producible)
+    objects = gather_objects([r.truth for r in results], [h.conditions for h in holdout], causes, producible)
     base = Base(
         objects=objects,
         matched=matched,
@@ -313,7 +315,7 @@ def evaluate_base(
         images=len(holdout),
         false_cause=_false_causes(results, criteria),
         categories=classes.categories,
-        false_gap=np.array([holdout[i].gap for i in matched.image], dtype=np.str_),
+        false_condition=np.array([holdout[i].condition for i in matched.image], dtype=np.str_),
     )
     precisions = average_precision(results, classes.categories, iou_threshold=criteria.iou)
     found_now = matched.found_at >= criteria.score
