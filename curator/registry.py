@@ -188,3 +188,4 @@ RECIPES = Registry(
         "appearance": "curator.synthesize.recipes.appearance:AppearanceRecipe",
     },
 )
+TRAINERS = Registry("trainers", {"builtin": "curator.prove.trainers.fine_tune:fine_tune"})

@@ -35,7 +35,15 @@ from curator.prove.run_arms import (
 from curator.prove.run_oracle import failing_images
 from curator.prove.settings import VerifyConfig
 from curator.prove.trial_tables import fix_rates, summarise, trial_table
-from curator.prove.trials import SCORE_FLOOR, STAGE, HoldoutImage, Recipe, TrainingImage, TrialItem, TrialWork
+from curator.prove.trials import (
+    SCORE_FLOOR,
+    STAGE,
+    HoldoutImage,
+    TrainingImage,
+    TrainingRecipe,
+    TrialItem,
+    TrialWork,
+)
 from curator.tensors import resolve_device
 from store.records import Annotation, AnnotationSet, NewAnnotation, Trial
 
@@ -75,7 +83,7 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
         fingerprint=detector.fingerprint,
         classes=classes,
         criteria=criteria,
-        recipe=Recipe(
+        recipe=TrainingRecipe(
             steps=config.steps,
             batch_size=config.batch_size,
             learning_rate=config.learning_rate,

@@ -26,7 +26,8 @@ from curator.errors import InputError, one_line
 from curator.matching import ClassMap, ImageResult, match
 from curator.progress import progress
 from curator.prove.readings import Base, compare, gather_objects, match_all, unscored
-from curator.prove.trainers.fine_tune import Example, FineTuneConfig, fine_tune
+from curator.prove.trainers.fine_tune import Example, FineTuneConfig
+from curator.registry import TRAINERS
 from curator.tensors import image_tensor
 from store.images import read_bytes_as_pixels, read_pixels
 from store.keys import content_key
@@ -74,7 +75,7 @@ class TrialItem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class TrainingRecipe:
     """What every arm's training has in common."""
 
     steps: int
@@ -127,7 +128,7 @@ class TrialWork:
     fingerprint: str
     classes: ClassMap
     criteria: Criteria
-    recipe: Recipe
+    recipe: TrainingRecipe
     originals: tuple[TrainingImage, ...]
     holdout: tuple[HoldoutImage, ...]
     checkpoints: str
@@ -188,7 +189,7 @@ class TrialWork:
             device=state.device,
         )
         files = TrainingFiles(self.originals, item.added, recipe.added_weight)
-        trained, losses = fine_tune(
+        trained, losses = TRAINERS.load("builtin")(
             state.detector, files, settings, checkpoint=folder / "checkpoint.safetensors"
         )
         trained_at = time.monotonic()
