@@ -188,4 +188,15 @@ RECIPES = Registry(
         "appearance": "curator.synthesize.recipes.appearance:AppearanceRecipe",
     },
 )
+ARMS = Registry(  # of a verification
+    "arms",
+    {
+        "nothing": "curator.prove.arms.nothing:Nothing",
+        "random": "curator.prove.arms.random:Random",
+        "query": "curator.prove.arms.query:Query",
+        "synthesis": "curator.prove.arms.synthesis:Synthesis",
+        "both": "curator.prove.arms.both:Both",
+        "oracle": "curator.prove.arms.oracle:Oracle",
+    },
+)
 TRAINERS = Registry("trainers", {"builtin": "curator.prove.trainers.fine_tune:fine_tune"})

@@ -1,32 +1,26 @@
-"""The arms of a verification: which images each one adds to the training set.
+"""What the arms of a verification choose from, read from the Store, and what must be in none of them.
 
-In: a `VerifyConfig` and a training seed. Out: `Added` images, the same number for every arm where there are
-enough. The labels of pool images are asked for as "oracle": adding an image means paying its annotator. What
-equals a holdout image is in no arm.
-
-    nothing    no image                     random     a sample of the whole pool, per seed
-    query      the named selection's best   synthesis  the accepted samples of the named batch
-    both       half of each                 oracle     pool images that hold the conditions which fail
+In: a `VerifyConfig`. Out: a plain `ArmContext`. The labels of pool images are asked for as "oracle": adding
+an image means paying its annotator. What equals a holdout image is in no arm.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from curator.config import require
 from curator.errors import InputError
+from curator.prove.arms.base import ORDER, Added, Arm, ArmContext, Pool
 from curator.prove.settings import VerifyConfig
+from curator.registry import ARMS
 from store.keys import content_key
 from store.records import (
     Annotation,
     AnnotationSet,
     Hit,
-    ImageRecord,
     NewAnnotation,
     Outcome,
     Sample,
@@ -36,32 +30,7 @@ from store.records import (
 if TYPE_CHECKING:
     from store.store import Store
 
-ARMS = ("nothing", "random", "query", "synthesis", "both", "oracle")
 FEWEST_OF_A_CONDITION = 3  # mined failures that make a condition one that fails
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Added:
-    """One added image: a labelled pool image, or a sample (its PNG is a blob)."""
-
-    sha256: str
-    annotations: tuple[Annotation | NewAnnotation, ...]
-    image: ImageRecord | None = None
-    sample: Sample | None = None
-    conditions: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """The pool without leaks, and what the annotator would say. Read as "oracle".
-
-    Attributes:
-        conditions: image id -> conditions that it holds; none where the user names no tag.
-    """
-
-    images: Mapping[int, ImageRecord]
-    labels: Mapping[int, AnnotationSet]
-    conditions: Mapping[int, frozenset[str]]
 
 
 def read_pool(store: Store, condition_tag: str | None = None) -> Pool:
@@ -179,98 +148,61 @@ def _sources(sample: Sample) -> set[int]:
     return {i for i in (sample.scene_image_id, sample.exemplar_image_id) if i is not None}
 
 
-def added_images(
+def read_context(
     store: Store,
     config: VerifyConfig,
-    arm: str,
-    seed: int,
-    run_id: int,
-    *,
-    pool: Pool | None,
-    fails: Mapping[int, Sequence[str]] | None,
+    arms: Iterable[Arm],
+    fails: Callable[[Pool], Mapping[int, Sequence[str]]],
     without: LeftOut,
-) -> tuple[Added, ...]:
-    """The images of one arm, at most `config.budget`; the selections of random and oracle are stored.
+) -> ArmContext:
+    """Read what the arms choose from, and no more than they need.
 
     Args:
-        pool: needed by random and oracle.
-        fails: pool image id -> failing groups that it holds, best first; needed by oracle.
-        without: as `left_out` finds it; `pool` has no leaks already.
+        fails: finds the failing groups that pool images hold.
+        without: as `left_out` finds it; the pool has no leaks already.
     Raises:
-        InputError: a selected image without annotations, no accepted sample, or nothing but leaks.
+        InputError: a selected image without annotations, no accepted sample, nothing but leaks, or an
+            unlabelled pool.
     """
-    if arm == "nothing":
-        return ()
-    if arm == "query":
-        return _selected(store, config, config.budget, without)
-    if arm == "synthesis":
-        return _samples(store, config, config.budget, without)
-    if arm == "both":
-        half = config.budget - config.budget // 2
-        return (
-            *_selected(store, config, half, without),
-            *_samples(store, config, config.budget - half, without),
-        )
-    assert pool is not None
-    rng = np.random.default_rng([config.seed, seed, ARMS.index(arm)])
-    if arm == "random":
-        chosen = [(i, "random") for i in _shuffled(pool, pool.images, rng)[: config.budget]]
-    else:
-        assert fails is not None
-        chosen = _balanced(pool, fails, config.budget, rng)
-    name = f"{config.name}-{arm}-{seed}"
+    needs = [arm.needs(config.budget) for arm in arms]
+    hits, samples = max(n.hits for n in needs), max(n.samples for n in needs)
+    pool = read_pool(store, config.condition_tag) if any(n.pool or n.fails for n in needs) else None
+    return ArmContext(
+        seed=config.seed,
+        hits=_selected(store, config, hits, without) if hits else (),
+        samples=_samples(store, config, samples, without) if samples else (),
+        pool=pool,
+        fails=fails(pool) if pool is not None and any(n.fails for n in needs) else None,
+    )
+
+
+def put_drawn(
+    store: Store, config: VerifyConfig, arm: str, seed: int, run_id: int, added: Sequence[Added]
+) -> None:
+    """Store the pool images that an arm has drawn for a training seed as a selection."""
+    drawn = [(a.image, a.group) for a in added if a.image is not None]
     hits = tuple(
         Hit(
             rank=rank,
-            image_id=i,
+            image_id=image.id,
             outcome_id=None,
             vector_id=None,
             group=group,
             score=0.0,
-            box=(0.0, 0.0, float(pool.images[i].width), float(pool.images[i].height)),
+            box=(0.0, 0.0, float(image.width), float(image.height)),
         )
-        for rank, (i, group) in enumerate(chosen, start=1)
+        for rank, (image, group) in enumerate(drawn, start=1)
     )
-    key = content_key("verify-selection", arm, [(pool.images[i].sha256, group) for i, group in chosen])
     store.put_selection(
         run_id,
         Selection(
-            name=name,
+            name=f"{config.name}-{arm}-{seed}",
             arm=arm,
             hits=hits,
-            key=key,
+            key=content_key("verify-selection", arm, [(image.sha256, group) for image, group in drawn]),
             config={"budget": config.budget, "seed": seed, "verification": config.name},
         ),
     )
-    return tuple(_added(pool.images[i], pool.labels[i], pool.conditions[i]) for i, _ in chosen)
-
-
-def _shuffled(pool: Pool, ids: Iterable[int], rng: np.random.Generator) -> list[int]:
-    """Ids in random order that depends on the images alone, not on their database ids."""
-    ordered = sorted(ids, key=lambda i: pool.images[i].sha256)
-    return [ordered[k] for k in rng.permutation(len(ordered))]
-
-
-def _balanced(
-    pool: Pool, fails: Mapping[int, Sequence[str]], budget: int, rng: np.random.Generator
-) -> list[tuple[int, str]]:
-    """Turn by turn one image of every failing group; what is wanting is filled at random."""
-    queues: dict[str, list[int]] = defaultdict(list)
-    for i in _shuffled(pool, fails, rng):
-        for group in fails[i]:
-            queues[group].append(i)
-    chosen: dict[int, str] = {}
-    while len(chosen) < budget and queues:
-        for group in sorted(queues):
-            while queues[group] and queues[group][0] in chosen:
-                queues[group].pop(0)
-            if not queues[group]:
-                del queues[group]
-            elif len(chosen) < budget:
-                chosen[queues[group].pop(0)] = group
-    for i in _shuffled(pool, set(pool.images) - set(chosen), rng)[: budget - len(chosen)]:
-        chosen[i] = "random"
-    return list(chosen.items())
 
 
 def failing_conditions(
@@ -339,14 +271,10 @@ def _selected(store: Store, config: VerifyConfig, budget: int, without: LeftOut)
     human_labels(labels, ids, config.selection)
     images = {image.id: image for image in store.images(reader="verify", ids=ids)}
     tags = store.tags(ids, reader="verify")
-    return tuple(
-        _added(
-            images[i],
-            labels[i],
-            image_conditions(labels[i].annotations, tags.get(i, {}), config.condition_tag),
-        )
-        for i in ids
-    )
+    conditions = {
+        i: image_conditions(labels[i].annotations, tags.get(i, {}), config.condition_tag) for i in ids
+    }
+    return tuple(Pool(images, labels, conditions).added(i, "") for i in ids)
 
 
 def _samples(store: Store, config: VerifyConfig, budget: int, without: LeftOut) -> tuple[Added, ...]:
@@ -354,23 +282,16 @@ def _samples(store: Store, config: VerifyConfig, budget: int, without: LeftOut) 
     return tuple(Added(sha256=s.blob, annotations=s.annotations, sample=s) for s in usable[:budget])
 
 
-def _added(image: ImageRecord, labels: AnnotationSet, conditions: frozenset[str]) -> Added:
-    return Added(
-        sha256=image.sha256,
-        annotations=labels.annotations,
-        image=image,
-        conditions=tuple(sorted(conditions)),
-    )
-
-
-def check_arms(arms: Sequence[str]) -> None:
-    """Refuse unknown arms.
+def load_arms(names: Sequence[str]) -> dict[str, Arm]:
+    """The named arms, each once.
 
     Raises:
-        ConfigError: names the choices.
+        ConfigError: none or an unknown one; names the choices.
     """
-    unknown = [arm for arm in arms if arm not in ARMS]
+    known = sorted(ARMS.names(), key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+    unknown = [name for name in names if name not in known]
     require(
-        bool(arms) and not unknown,
-        f"arms: expected some of {', '.join(ARMS)}, got {', '.join(unknown) or 'none'}",
+        bool(names) and not unknown,
+        f"arms: expected some of {', '.join(known)}, got {', '.join(unknown) or 'none'}",
     )
+    return {name: ARMS.load(name)() for name in names}

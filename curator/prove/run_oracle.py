@@ -15,7 +15,7 @@ from curator.detect.load import load_detector
 from curator.diagnose.causes import Criteria, diagnose_image
 from curator.diagnose.work import DiagnoseItem, calibrate, raw_candidates
 from curator.matching import ClassMap
-from curator.prove.run_arms import Pool
+from curator.prove.arms.base import Pool
 from curator.prove.settings import VerifyConfig
 from curator.prove.trials import predict
 from store.records import Outcome

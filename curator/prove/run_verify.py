@@ -21,16 +21,16 @@ from curator.jobs.base import Done, Executor
 from curator.jobs.stage import StageResult, recorded_run, run_items
 from curator.matching import ClassMap
 from curator.precision import resolve_precision
+from curator.prove.arms.base import Added, Arm, Pool
 from curator.prove.run_arms import (
-    Added,
     LeftOut,
-    added_images,
-    check_arms,
     condition_of,
     failing_conditions,
     left_out,
+    load_arms,
     object_condition,
-    read_pool,
+    put_drawn,
+    read_context,
 )
 from curator.prove.run_oracle import failing_images
 from curator.prove.settings import VerifyConfig
@@ -64,7 +64,7 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
         InputError: no holdout, no training images, an untrainable detector, an arm without its images, a
             score threshold below `SCORE_FLOOR`, or a condition tag that the holdout lacks.
     """
-    check_arms(config.arms)
+    arms = load_arms(config.arms)
     check_threshold(config.score_threshold)
     spec = working_spec(store, config.detector)
     detector = load_detector(spec, config.device)
@@ -74,8 +74,8 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
     holdout = read_holdout(store, config.condition_tag)
     without = left_out(
         store,
-        [config.selection] if {"query", "both"} & set(config.arms) else [],
-        [config.samples] if {"synthesis", "both"} & set(config.arms) else [],
+        [config.selection] if any(arm.needs(config.budget).hits for arm in arms.values()) else [],
+        [config.samples] if any(arm.needs(config.budget).samples for arm in arms.values()) else [],
     )
     work = TrialWork(
         name=config.name,
@@ -98,7 +98,7 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
     with recorded_run(
         store, STAGE, config, models=(detector.fingerprint,), scope=config.name
     ) as (run_id, counts):
-        items = _items(store, config, spec, classes, run_id, without)
+        items = _items(store, config, arms, spec, classes, run_id, without)
         keys = [work.key(item) for item in items]
         store.describe_run(run_id, {"trials": keys})
 
@@ -239,40 +239,27 @@ def training_targets(annotations: Sequence[Annotation | NewAnnotation], classes:
 
 
 def _items(
-    store: Store, config: VerifyConfig, spec: str, classes: ClassMap, run_id: int, without: LeftOut
+    store: Store,
+    config: VerifyConfig,
+    arms: Mapping[str, Arm],
+    spec: str,
+    classes: ClassMap,
+    run_id: int,
+    without: LeftOut,
 ) -> list[TrialItem]:
-    pool = read_pool(store, config.condition_tag) if {"random", "oracle"} & set(config.arms) else None
-    fails: Mapping[int, Sequence[str]] | None = None
-    if "oracle" in config.arms and pool is not None:
-        current = find_current(store)
-        if current is None:
-            raise InputError("the oracle arm needs to know what fails; run `curator diagnose` first")
-        outcomes = current.outcomes
-        mined = store.image_ids(role="mine")
-        tags = store.tags(mined, reader="diagnose")
-        by_annotation = {
-            a.id: object_condition(a, tags.get(i, {}), config.condition_tag)
-            for i, s in store.annotations(mined, reader="diagnose").items()
-            for a in s.annotations
-        }
-        by_image = {i: condition_of(t, config.condition_tag) for i, t in tags.items()}
-        failing = failing_conditions(outcomes, by_annotation, by_image)
-        fails = failing_images(config, spec, pool, outcomes, failing, classes)
+    context = read_context(
+        store, config, arms.values(), lambda pool: _fails(store, config, spec, classes, pool), without
+    )
     items = []
-    fixed: dict[str, tuple[Added, ...]] = {}
-    for arm in dict.fromkeys(config.arms):
+    for name, arm in arms.items():
         for seed in dict.fromkeys(config.seeds):
-            added = fixed.get(arm)
-            if added is None:
-                added = added_images(
-                    store, config, arm, seed, run_id, pool=pool, fails=fails, without=without
-                )
-                if arm not in ("random", "oracle"):
-                    fixed[arm] = added
-            conditions = Counter(name for image in added for name in image.conditions)
+            added = arm.images(context, budget=config.budget, seed=seed)
+            if arm.drawn:
+                put_drawn(store, config, name, seed, run_id, added)
+            conditions = Counter(held for image in added for held in image.conditions)
             items.append(
                 TrialItem(
-                    arm=arm,
+                    arm=name,
                     seed=seed,
                     added=tuple(_training_image(store, image, classes) for image in added),
                     facts={
@@ -283,6 +270,24 @@ def _items(
                 )
             )
     return items
+
+
+def _fails(
+    store: Store, config: VerifyConfig, spec: str, classes: ClassMap, pool: Pool
+) -> Mapping[int, Sequence[str]]:
+    current = find_current(store)
+    if current is None:
+        raise InputError("the oracle arm needs to know what fails; run `curator diagnose` first")
+    mined = store.image_ids(role="mine")
+    tags = store.tags(mined, reader="diagnose")
+    by_annotation = {
+        a.id: object_condition(a, tags.get(i, {}), config.condition_tag)
+        for i, s in store.annotations(mined, reader="diagnose").items()
+        for a in s.annotations
+    }
+    by_image = {i: condition_of(t, config.condition_tag) for i, t in tags.items()}
+    failing = failing_conditions(current.outcomes, by_annotation, by_image)
+    return failing_images(config, spec, pool, current.outcomes, failing, classes)
 
 
 def _training_image(store: Store, added: Added, classes: ClassMap) -> TrainingImage:
