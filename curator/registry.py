@@ -164,8 +164,8 @@ INPAINTERS = Registry(
     {
         "builtin": "curator.inpaint.backends:build_builtin",
         "curator": "curator.inpaint.backends:build_curator",
-        "auto": "curator.inpaint.backends:build_auto",
-        "diffusers": "curator.inpaint.backends:build_diffusers",
+        "auto": "curator.inpaint.hub:build_auto",
+        "diffusers": "curator.inpaint.hub:build_diffusers",
     },
 )
 EMBEDDERS = Registry("embedders", {"detector": "curator.represent.embedders.detector:DetectorEmbedder"})

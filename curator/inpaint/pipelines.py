@@ -1,4 +1,4 @@
-"""Load diffusers pipelines: safetensors only, quietly, one clear line for their many errors."""
+"""Loading diffusers pipelines, and the fingerprint of what was loaded."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterator
-from importlib import import_module
 from typing import Any
 
 import torch
 
-from curator.errors import InputError, StageError
+from curator.errors import InputError, RegistryError, StageError
+from curator.registry import Spec
 
 
 def load_pipeline(kind: Any, model: str, arguments: dict[str, Any]) -> Any:
@@ -36,27 +36,23 @@ def load_pipeline(kind: Any, model: str, arguments: dict[str, Any]) -> Any:
         diffusers_logging.set_verbosity(verbosity)
 
 
-def restore_paint_by_example(kind: Any) -> None:
-    """Give `diffusers.pipelines.paint_by_example` its address back: recent versions of diffusers moved it to
-    `pipelines.deprecated`, while the published model_index.json names the old one for its image encoder."""
-    pipelines = import_module("diffusers.pipelines")
-    if not hasattr(pipelines, "paint_by_example"):
-        setattr(pipelines, "paint_by_example", import_module(kind.__module__.rpartition(".")[0]))  # noqa: B010
-
-
-def hide_transformers_bars() -> None:
-    """No bars of transformers while weights are read."""
-    try:
-        from transformers.utils import logging as transformers_logging
-    except ImportError:  # a pipeline without text encoder does without; others say so on loading
-        return
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-
-
 def quiet(pipe: Any) -> Any:
-    """The pipeline, without its progress bar."""
+    """The pipeline, without its progress bars."""
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def number(spec: Spec, name: str, kind: type[Any], default: Any) -> Any:
+    """A spec's option as `kind` (int, float), or the default where the spec does not name it.
+
+    Raises:
+        RegistryError: not a number.
+    """
+    text = spec.options.get(name)
+    try:
+        return default if text is None else kind(text)
+    except ValueError:
+        raise RegistryError(f"{name}: expected {kind.__name__}, got {text!r} in {spec.text!r}") from None
 
 
 def fingerprint(pipe: Any, **settings: Any) -> str:
