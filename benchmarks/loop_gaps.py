@@ -34,7 +34,7 @@ from curator.data.settings import AddConfig
 from curator.detect.settings import DetectConfig
 from curator.diagnose.settings import DiagnoseConfig
 from curator.example.dataset import write_dataset
-from curator.example.gaps import GAPS
+from curator.example.gaps import CONDITION_TAG, GAPS
 from curator.explain.settings import ExplainConfig
 from curator.prove.readings import FEWEST
 from curator.prove.settings import VerifyConfig
@@ -205,6 +205,7 @@ def run_loop(
                     steps=steps,
                     seed=renderer,
                     added_weight=added_weight,
+                    condition_tag=CONDITION_TAG,
                     device=device,
                 ),
             ),
@@ -216,7 +217,7 @@ def run_loop(
         "pool_gaps": pool_gaps(folder / "data" / "pool"),
         "diagnosis": diagnosis.summary["causes"],
         "base": verified.summary["base"],
-        "unscored_gaps": verified.summary["unscored_gaps"],
+        "unscored_gaps": verified.summary["unscored_conditions"],
     }
 
 
@@ -284,7 +285,7 @@ def gap_rows(trials: Sequence[tuple[int, Trial]]) -> list[dict[str, Any]]:
     rates: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     numbers: dict[tuple[str, str], list[int]] = defaultdict(list)
     for _, trial in trials:
-        for gap, figures in trial.metrics["worse"]["groups"]["gap"].items():
+        for gap, figures in trial.metrics["worse"]["groups"]["condition"].items():
             for kind in ("fn", "fp"):
                 if trial.arm == ARMS[0]:
                     numbers[gap, kind].append(figures[kind]["n"])

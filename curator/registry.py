@@ -164,8 +164,8 @@ INPAINTERS = Registry(
     {
         "builtin": "curator.inpaint.backends:build_builtin",
         "curator": "curator.inpaint.backends:build_curator",
-        "auto": "curator.inpaint.backends:build_auto",
-        "diffusers": "curator.inpaint.backends:build_diffusers",
+        "auto": "curator.inpaint.hub:build_auto",
+        "diffusers": "curator.inpaint.hub:build_diffusers",
     },
 )
 EMBEDDERS = Registry("embedders", {"detector": "curator.represent.embedders.detector:DetectorEmbedder"})
@@ -188,3 +188,15 @@ RECIPES = Registry(
         "appearance": "curator.synthesize.recipes.appearance:AppearanceRecipe",
     },
 )
+ARMS = Registry(  # of a verification
+    "arms",
+    {
+        "nothing": "curator.prove.arms.nothing:Nothing",
+        "random": "curator.prove.arms.random:Random",
+        "query": "curator.prove.arms.query:Query",
+        "synthesis": "curator.prove.arms.synthesis:Synthesis",
+        "both": "curator.prove.arms.both:Both",
+        "oracle": "curator.prove.arms.oracle:Oracle",
+    },
+)
+TRAINERS = Registry("trainers", {"builtin": "curator.prove.trainers.fine_tune:fine_tune"})

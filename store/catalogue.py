@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Connection, exists, select, update
 
@@ -129,7 +129,7 @@ def _same_as(
             .where(Member.image_id.in_(part))
             .order_by(Member.id)
         ):
-            stored.setdefault(row[0], []).append((row[0], row[1], row[2]))
+            stored.setdefault(row[0], []).append((row[0], cast(Role, row[1]), row[2]))
     batch = [(image_id, image.role, image.dataset) for image, image_id in zip(images, ids, strict=True)]
     earlier: dict[int, list[tuple[int, Role, str]]] = {}
     found: list[dict[Pair, None]] = [{} for _ in images]

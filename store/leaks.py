@@ -7,6 +7,7 @@ In: image ids, or pictures that are no images of the workspace. Out: for each th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from sqlalchemy import Connection, func, select
 
@@ -74,9 +75,9 @@ def _protected(connection: Connection, roles: Sequence[Role]) -> dict[int, Role]
     """Image id -> "holdout", or else "mine", of the images in one of the roles."""
     rows = connection.execute(select(Member.image_id, Member.role).where(Member.role.in_(list(roles))))
     found: dict[int, Role] = {}
-    for image, role in rows:
-        if found.get(image) != "holdout":
-            found[image] = role
+    for row in rows:
+        if found.get(row[0]) != "holdout":
+            found[row[0]] = cast(Role, row[1])
     return found
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -246,7 +247,7 @@ class Lookalikes:
                 files = connection.execute(
                     select(Image.id, Image.uri, Image.sha256, Image.run_id).where(Image.id.in_(part))
                 ).all()
-            made = []
+            made: list[dict[str, Any]] = []
             for image, uri, sha256, run_id in files:
                 try:
                     seen = appearance(read_pixels(uri, sha256))
@@ -265,7 +266,7 @@ class Lookalikes:
                 with self._database.writing() as connection:
                     upsert(connection, AppearanceRow, made, unique=("image_id",), update=())
             for row in made:
-                place = int(np.searchsorted(self._ids, row["image_id"]))
+                place = int(np.searchsorted(self._ids, int(row["image_id"])))
                 self._hashes[place] = np.frombuffer(row["hashes"], dtype="<u8")
                 self._described[place] = True
             if advance is not None:

@@ -23,7 +23,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from store import catalogue, evidence, findings, labels, leaks, outputs, runs, schema
+from store import catalogue, labels, leaks, runs, schema
 from store.access import check_pixels
 from store.appearance import Appearance
 from store.blobs import BlobStore
@@ -32,33 +32,22 @@ from store.lookalikes import Lookalikes
 from store.records import (
     AddedImage,
     AnnotationSet,
-    Attribution,
-    AttributionKey,
     Category,
-    DatasetVersion,
-    DetectionSet,
     ImageRecord,
     Ints,
     ItemStatus,
     Leak,
     Membership,
-    ModelRecord,
     NewImage,
-    Outcome,
-    OutcomeKind,
     Reader,
-    Region,
     Role,
     RunRecord,
-    Sample,
-    Segmentation,
-    Selection,
-    Trial,
     VectorBlock,
     VectorOwner,
-    Verdict,
 )
 from store.session import Database
+from store.stored_findings import StoredFindings
+from store.stored_outputs import StoredOutputs
 from store.summary import counts
 from store.vector_spaces import VectorSpaces
 from store.workspace import (
@@ -71,7 +60,7 @@ from store.workspace import (
 )
 
 
-class Store:
+class Store(StoredFindings, StoredOutputs):
     """A workspace: a folder with `curator.db` (or a PostgreSQL URL), `blobs/` and `vectors/`."""
 
     path: Path
@@ -316,90 +305,6 @@ class Store:
         whose file is gone or changed: they are compared by a hash)."""
         return self._lookalikes.fill(advance)
 
-    # ------------------------------------------------------------ detections and outcomes
-
-    def put_model(self, spec: str, fingerprint: str, classes: Sequence[str]) -> int:
-        return findings.put_model(self._database, spec, fingerprint, classes)
-
-    def model(self, model_id: int) -> ModelRecord:
-        return findings.models(self._database, model_id)[0]
-
-    def models(self) -> list[ModelRecord]:
-        """Newest first."""
-        return findings.models(self._database)
-
-    def put_detections(self, run_id: int, sets: Sequence[DetectionSet]) -> list[int]:
-        return findings.put_detections(self._database, run_id, sets)
-
-    def detections(
-        self, model_id: int, image_ids: Sequence[int], *, config_key: str | None = None
-    ) -> dict[int, DetectionSet]:
-        """The detection set of each image by this model's weights, whatever spec named them: of one
-        configuration, or without `config_key` of the one that was run last."""
-        return findings.detections(self._database, model_id, image_ids, config_key)
-
-    def put_outcomes(
-        self, run_id: int, image_id: int, outcomes: Sequence[Outcome], *, item_key: str
-    ) -> list[int]:
-        """`item_key` is the key of the "diagnose" item that made them; they are read once it is recorded as
-        done."""
-        return findings.put_outcomes(self._database, run_id, image_id, outcomes, item_key=item_key)
-
-    def outcomes(
-        self,
-        *,
-        run_id: int | None = None,
-        model_id: int | None = None,
-        kind: OutcomeKind | None = None,
-        cause: str | None = None,
-        category: str | None = None,
-        ids: Sequence[int] | None = None,
-    ) -> list[Outcome]:
-        """Outcomes by image and id. Without `run_id` or `ids`: those of the current diagnosis, which is the
-        configuration of the current "diagnose" run, over the images whose role is mine."""
-        return findings.outcomes(
-            self._database,
-            run_id=run_id,
-            model_id=model_id,
-            kind=kind,
-            cause=cause,
-            category=category,
-            ids=ids,
-        )
-
-    # ------------------------------------------------------------ explanations
-
-    def put_segmentation(self, segmentation: Segmentation) -> int:
-        return evidence.put_segmentation(self._database, segmentation, self._run_id)
-
-    def segmentation(self, segmentation_id: int) -> Segmentation:
-        return evidence.segmentation(self._database, segmentation_id)
-
-    def put_attributions(self, run_id: int, attributions: Sequence[Attribution]) -> list[int]:
-        return evidence.put_attributions(self._database, run_id, attributions)
-
-    def attributions(
-        self, *, outcome_ids: Sequence[int] | None = None, config_key: str | None = None
-    ) -> list[Attribution]:
-        """At most one per outcome, by outcome: of the current explain run's configuration, or of the one
-        named. Without `outcome_ids` those of the current diagnosis."""
-        return evidence.attributions(self._database, outcome_ids=outcome_ids, config_key=config_key)
-
-    def attribution_keys(
-        self, *, outcome_ids: Sequence[int] | None = None, config_key: str | None = None
-    ) -> list[AttributionKey]:
-        """As `attributions`, without the maps."""
-        return evidence.attribution_keys(self._database, outcome_ids=outcome_ids, config_key=config_key)
-
-    def put_regions(self, run_id: int, regions: Sequence[Region]) -> list[int]:
-        return evidence.put_regions(self._database, run_id, regions)
-
-    def regions(self, *, attribution_ids: Sequence[int] | None = None) -> list[Region]:
-        """Regions of attributions, by attribution; without ids those of `attributions()`."""
-        if attribution_ids is None:
-            attribution_ids = [found.id for found in self.attribution_keys()]
-        return evidence.regions(self._database, attribution_ids)
-
     # ------------------------------------------------------------ vectors
 
     def put_vectors(
@@ -454,50 +359,5 @@ class Store:
     ) -> tuple[NDArray[np.float32], Ints]:
         """FAISS search: queries (Q, D) -> scores (Q, k) and vector ids (Q, k), -1 where fewer exist.
         The FAISS file is a cache: built from the vector file when absent or stale."""
+        # No stage calls this yet: it stays for the query that lets FAISS answer.
         return self._spaces.search(embedder, view, query, k=k, role=role, metric=metric)
-
-    # ------------------------------------------------------------ selections, samples, versions, trials
-
-    def put_selection(self, run_id: int, selection: Selection) -> int:
-        """Store or replace by name (a changed selection under the same name replaces it, atomically)."""
-        return outputs.put_selection(self._database, run_id, selection)
-
-    def selection(self, name: str) -> Selection:
-        return outputs.selections(self._database, name)[0]
-
-    def selections(self) -> list[Selection]:
-        return outputs.selections(self._database)
-
-    def put_blob(self, data: bytes) -> str:
-        return self._blobs.put(data)
-
-    def blob(self, sha256: str) -> bytes:
-        return self._blobs.get(sha256)
-
-    def put_sample(self, run_id: int, sample: Sample) -> int:
-        return outputs.put_sample(self._database, run_id, sample)
-
-    def put_verdicts(self, run_id: int, sample_key: str, verdicts: Sequence[Verdict]) -> None:
-        outputs.put_verdicts(self._database, run_id, sample_key, verdicts)
-
-    def samples(
-        self, *, name: str | None = None, accepted: bool | None = None, config_key: str | None = None
-    ) -> list[Sample]:
-        """Samples of a named batch (`Sample.name`), all without a name, by plan: those of the batch's current
-        run, which end where its budget is accepted; or all of one configuration."""
-        return outputs.samples(self._database, name=name, accepted=accepted, config_key=config_key)
-
-    def put_version(self, run_id: int, version: DatasetVersion) -> int:
-        return outputs.put_version(self._database, run_id, version)
-
-    def version(self, name: str) -> DatasetVersion:
-        return outputs.versions(self._database, name)[-1]
-
-    def versions(self) -> list[DatasetVersion]:
-        return outputs.versions(self._database)
-
-    def put_trial(self, run_id: int, trial: Trial) -> int:
-        return outputs.put_trial(self._database, run_id, trial)
-
-    def trials(self, verification: str | None = None) -> list[Trial]:
-        return outputs.trials(self._database, verification)

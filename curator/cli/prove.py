@@ -36,8 +36,10 @@ def verify_lines(summary: Mapping[str, Any]) -> list[str]:
             "each figure is the worse of two readings: at the base's threshold, and at the base's number of "
             "false positives (FN fixed, broken) or of found objects (FP fixed, new FP)"
         )
-    if summary["unscored_gaps"]:
-        lines.append(f"fewer than 30 holdout failures, not scored: {', '.join(summary['unscored_gaps'])}")
+    if summary["unscored_conditions"]:
+        lines.append(
+            f"fewer than 30 holdout failures, not scored: {', '.join(summary['unscored_conditions'])}"
+        )
     if summary["missing_classes"]:
         lines.append(f"the detector cannot produce: {', '.join(summary['missing_classes'])} (left out)")
     return lines

@@ -21,6 +21,9 @@ from store.records import Leak, Sample
 ALLOW = "`curator add ... --near-duplicates 0` lets pass what is not equal pixel by pixel"
 
 
+Part = Literal["image", "scene", "exemplar", "pixels"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
     """Why one image or sample is left out.
@@ -29,7 +32,7 @@ class Refusal:
         part: what leaks: the "image" itself, or a sample's "scene", "exemplar" or "pixels".
     """
 
-    part: Literal["image", "scene", "exemplar", "pixels"]
+    part: Part
     leak: Leak
 
     def __str__(self) -> str:
@@ -75,8 +78,10 @@ class LeftOut:
 
     def _refusals(self) -> Iterator[Refusal]:
         yield from self.originals.values()
-        for group in (*self.selected.values(), *self.samples.values()):
-            yield from group.values()
+        for images in self.selected.values():
+            yield from images.values()
+        for samples in self.samples.values():
+            yield from samples.values()
 
 
 def reasons(refusals: Mapping[Any, Refusal]) -> str:
@@ -101,11 +106,14 @@ def refused_samples(
     """
     found: dict[str, Refusal] = {}
     for sample, alike in zip(samples, pixels, strict=True):
-        made_from = (sample.scene_image_id, sample.exemplar_image_id)
-        for part, source in zip(("scene", "exemplar"), made_from, strict=True):
-            if source in sources:
+        made_from: dict[Part, int | None] = {
+            "scene": sample.scene_image_id,
+            "exemplar": sample.exemplar_image_id,
+        }
+        for part, source in made_from.items():
+            if source is not None and source in sources:
                 found.setdefault(sample.blob, Refusal(part=part, leak=sources[source]))
         for leak in alike:
-            if leak.role == "holdout" or leak.image_id not in made_from:
+            if leak.role == "holdout" or leak.image_id not in made_from.values():
                 found.setdefault(sample.blob, Refusal(part="pixels", leak=leak))
     return found

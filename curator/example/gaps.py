@@ -36,6 +36,7 @@ from curator.example.shapes import (
 
 Gap = Literal["post", "dark", "lookalike", "small", "cast", "beside"]
 GAPS: tuple[Gap, ...] = get_args(Gap)
+CONDITION_TAG = "gap"  # the tag of an image and attribute of an annotation that names its gap
 
 Generator = np.random.Generator
 

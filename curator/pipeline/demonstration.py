@@ -16,6 +16,7 @@ from curator.data.settings import AddConfig, ExportConfig
 from curator.detect.settings import DetectConfig
 from curator.diagnose.settings import DiagnoseConfig
 from curator.example.dataset import write_dataset
+from curator.example.gaps import CONDITION_TAG
 from curator.explain.settings import ExplainConfig
 from curator.jobs.stage import StageResult
 from curator.pipeline.loop import Step, run_steps
@@ -45,7 +46,7 @@ def demo(
 
     start = time.monotonic()
     data, workspace, page = out / "data", out / "workspace", out / "report.html"
-    announce(f"rendering {sum(SIZES.values())} scenes of flowers with planted gaps ...")
+    announce(f"rendering {sum(SIZES.values())} scenes of flowers ...")
     write_dataset(data, sizes=SIZES, seed=seed)
     timings: list[dict[str, Any]] = []
 
@@ -109,6 +110,7 @@ def _steps(data: Path, out: Path, page: Path, seed: int, device: str) -> list[St
                 budget=BUDGET,
                 seeds=(seed,),
                 steps=120,
+                condition_tag=CONDITION_TAG,
                 **common,
             ),
         ),

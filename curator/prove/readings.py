@@ -26,7 +26,7 @@ from curator.matching import GroundTruth, ImageResult, match
 
 SAME_PLACE = 0.5  # IoU of two false positives that are the same mistake
 FEWEST = 30  # a group with fewer holdout failures is not scored
-NO_GAP = ""
+NO_CONDITION = ""
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -37,13 +37,14 @@ class Objects:
     """Counted objects of all images, in one order for every arm.
 
     Attributes:
-        image: (G,) image number. classes: (G,). gap: (G,) planted condition or "". cause: (G,) why the base
-            misses it, "" where it does not. counted: (G,) False for crowd, difficult and unproducible ones.
+        image: (G,) image number. classes: (G,). condition: (G,) its condition or "". cause: (G,) why the
+            base misses it, "" where it does not.
+        counted: (G,) False for crowd, difficult and unproducible ones.
     """
 
     image: NDArray[np.int64]
     classes: NDArray[np.int64]
-    gap: NDArray[np.str_]
+    condition: NDArray[np.str_]
     cause: NDArray[np.str_]
     counted: Bools
 
@@ -73,7 +74,7 @@ class Base:
     """The base detector on the holdout, at its fixed threshold.
 
     Attributes:
-        false_cause, false_gap: (F,) of `matched`'s false positives; "" where the score is below the
+        false_cause, false_condition: (F,) of `matched`'s false positives; "" where the score is below the
             threshold.
     """
 
@@ -82,7 +83,7 @@ class Base:
     threshold: float
     images: int
     false_cause: NDArray[np.str_]
-    false_gap: NDArray[np.str_]
+    false_condition: NDArray[np.str_]
     categories: tuple[str, ...]
 
     @property
@@ -115,12 +116,15 @@ def match_all(results: Sequence[ImageResult], *, iou_threshold: float = 0.5) -> 
 
 
 def gather_objects(
-    truths: Sequence[GroundTruth], gaps: Sequence[Sequence[str]], causes: Mapping[int, str], producible: Bools
+    truths: Sequence[GroundTruth],
+    conditions: Sequence[Sequence[str]],
+    causes: Mapping[int, str],
+    producible: Bools,
 ) -> Objects:
     """Put the objects of all images in one order.
 
     Args:
-        gaps: per image and object its planted condition, "" for none.
+        conditions: per image and object its condition, "" for none.
         causes: annotation id -> cause, of the objects that the base misses.
         producible: (K,) classes that the detector can produce.
     """
@@ -130,7 +134,7 @@ def gather_objects(
     return Objects(
         image=np.repeat(np.arange(len(truths)), [len(c) for c in classes]),
         classes=every,
-        gap=np.array([gap for row in gaps for gap in row], dtype=np.str_),
+        condition=np.array([name for row in conditions for name in row], dtype=np.str_),
         cause=np.array([causes.get(int(i), "") for truth in truths for i in truth.ids], dtype=np.str_),
         counted=~ignored & producible[every] if len(every) else np.zeros(0, bool),
     )
@@ -172,8 +176,8 @@ def read(base: Base, arm: Matched, threshold: float) -> dict[str, Any]:
 
     Returns:
         "threshold"; "fn" and "fp": {"n", "fixed", "rate"}; "broken": {"n", "lost", "rate"};
-        "false_per_image", "new_false_per_image"; "groups": {"gap" | "cause" | "class": {name: {"fn", "fp",
-        "broken"}}}.
+        "false_per_image", "new_false_per_image"; "groups": {"condition" | "cause" | "class": {name:
+        {"fn", "fp", "broken"}}}.
     """
     objects, at_base = base.objects, base.matched
     base_found = at_base.found_at >= base.threshold
@@ -196,7 +200,7 @@ def read(base: Base, arm: Matched, threshold: float) -> dict[str, Any]:
     everything = rates(np.ones(len(found), bool), np.ones(len(mended), bool))
     names = np.array([*base.categories, ""], dtype=np.str_)
     keys = {
-        "gap": (objects.gap, base.false_gap[was_false]),
+        "condition": (objects.condition, base.false_condition[was_false]),
         "cause": (
             np.where(missed, np.char.add("FN:", objects.cause), ""),
             np.char.add("FP:", base.false_cause[was_false]),
@@ -207,7 +211,7 @@ def read(base: Base, arm: Matched, threshold: float) -> dict[str, Any]:
     for kind, (of_objects, of_false) in keys.items():
         members = set(of_objects[objects.counted].tolist()) | set(of_false.tolist())
         groups[kind] = {
-            name: rates(of_objects == name, of_false == name) for name in sorted(members - {"", NO_GAP})
+            name: rates(of_objects == name, of_false == name) for name in sorted(members - {"", NO_CONDITION})
         }
     return {
         "threshold": threshold,
@@ -277,7 +281,7 @@ def _worse_rates(
     return result
 
 
-def unscored(comparison: Mapping[str, Any], kind: str = "gap") -> list[str]:
+def unscored(comparison: Mapping[str, Any], kind: str = "condition") -> list[str]:
     """Groups with failures of a kind, but fewer than 30: named, not scored."""
     return [
         f"{name} ({what.upper()}: {figures[what]['n']})"

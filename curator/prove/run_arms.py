@@ -1,33 +1,26 @@
-"""The arms of a verification: which images each one adds to the training set.
+"""What the arms of a verification choose from, read from the Store, and what must be in none of them.
 
-In: a `VerifyConfig` and a training seed. Out: `Added` images, the same number for every arm where there are
-enough. The labels of pool images are asked for as "oracle": adding an image means paying its annotator. What
-equals a holdout image is in no arm.
-
-    nothing    no image                     random     a sample of the whole pool, per seed
-    query      the named selection's best   synthesis  the accepted samples of the named batch
-    both       half of each                 oracle     pool images that hold the conditions which fail
+In: a `VerifyConfig`. Out: a plain `ArmContext`. The labels of pool images are asked for as "oracle": adding
+an image means paying its annotator. What equals a holdout image is in no arm.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from curator.config import require
 from curator.data.additions import LeftOut, reasons
 from curator.errors import InputError
+from curator.prove.arms.base import ORDER, Added, Arm, ArmContext, Pool
 from curator.prove.settings import VerifyConfig
+from curator.registry import ARMS
 from store.keys import content_key
 from store.records import (
     Annotation,
     AnnotationSet,
     Hit,
-    ImageRecord,
     NewAnnotation,
     Outcome,
     Sample,
@@ -37,35 +30,10 @@ from store.records import (
 if TYPE_CHECKING:
     from store.store import Store
 
-ARMS = ("nothing", "random", "query", "synthesis", "both", "oracle")
-FEWEST_OF_A_GAP = 3  # mined failures that make a planted condition one that fails
+FEWEST_OF_A_CONDITION = 3  # mined failures that make a condition one that fails
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Added:
-    """One added image: a labelled pool image, or a sample (its PNG is a blob)."""
-
-    sha256: str
-    annotations: tuple[Annotation | NewAnnotation, ...]
-    image: ImageRecord | None = None
-    sample: Sample | None = None
-    gap: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """The pool without leaks, and what the annotator would say. Read as "oracle".
-
-    Attributes:
-        gaps: image id -> planted conditions that it holds, where the data set names them.
-    """
-
-    images: Mapping[int, ImageRecord]
-    labels: Mapping[int, AnnotationSet]
-    gaps: Mapping[int, frozenset[str]]
-
-
-def read_pool(store: Store) -> Pool:
+def read_pool(store: Store, condition_tag: str | None = None) -> Pool:
     """Read the pool; images that equal or nearly equal a mined or holdout image are left out.
 
     Raises:
@@ -89,136 +57,105 @@ def read_pool(store: Store) -> Pool:
         )
     tags = store.tags(list(labels), reader="oracle")
     images = {image.id: image for image in store.images(reader="oracle", ids=list(labels))}
-    gaps = {i: image_gaps(labels[i].annotations, tags.get(i, {})) for i in labels}
-    return Pool(images, labels, gaps)
+    conditions = {i: image_conditions(labels[i].annotations, tags.get(i, {}), condition_tag) for i in labels}
+    return Pool(images, labels, conditions)
 
 
-def gap_of(annotation: Annotation | NewAnnotation) -> str:
-    """The planted condition of an object, "" for none or where the data set names none."""
-    return _gap(annotation.attributes.get("gap"))
+def condition_of(named: Mapping[str, Any], name: str | None) -> str:
+    """The condition of an image by its tags.
 
-
-def tagged_gap(tags: Mapping[str, str]) -> str:
-    """The planted condition of an image, "" for none."""
-    return _gap(tags.get("gap"))
-
-
-def _gap(value: Any) -> str:
+    Args:
+        name: of the tag that tells conditions; None where the user names none.
+    Returns:
+        "" where it is lacking, empty or "none".
+    """
+    value = None if name is None else named.get(name)
     return "" if value in (None, "", "none") else str(value)
 
 
-def image_gaps(annotations: Iterable[Annotation | NewAnnotation], tags: Mapping[str, str]) -> frozenset[str]:
-    """All planted conditions of an image."""
-    return frozenset({tagged_gap(tags), *(gap_of(a) for a in annotations)} - {""})
+def object_condition(
+    annotation: Annotation | NewAnnotation, tags: Mapping[str, str], name: str | None
+) -> str:
+    """The condition of an object: its own attribute, be it empty, or its image's tag where it has none."""
+    return condition_of(annotation.attributes if name in annotation.attributes else tags, name)
 
 
-def added_images(
+def image_conditions(
+    annotations: Iterable[Annotation | NewAnnotation], tags: Mapping[str, str], name: str | None
+) -> frozenset[str]:
+    """All conditions of an image and its objects."""
+    found = {condition_of(tags, name), *(object_condition(a, tags, name) for a in annotations)}
+    return frozenset(found - {""})
+
+
+def read_context(
     store: Store,
     config: VerifyConfig,
-    arm: str,
-    seed: int,
-    run_id: int,
-    *,
-    pool: Pool | None,
-    fails: Mapping[int, Sequence[str]] | None,
+    arms: Iterable[Arm],
+    fails: Callable[[Pool], Mapping[int, Sequence[str]]],
     without: LeftOut,
-) -> tuple[Added, ...]:
-    """The images of one arm, at most `config.budget`; the selections of random and oracle are stored.
+) -> ArmContext:
+    """Read what the arms choose from, and no more than they need.
 
     Args:
-        pool: needed by random and oracle.
-        fails: pool image id -> failing groups that it holds, best first; needed by oracle.
-        without: as `left_out` finds it; `pool` has no leaks already.
+        fails: finds the failing groups that pool images hold.
+        without: as `left_out` finds it; the pool has no leaks already.
     Raises:
-        InputError: a selected image without annotations, no accepted sample, or nothing but leaks.
+        InputError: a selected image without annotations, no accepted sample, nothing but leaks, or an
+            unlabelled pool.
     """
-    if arm == "nothing":
-        return ()
-    if arm == "query":
-        return _selected(store, config, config.budget, without)
-    if arm == "synthesis":
-        return _samples(store, config, config.budget, without)
-    if arm == "both":
-        half = config.budget - config.budget // 2
-        return (
-            *_selected(store, config, half, without),
-            *_samples(store, config, config.budget - half, without),
-        )
-    assert pool is not None
-    rng = np.random.default_rng([config.seed, seed, ARMS.index(arm)])
-    if arm == "random":
-        chosen = [(i, "random") for i in _shuffled(pool, pool.images, rng)[: config.budget]]
-    else:
-        assert fails is not None
-        chosen = _balanced(pool, fails, config.budget, rng)
-    name = f"{config.name}-{arm}-{seed}"
+    needs = [arm.needs(config.budget) for arm in arms]
+    hits, samples = max(n.hits for n in needs), max(n.samples for n in needs)
+    pool = read_pool(store, config.condition_tag) if any(n.pool or n.fails for n in needs) else None
+    return ArmContext(
+        seed=config.seed,
+        hits=_selected(store, config, hits, without) if hits else (),
+        samples=_samples(store, config, samples, without) if samples else (),
+        pool=pool,
+        fails=fails(pool) if pool is not None and any(n.fails for n in needs) else None,
+    )
+
+
+def put_drawn(
+    store: Store, config: VerifyConfig, arm: str, seed: int, run_id: int, added: Sequence[Added]
+) -> None:
+    """Store the pool images that an arm has drawn for a training seed as a selection."""
+    drawn = [(a.image, a.group) for a in added if a.image is not None]
     hits = tuple(
         Hit(
             rank=rank,
-            image_id=i,
+            image_id=image.id,
             outcome_id=None,
             vector_id=None,
             group=group,
             score=0.0,
-            box=(0.0, 0.0, float(pool.images[i].width), float(pool.images[i].height)),
+            box=(0.0, 0.0, float(image.width), float(image.height)),
         )
-        for rank, (i, group) in enumerate(chosen, start=1)
+        for rank, (image, group) in enumerate(drawn, start=1)
     )
-    key = content_key("verify-selection", arm, [(pool.images[i].sha256, group) for i, group in chosen])
     store.put_selection(
         run_id,
         Selection(
-            name=name,
+            name=f"{config.name}-{arm}-{seed}",
             arm=arm,
             hits=hits,
-            key=key,
+            key=content_key("verify-selection", arm, [(image.sha256, group) for image, group in drawn]),
             config={"budget": config.budget, "seed": seed, "verification": config.name},
         ),
     )
-    return tuple(_added(pool.images[i], pool.labels[i], pool.gaps[i]) for i, _ in chosen)
 
 
-def _shuffled(pool: Pool, ids: Iterable[int], rng: np.random.Generator) -> list[int]:
-    """Ids in random order that depends on the images alone, not on their database ids."""
-    ordered = sorted(ids, key=lambda i: pool.images[i].sha256)
-    return [ordered[k] for k in rng.permutation(len(ordered))]
-
-
-def _balanced(
-    pool: Pool, fails: Mapping[int, Sequence[str]], budget: int, rng: np.random.Generator
-) -> list[tuple[int, str]]:
-    """Turn by turn one image of every failing group; what is wanting is filled at random."""
-    queues: dict[str, list[int]] = defaultdict(list)
-    for i in _shuffled(pool, fails, rng):
-        for group in fails[i]:
-            queues[group].append(i)
-    chosen: dict[int, str] = {}
-    while len(chosen) < budget and queues:
-        for group in sorted(queues):
-            while queues[group] and queues[group][0] in chosen:
-                queues[group].pop(0)
-            if not queues[group]:
-                del queues[group]
-            elif len(chosen) < budget:
-                chosen[queues[group].pop(0)] = group
-    for i in _shuffled(pool, set(pool.images) - set(chosen), rng)[: budget - len(chosen)]:
-        chosen[i] = "random"
-    return list(chosen.items())
-
-
-def failing_gaps(
-    outcomes: Sequence[Outcome], gap_by_annotation: Mapping[int, str], tag_by_image: Mapping[int, str]
+def failing_conditions(
+    outcomes: Sequence[Outcome], by_annotation: Mapping[int, str], by_image: Mapping[int, str]
 ) -> frozenset[str]:
-    """Planted conditions that make the base fail on the mined images."""
+    """Conditions that make the base fail on the mined images."""
     count = Counter(
-        gap_by_annotation.get(o.annotation_id or 0, "")
-        if o.kind == "FN"
-        else tag_by_image.get(o.image_id, "")
+        by_annotation.get(o.annotation_id or 0, "") if o.kind == "FN" else by_image.get(o.image_id, "")
         for o in outcomes
         if o.kind != "TP"
     )
     del count[""]
-    return frozenset(g for g, n in count.items() if n >= FEWEST_OF_A_GAP) or frozenset(count)
+    return frozenset(name for name, n in count.items() if n >= FEWEST_OF_A_CONDITION) or frozenset(count)
 
 
 def usable_hits(store: Store, name: str, without: LeftOut) -> list[int]:
@@ -274,9 +211,10 @@ def _selected(store: Store, config: VerifyConfig, budget: int, without: LeftOut)
     human_labels(labels, ids, config.selection)
     images = {image.id: image for image in store.images(reader="verify", ids=ids)}
     tags = store.tags(ids, reader="verify")
-    return tuple(
-        _added(images[i], labels[i], image_gaps(labels[i].annotations, tags.get(i, {}))) for i in ids
-    )
+    conditions = {
+        i: image_conditions(labels[i].annotations, tags.get(i, {}), config.condition_tag) for i in ids
+    }
+    return tuple(Pool(images, labels, conditions).added(i, "") for i in ids)
 
 
 def _samples(store: Store, config: VerifyConfig, budget: int, without: LeftOut) -> tuple[Added, ...]:
@@ -284,18 +222,16 @@ def _samples(store: Store, config: VerifyConfig, budget: int, without: LeftOut) 
     return tuple(Added(sha256=s.blob, annotations=s.annotations, sample=s) for s in usable[:budget])
 
 
-def _added(image: ImageRecord, labels: AnnotationSet, gaps: frozenset[str]) -> Added:
-    return Added(sha256=image.sha256, annotations=labels.annotations, image=image, gap=",".join(sorted(gaps)))
-
-
-def check_arms(arms: Sequence[str]) -> None:
-    """Refuse unknown arms.
+def load_arms(names: Sequence[str]) -> dict[str, Arm]:
+    """The named arms, each once.
 
     Raises:
-        ConfigError: names the choices.
+        ConfigError: none or an unknown one; names the choices.
     """
-    unknown = [arm for arm in arms if arm not in ARMS]
+    known = sorted(ARMS.names(), key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+    unknown = [name for name in names if name not in known]
     require(
-        bool(arms) and not unknown,
-        f"arms: expected some of {', '.join(ARMS)}, got {', '.join(unknown) or 'none'}",
+        bool(names) and not unknown,
+        f"arms: expected some of {', '.join(known)}, got {', '.join(unknown) or 'none'}",
     )
+    return {name: ARMS.load(name)() for name in names}

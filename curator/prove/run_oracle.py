@@ -1,9 +1,9 @@
 """What an annotator with perfect foresight would pick from the pool: images that hold what fails.
 
 In: the labelled pool (read as "oracle") and the current diagnosis. Out: pool image id -> the failing groups
-that it holds. Where the data set names planted conditions these are the groups; elsewhere the base detector
-is run over the pool and judged by the hidden labels, and a group is a (kind, cause, class) that also fails on
-the mined images.
+that it holds. Where the user names the tag of conditions these are the groups; elsewhere the base
+detector is run over the pool and judged by the hidden labels, and a group is a (kind, cause, class) that also
+fails on the mined images.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from curator.detect.load import load_detector
 from curator.diagnose.causes import Criteria, diagnose_image
 from curator.diagnose.work import DiagnoseItem, calibrate, raw_candidates
 from curator.matching import ClassMap
-from curator.prove.run_arms import Pool
+from curator.prove.arms.base import Pool
 from curator.prove.settings import VerifyConfig
 from curator.prove.trials import predict
 from store.records import Outcome
@@ -26,20 +26,20 @@ def failing_images(
     spec: str,
     pool: Pool,
     outcomes: Sequence[Outcome],
-    gaps: frozenset[str],
+    conditions: frozenset[str],
     classes: ClassMap,
 ) -> dict[int, tuple[str, ...]]:
     """Pool images that hold what fails.
 
     Args:
         spec: of the base detector. outcomes: the current diagnosis of the mined images.
-        gaps: planted conditions that fail there.
+        conditions: those that fail there.
     Returns:
         image id -> names of groups, those with most failures in the image first.
     """
-    planted = {i: tuple(sorted(found & gaps)) for i, found in pool.gaps.items() if found & gaps}
-    if planted:
-        return planted
+    named = {i: tuple(sorted(held & conditions)) for i, held in pool.conditions.items() if held & conditions}
+    if named:
+        return named
     wanted = {_group(o) for o in outcomes if o.kind != "TP"}
     counts = _fail_on_pool(config, spec, pool, classes)
     found = {i: tuple(g for g, _ in count.most_common() if g in wanted) for i, count in counts.items()}

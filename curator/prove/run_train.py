@@ -32,8 +32,9 @@ from curator.precision import resolve_precision
 from curator.prove.run_arms import human_labels, usable_hits, usable_samples
 from curator.prove.run_verify import read_training, training_targets
 from curator.prove.settings import TrainConfig
-from curator.prove.trainers.fine_tune import FineTuneConfig, fine_tune
+from curator.prove.trainers.fine_tune import FineTuneConfig
 from curator.prove.trials import TrainingFiles, TrainingImage
+from curator.registry import TRAINERS
 from curator.tensors import resolve_device
 from store.keys import content_key
 
@@ -131,7 +132,7 @@ class TrainWork:
             precision=config.precision,
             device=device,
         )
-        trained, losses = fine_tune(
+        trained, losses = TRAINERS.load("builtin")(
             detector,
             TrainingFiles(item.originals, item.added, config.added_weight),
             settings,

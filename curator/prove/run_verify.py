@@ -23,21 +23,29 @@ from curator.jobs.base import Done, Executor
 from curator.jobs.stage import StageResult, recorded_run, run_items
 from curator.matching import ClassMap
 from curator.precision import resolve_precision
+from curator.prove.arms.base import Added, Arm, Pool
 from curator.prove.run_arms import (
-    Added,
-    added_images,
-    check_arms,
-    failing_gaps,
-    gap_of,
-    read_pool,
-    tagged_gap,
+    condition_of,
+    failing_conditions,
+    load_arms,
+    object_condition,
+    put_drawn,
+    read_context,
 )
 from curator.prove.run_oracle import failing_images
 from curator.prove.settings import VerifyConfig
 from curator.prove.trial_tables import fix_rates, summarise, trial_table
-from curator.prove.trials import SCORE_FLOOR, STAGE, HoldoutImage, Recipe, TrainingImage, TrialItem, TrialWork
+from curator.prove.trials import (
+    SCORE_FLOOR,
+    STAGE,
+    HoldoutImage,
+    TrainingImage,
+    TrainingRecipe,
+    TrialItem,
+    TrialWork,
+)
 from curator.tensors import resolve_device
-from store.records import Annotation, NewAnnotation, Trial
+from store.records import Annotation, AnnotationSet, NewAnnotation, Trial
 
 if TYPE_CHECKING:
     from store.store import Store
@@ -50,14 +58,14 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
 
     Returns:
         with a summary: "columns" and "rows" of the table, "base" (its figures), "arms" (mean and interval per
-        figure), "unscored_gaps", "missing_classes", "left_out" (number of images not trained on, because they
-        tell of the holdout; "left_out_by_reason"), "holdout_left_out" (holdout images not scored, because
-        they equal or nearly equal mined ones), "warnings".
+        figure), "unscored_conditions", "missing_classes", "left_out" (number of images not trained on,
+        because they tell of the holdout; "left_out_by_reason"), "holdout_left_out" (holdout images not scored,
+        because they equal or nearly equal mined ones), "warnings".
     Raises:
-        InputError: no holdout, no training images, an untrainable detector, an arm without its images, or a
-            score threshold below `SCORE_FLOOR`.
+        InputError: no holdout, no training images, an untrainable detector, an arm without its images, a
+            score threshold below `SCORE_FLOOR`, or a condition tag that the holdout lacks.
     """
-    check_arms(config.arms)
+    arms = load_arms(config.arms)
     check_threshold(config.score_threshold)
     spec = working_spec(store, config.detector)
     detector = load_detector(spec, config.device)
@@ -65,11 +73,11 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
     config = replace(config, precision=resolve_precision(config.precision, resolve_device(config.device)))
     criteria = Criteria(score=config.score_threshold, iou=config.iou_threshold, low_score=0.0)
     mined = refused_images(store.leaks(store.image_ids(role="holdout"), roles=("mine",)))
-    holdout = read_holdout(store, mined)
+    holdout = read_holdout(store, mined, config.condition_tag)
     without = left_out(
         store,
-        [config.selection] if {"query", "both"} & set(config.arms) else [],
-        [config.samples] if {"synthesis", "both"} & set(config.arms) else [],
+        [config.selection] if any(arm.needs(config.budget).hits for arm in arms.values()) else [],
+        [config.samples] if any(arm.needs(config.budget).samples for arm in arms.values()) else [],
     )
     work = TrialWork(
         name=config.name,
@@ -77,7 +85,7 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
         fingerprint=detector.fingerprint,
         classes=classes,
         criteria=criteria,
-        recipe=Recipe(
+        recipe=TrainingRecipe(
             steps=config.steps,
             batch_size=config.batch_size,
             learning_rate=config.learning_rate,
@@ -87,11 +95,12 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
         originals=read_training(store, classes, without.originals),
         holdout=holdout,
         checkpoints=str(store.path / "training"),
+        condition_tag=config.condition_tag,
     )
     with recorded_run(
         store, STAGE, config, models=(detector.fingerprint,), scope=config.name
     ) as (run_id, counts):
-        items = _items(store, config, spec, classes, run_id, without)
+        items = _items(store, config, arms, spec, classes, run_id, without)
         keys = [work.key(item) for item in items]
         store.describe_run(run_id, {"trials": keys})
 
@@ -152,13 +161,16 @@ def check_threshold(score: float) -> None:
         )
 
 
-def read_holdout(store: Store, without: Mapping[int, Refusal]) -> tuple[HoldoutImage, ...]:
-    """The annotated holdout, with its planted conditions where the data set names them.
+def read_holdout(
+    store: Store, without: Mapping[int, Refusal], condition_tag: str | None = None
+) -> tuple[HoldoutImage, ...]:
+    """The annotated holdout, with its conditions.
 
     Args:
         without: image ids that are not scored, with the reason.
+        condition_tag: the tag of an image, or attribute of an annotation, whose value is its condition.
     Raises:
-        InputError: there is none.
+        InputError: there is none, or nothing in it has such a tag or attribute.
     """
     images = [i for i in store.images(reader="verify", role="holdout") if i.id not in without]
     ids = [image.id for image in images]
@@ -174,17 +186,33 @@ def read_holdout(store: Store, without: Mapping[int, Refusal]) -> tuple[HoldoutI
             + ", got none; add some with `curator add coco PATH --role holdout`"
         )
     tags = store.tags(list(labels), reader="verify")
+    _check_tag(condition_tag, labels, tags)
     return tuple(
         HoldoutImage(
             image=image,
             annotations=labels[image.id].annotations,
             annotation_key=labels[image.id].key,
-            gaps=tuple(gap_of(a) for a in labels[image.id].annotations),
-            gap=tagged_gap(tags.get(image.id, {})),
+            conditions=tuple(
+                object_condition(a, tags.get(image.id, {}), condition_tag)
+                for a in labels[image.id].annotations
+            ),
+            condition=condition_of(tags.get(image.id, {}), condition_tag),
         )
         for image in images
         if image.id in labels
     )
+
+
+def _check_tag(
+    name: str | None, labels: Mapping[int, AnnotationSet], tags: Mapping[int, Mapping[str, str]]
+) -> None:
+    known = {key for of_image in tags.values() for key in of_image}
+    known |= {key for s in labels.values() for a in s.annotations for key in a.attributes}
+    if name is not None and name not in known:
+        raise InputError(
+            f"--condition-tag {name}: expected a tag or attribute of the images with the role holdout, which "
+            f"have {', '.join(sorted(known)) or 'none'}"
+        )
 
 
 def read_training(
@@ -227,49 +255,55 @@ def training_targets(annotations: Sequence[Annotation | NewAnnotation], classes:
 
 
 def _items(
-    store: Store, config: VerifyConfig, spec: str, classes: ClassMap, run_id: int, without: LeftOut
+    store: Store,
+    config: VerifyConfig,
+    arms: Mapping[str, Arm],
+    spec: str,
+    classes: ClassMap,
+    run_id: int,
+    without: LeftOut,
 ) -> list[TrialItem]:
-    pool = read_pool(store) if {"random", "oracle"} & set(config.arms) else None
-    fails: Mapping[int, Sequence[str]] | None = None
-    if "oracle" in config.arms and pool is not None:
-        current = find_current(store)
-        if current is None:
-            raise InputError("the oracle arm needs to know what fails; run `curator diagnose` first")
-        outcomes = current.outcomes
-        mined = store.image_ids(role="mine")
-        gaps = {
-            a.id: gap_of(a)
-            for s in store.annotations(mined, reader="diagnose").values()
-            for a in s.annotations
-        }
-        tags = {i: tagged_gap(t) for i, t in store.tags(mined, reader="diagnose").items()}
-        failing = failing_gaps(outcomes, gaps, tags)
-        fails = failing_images(config, spec, pool, outcomes, failing, classes)
+    context = read_context(
+        store, config, arms.values(), lambda pool: _fails(store, config, spec, classes, pool), without
+    )
     items = []
-    fixed: dict[str, tuple[Added, ...]] = {}
-    for arm in dict.fromkeys(config.arms):
+    for name, arm in arms.items():
         for seed in dict.fromkeys(config.seeds):
-            added = fixed.get(arm)
-            if added is None:
-                added = added_images(
-                    store, config, arm, seed, run_id, pool=pool, fails=fails, without=without
-                )
-                if arm not in ("random", "oracle"):
-                    fixed[arm] = added
-            gaps_added = Counter(name for image in added for name in image.gap.split(",") if name)
+            added = arm.images(context, budget=config.budget, seed=seed)
+            if arm.drawn:
+                put_drawn(store, config, name, seed, run_id, added)
+            conditions = Counter(held for image in added for held in image.conditions)
             items.append(
                 TrialItem(
-                    arm=arm,
+                    arm=name,
                     seed=seed,
                     added=tuple(_training_image(store, image, classes) for image in added),
                     facts={
                         "n_added": len(added),
                         "budget": config.budget,
-                        "added_by_gap": dict(sorted(gaps_added.items())),
+                        "added_by_condition": dict(sorted(conditions.items())),
                     },
                 )
             )
     return items
+
+
+def _fails(
+    store: Store, config: VerifyConfig, spec: str, classes: ClassMap, pool: Pool
+) -> Mapping[int, Sequence[str]]:
+    current = find_current(store)
+    if current is None:
+        raise InputError("the oracle arm needs to know what fails; run `curator diagnose` first")
+    mined = store.image_ids(role="mine")
+    tags = store.tags(mined, reader="diagnose")
+    by_annotation = {
+        a.id: object_condition(a, tags.get(i, {}), config.condition_tag)
+        for i, s in store.annotations(mined, reader="diagnose").items()
+        for a in s.annotations
+    }
+    by_image = {i: condition_of(t, config.condition_tag) for i, t in tags.items()}
+    failing = failing_conditions(current.outcomes, by_annotation, by_image)
+    return failing_images(config, spec, pool, current.outcomes, failing, classes)
 
 
 def _training_image(store: Store, added: Added, classes: ClassMap) -> TrainingImage:

@@ -74,6 +74,11 @@ class VerifyConfig(StageConfig):
         flag="map",
         metavar="DETECTOR=CLASS",
     )
+    condition_tag: str | None = option(
+        None,
+        "Tag of an image, or attribute of an annotation, that names its condition (a weather, a camera): "
+        "each is read on its own. An object without the attribute has its image's; none means no condition.",
+    )
     precision: Literal["auto", "fp32", "bf16"] = option("auto", "auto, fp32 or bf16.")
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from curator.bootstrap import Interval, bootstrap_interval
-from curator.prove.run_arms import ARMS
+from curator.prove.arms.base import ORDER
 from store.records import Trial
 
 COLUMNS = ("arm", "seeds", "added", "FN fixed", "FP fixed", "broken", "new FP/img", "AP50")
@@ -24,7 +24,7 @@ def _newest(trials: Sequence[Trial]) -> list[Trial]:
     """One trial per arm and seed, arms in their usual order."""
     newest = {(trial.arm, trial.seed): trial for trial in sorted(trials, key=lambda t: t.id or 0)}
     return sorted(
-        newest.values(), key=lambda t: (ARMS.index(t.arm) if t.arm in ARMS else len(ARMS), t.arm, t.seed)
+        newest.values(), key=lambda t: (ORDER.index(t.arm) if t.arm in ORDER else len(ORDER), t.arm, t.seed)
     )
 
 
@@ -56,7 +56,7 @@ def summarise(trials: Sequence[Trial]) -> dict[str, Any]:
         "rows": [list(row) for row in table],
         "arms": arms,
         "base": newest[0].metrics["base"] if newest else None,
-        "unscored_gaps": newest[0].metrics["unscored_gaps"] if newest else [],
+        "unscored_conditions": newest[0].metrics.get("unscored_conditions", []) if newest else [],
     }
 
 

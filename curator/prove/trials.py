@@ -26,14 +26,15 @@ from curator.errors import InputError, one_line
 from curator.matching import ClassMap, ImageResult, match
 from curator.progress import progress
 from curator.prove.readings import Base, compare, gather_objects, match_all, unscored
-from curator.prove.trainers.fine_tune import Example, FineTuneConfig, fine_tune
+from curator.prove.trainers.fine_tune import Example, FineTuneConfig
+from curator.registry import TRAINERS
 from curator.tensors import image_tensor
 from store.images import read_bytes_as_pixels, read_pixels
 from store.keys import content_key
 from store.records import Annotation, BoxTuple, Detections, ImageRecord, Pin
 
 STAGE = "verify"
-STAGE_VERSION = 4  # 3: the detector's answers are checked; 4: torch's schedule and views
+STAGE_VERSION = 5  # 3: the detector's answers are checked; 4: torch's schedule and views; 5: conditions
 SCORE_FLOOR = 0.05  # detections of the holdout are computed down to it
 
 
@@ -53,14 +54,14 @@ class HoldoutImage:
     """An image of the holdout.
 
     Attributes:
-        gaps: per annotation its planted condition, "" for none. gap: the image's.
+        conditions: per annotation its condition, "" for none. condition: the image's.
     """
 
     image: ImageRecord
     annotations: tuple[Annotation, ...]
     annotation_key: str
-    gaps: tuple[str, ...]
-    gap: str
+    conditions: tuple[str, ...]
+    condition: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +75,7 @@ class TrialItem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class TrainingRecipe:
     """What every arm's training has in common."""
 
     steps: int
@@ -127,15 +128,16 @@ class TrialWork:
     fingerprint: str
     classes: ClassMap
     criteria: Criteria
-    recipe: Recipe
+    recipe: TrainingRecipe
     originals: tuple[TrainingImage, ...]
     holdout: tuple[HoldoutImage, ...]
     checkpoints: str
+    condition_tag: str | None = None
     predict_batch: int = 16
     batch_size: int = 1
 
     def key(self, item: TrialItem) -> str:
-        """Content key: name, arm, seed, initial weights, both training parts, holdout, thresholds, recipe."""
+        """Content key: name, arm, seed, initial weights, training parts, holdout, thresholds, recipe."""
         mapping = [
             (label, self.classes.categories[c]) for label, c in enumerate(self.classes.of_label) if c >= 0
         ]
@@ -151,7 +153,8 @@ class TrialWork:
             self.recipe,
             _digest(self.originals),
             _digest(item.added),
-            [(h.image.sha256, h.annotation_key) for h in self.holdout],
+            [(h.image.sha256, h.annotation_key, h.conditions, h.condition) for h in self.holdout],
+            self.condition_tag,
         )
 
     def setup(self, device: str) -> TrialState:
@@ -186,7 +189,7 @@ class TrialWork:
             device=state.device,
         )
         files = TrainingFiles(self.originals, item.added, recipe.added_weight)
-        trained, losses = fine_tune(
+        trained, losses = TRAINERS.load("builtin")(
             state.detector, files, settings, checkpoint=folder / "checkpoint.safetensors"
         )
         trained_at = time.monotonic()
@@ -210,7 +213,7 @@ class TrialWork:
             **comparison,
             "ap50": mean_precision(precisions, self.classes),
             "ap50_per_class": precisions,
-            "unscored_gaps": unscored(comparison),
+            "unscored_conditions": unscored(comparison),
             "base": state.figures,
             "steps": recipe.steps,
             "final_loss": float(np.mean(losses[-20:])),
@@ -305,7 +308,7 @@ def evaluate_base(
         )
         causes |= {cast(int, o.annotation_id): o.cause or "" for o in outcomes if o.kind == "FN"}
     producible = np.isin(np.arange(len(classes.categories)), classes.of_label)
-    objects = gather_objects([r.truth for r in results], [h.gaps for h in holdout], causes, producible)
+    objects = gather_objects([r.truth for r in results], [h.conditions for h in holdout], causes, producible)
     base = Base(
         objects=objects,
         matched=matched,
@@ -313,7 +316,7 @@ def evaluate_base(
         images=len(holdout),
         false_cause=_false_causes(results, criteria),
         categories=classes.categories,
-        false_gap=np.array([holdout[i].gap for i in matched.image], dtype=np.str_),
+        false_condition=np.array([holdout[i].condition for i in matched.image], dtype=np.str_),
     )
     precisions = average_precision(results, classes.categories, iou_threshold=criteria.iou)
     found_now = matched.found_at >= criteria.score

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from curator.errors import InputError, RegistryError
-from curator.inpaint.backends import CropInpainter, build_inpainter, crop_window
+from curator.inpaint.backends import build_inpainter
+from curator.inpaint.crops import CropInpainter, crop_window
 from tests.tiny_diffusion import unet, vae
 
 transformers = pytest.importorskip("transformers")

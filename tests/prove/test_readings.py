@@ -49,11 +49,13 @@ def result(objects: GroundTruth, found: list[tuple[int, int, float]]) -> ImageRe
     )
 
 
-def base_of(images: list[ImageResult], gaps: list[list[str]] | None = None, threshold: float = 0.5) -> Base:
+def base_of(
+    images: list[ImageResult], conditions: list[list[str]] | None = None, threshold: float = 0.5
+) -> Base:
     matched = match_all(images)
-    gaps = gaps or [[""] * len(image.truth.classes) for image in images]
+    conditions = conditions or [[""] * len(image.truth.classes) for image in images]
     causes = {int(i): "miss" for image in images for i in image.truth.ids}
-    objects = gather_objects([image.truth for image in images], gaps, causes, np.ones(2, bool))
+    objects = gather_objects([image.truth for image in images], conditions, causes, np.ones(2, bool))
     false = np.full(len(matched.scores), "background")
     return Base(objects, matched, threshold, len(images), false, np.full(len(false), ""), NAMES)
 
@@ -74,9 +76,9 @@ def test_fixed_broken_and_new() -> None:
     }  # place 6 holds another class's false positive now
     assert reading["broken"] == {"n": 2, "lost": 1, "rate": 0.5}
     assert (reading["false_per_image"], reading["new_false_per_image"]) == (2.0, 1.0)
-    assert reading["groups"]["gap"]["post"]["fn"] == {"n": 1, "fixed": 1, "rate": 1.0}
-    assert reading["groups"]["gap"]["post"]["broken"] == {"n": 1, "lost": 1, "rate": 1.0}
-    assert reading["groups"]["gap"]["dark"]["fn"]["rate"] == 0.0
+    assert reading["groups"]["condition"]["post"]["fn"] == {"n": 1, "fixed": 1, "rate": 1.0}
+    assert reading["groups"]["condition"]["post"]["broken"] == {"n": 1, "lost": 1, "rate": 1.0}
+    assert reading["groups"]["condition"]["dark"]["fn"]["rate"] == 0.0
     assert reading["groups"]["cause"]["FN:miss"]["fn"]["n"] == 2
     assert reading["groups"]["class"]["dog"]["fn"] == {"n": 1, "fixed": 0, "rate": 0.0}
 
@@ -129,8 +131,8 @@ def test_small_groups_are_named_but_not_scored() -> None:
         [result(o, []) for o in objects], [["few" if i < few else "many"] for i in range(few + many)]
     )
     both = compare(base, match_all([result(o, [(0, 0, 0.9)]) for o in objects]), floor=0.05)
-    assert both["worse"]["groups"]["gap"]["few"]["fn"] == {"n": few, "rate": None}
-    assert both["worse"]["groups"]["gap"]["many"]["fn"] == {"n": many, "rate": 1.0}
+    assert both["worse"]["groups"]["condition"]["few"]["fn"] == {"n": few, "rate": None}
+    assert both["worse"]["groups"]["condition"]["many"]["fn"] == {"n": many, "rate": 1.0}
     assert unscored(both) == [f"few (FN: {few})"]
 
 

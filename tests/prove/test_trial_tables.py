@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ def trial(number: int, arm: str, seed: int, fixed: float | None, false_fixed: fl
         "ap50": 0.6,
         "n_added": 7,
         "base": BASE,
-        "unscored_gaps": [],
+        "unscored_conditions": [],
     }
     return Trial(id=number, verification="v", arm=arm, seed=seed, metrics=metrics, key=f"{number}")
 
@@ -57,3 +58,11 @@ def test_a_seed_that_was_tried_again_counts_once() -> None:
     arms = summarise(trials)["arms"]
     assert list(arms) == ["random", "query"]
     assert arms["query"]["fn_fixed"]["mean"] == pytest.approx(0.4)
+
+
+def test_trials_of_older_versions_are_read() -> None:
+    old = trial(1, "query", 0, 0.4)
+    metrics = {name: value for name, value in old.metrics.items() if name != "unscored_conditions"}
+    found = summarise([replace(old, metrics={**metrics, "unscored_gaps": ["post (FN: 3)"]})])
+    assert found["unscored_conditions"] == []
+    assert found["arms"]["query"]["fn_fixed"]["mean"] == 0.4

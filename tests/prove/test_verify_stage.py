@@ -20,13 +20,15 @@ from curator.diagnose.settings import DiagnoseConfig
 from curator.errors import ConfigError, InputError
 from curator.example.dataset import GapRates, write_dataset
 from curator.example.flowers import CLASSES
+from curator.example.gaps import GAPS
 from curator.matching import ClassMap
-from curator.prove.run_verify import fix_rates, read_training, trial_table, verify
+from curator.prove.run_arms import image_conditions, object_condition
+from curator.prove.run_verify import fix_rates, read_holdout, read_training, trial_table, verify
 from curator.prove.settings import VerifyConfig
 from curator.prove.trainers.fine_tune import FineTuneConfig, fine_tune
 from curator.prove.trials import TrainingFiles
 from store.keys import content_key
-from store.records import ROLES, Hit, Selection
+from store.records import ROLES, Hit, NewAnnotation, Selection
 from store.store import Store
 
 THRESHOLD = 0.2
@@ -132,12 +134,13 @@ def test_every_arm_adds_the_same_number_of_images(workspace: tuple[Path, str]) -
                 name="mine", arm="contrastive", hits=hits, config={}, key=content_key("test", pool[:5])
             ),
         )
-        result = verify(store, config(arms=arms, selection="mine", seeds=(0, 1)))
+        settings = config(arms=arms, selection="mine", seeds=(0, 1), condition_tag="gap")
+        result = verify(store, settings)
         assert (result.done, result.skipped, result.failed) == (8, 0, 0), result.failures
         trials = store.trials("verify")
         chosen = {s.name: s.image_ids for s in store.selections()}
         tags = store.tags(chosen["verify-oracle-0"], reader="verify")
-        again = verify(store, config(arms=arms, selection="mine", seeds=(0, 1)))
+        again = verify(store, settings)
         assert (again.done, again.skipped) == (0, 8)
         assert again.summary == result.summary
         assert not list((store.path / "training").glob("*"))
@@ -168,12 +171,41 @@ def test_every_arm_adds_the_same_number_of_images(workspace: tuple[Path, str]) -
     assert {arm: len(values) for arm, values in fix_rates(trials).items()} == dict.fromkeys(arms, 2)
 
 
+def test_conditions_are_read_where_the_user_names_their_tag(workspace: tuple[Path, str]) -> None:
+    with Store.open(workspace[0]) as store:
+        plain = verify(store, config(name="plain", arms=("nothing", "random")))
+        without = [t.metrics for t in store.trials("plain")]
+        named = verify(store, config(name="plain", arms=("nothing", "random"), condition_tag="gap"))
+        held = {c for image in read_holdout(store, {}, "gap") for c in image.conditions} - {""}
+        with_tag = [t.metrics for t in store.trials("plain")]
+    assert (plain.done, named.done, named.skipped) == (2, 2, 0)  # what was read without is not the answer
+    assert all(m["worse"]["groups"]["condition"] == {} for m in without)
+    assert all(m["added_by_condition"] == {} for m in without)
+    assert plain.summary["unscored_conditions"] == []
+    assert held
+    assert all(held <= set(m["worse"]["groups"]["condition"]) <= set(GAPS) for m in with_tag)
+    assert named.summary["unscored_conditions"]
+
+
+def test_an_object_without_the_attribute_has_the_condition_of_its_image() -> None:
+    bare = NewAnnotation(category="cat", box=(0, 0, 1, 1))
+    clear = NewAnnotation(category="cat", box=(0, 0, 1, 1), attributes={"weather": None})
+    dusk = NewAnnotation(category="cat", box=(0, 0, 1, 1), attributes={"weather": "dusk"})
+    tags = {"weather": "fog, thick"}
+    assert [object_condition(a, tags, "weather") for a in (bare, clear, dusk)] == ["fog, thick", "", "dusk"]
+    assert [object_condition(a, tags, None) for a in (bare, clear, dusk)] == ["", "", ""]
+    assert image_conditions([clear, dusk], tags, "weather") == {"fog, thick", "dusk"}
+    assert image_conditions([bare], {"weather": "none"}, "weather") == frozenset()
+
+
 def test_what_is_missing_is_named(workspace: tuple[Path, str]) -> None:
     with Store.open(workspace[0]) as store:
         with pytest.raises(ConfigError, match="expected some of nothing, random"):
             verify(store, config(arms=("guess",)))
         with pytest.raises(InputError, match="no accepted sample; run `curator synthesize`"):
             verify(store, config(arms=("synthesis",)))
+        with pytest.raises(InputError, match=r"--condition-tag weather: expected .* culprit_box.*, gap"):
+            verify(store, config(condition_tag="weather"))
 
 
 def test_a_workspace_without_a_holdout_is_refused(workspace: tuple[Path, str], tmp_path: Path) -> None:

@@ -1,0 +1,95 @@
+"""SQLAlchemy models: the tables of a workspace, on SQLite and PostgreSQL alike.
+
+Change a table here and write a migration for it; `curator db check` and a test compare the two. Every
+result row carries the run that wrote it (`run_id`) and its content key (`key`, unique).
+"""
+
+from store.models.base import (
+    Base,
+    Boxed,
+    CanonicalJson,
+    Id,
+    Identifier,
+    ImageId,
+    Json,
+    Key,
+    Moment,
+    OutcomeId,
+    RunId,
+)
+from store.models.evidence import (
+    AttributionRow,
+    RegionRow,
+    SegmentationRow,
+)
+from store.models.findings import (
+    DetectionRow,
+    Model,
+    OutcomeItem,
+    OutcomeRow,
+)
+from store.models.images import (
+    AnnotationRow,
+    AnnotationVersion,
+    AppearanceRow,
+    Category,
+    Dataset,
+    Image,
+    Member,
+    Tag,
+)
+from store.models.outputs import (
+    HitRow,
+    SampleRow,
+    SelectionRow,
+    TrialRow,
+    VerdictRow,
+    VersionRow,
+)
+from store.models.runs import (
+    Item,
+    Run,
+)
+from store.models.vectors import (
+    VectorRow,
+    VectorSpace,
+)
+
+__all__ = [
+    "AnnotationRow",
+    "AnnotationVersion",
+    "AppearanceRow",
+    "AttributionRow",
+    "Base",
+    "Boxed",
+    "CanonicalJson",
+    "Category",
+    "Dataset",
+    "DetectionRow",
+    "HitRow",
+    "Id",
+    "Identifier",
+    "Image",
+    "ImageId",
+    "Item",
+    "Json",
+    "Key",
+    "Member",
+    "Model",
+    "Moment",
+    "OutcomeId",
+    "OutcomeItem",
+    "OutcomeRow",
+    "RegionRow",
+    "Run",
+    "RunId",
+    "SampleRow",
+    "SegmentationRow",
+    "SelectionRow",
+    "Tag",
+    "TrialRow",
+    "VectorRow",
+    "VectorSpace",
+    "VerdictRow",
+    "VersionRow",
+]

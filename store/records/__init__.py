@@ -1,0 +1,120 @@
+"""The nouns that stages exchange: frozen dataclasses over numpy, without torch and without SQL.
+
+One frame everywhere (DESIGN.md, rule 6): boxes are (x1, y1, x2, y2) in absolute pixels of the stored
+image (EXIF orientation applied), no +1; images are RGB; detector labels and category indices are 0-based
+without background.
+"""
+
+from store.records.annotations import (
+    Annotation,
+    AnnotationSet,
+    Category,
+    NewAnnotation,
+)
+from store.records.boxes import (
+    BoxTuple,
+    Floats,
+    Ints,
+)
+from store.records.detections import (
+    Detections,
+    DetectionSet,
+    ModelRecord,
+    Pin,
+)
+from store.records.explanations import (
+    LOG_ODDS,
+    Attribution,
+    AttributionKey,
+    GridMap,
+    Region,
+    RegionKind,
+    Segmentation,
+    SegmentMap,
+)
+from store.records.images import (
+    ROLES,
+    AddedImage,
+    ImageRecord,
+    Leak,
+    Membership,
+    NewImage,
+    Reader,
+    Role,
+)
+from store.records.outcomes import (
+    FN_CAUSES,
+    FP_CAUSES,
+    Group,
+    Outcome,
+    OutcomeKind,
+    TargetRecord,
+)
+from store.records.runs import (
+    ItemStatus,
+    RunRecord,
+    RunStatus,
+)
+from store.records.samples import (
+    Sample,
+    Verdict,
+)
+from store.records.selections import (
+    Hit,
+    Selection,
+)
+from store.records.trials import (
+    DatasetVersion,
+    Trial,
+)
+from store.records.vectors import (
+    VectorBlock,
+    VectorOwner,
+)
+
+__all__ = [
+    "FN_CAUSES",
+    "FP_CAUSES",
+    "LOG_ODDS",
+    "ROLES",
+    "AddedImage",
+    "Annotation",
+    "AnnotationSet",
+    "Attribution",
+    "AttributionKey",
+    "BoxTuple",
+    "Category",
+    "DatasetVersion",
+    "DetectionSet",
+    "Detections",
+    "Floats",
+    "GridMap",
+    "Group",
+    "Hit",
+    "ImageRecord",
+    "Ints",
+    "ItemStatus",
+    "Leak",
+    "Membership",
+    "ModelRecord",
+    "NewAnnotation",
+    "NewImage",
+    "Outcome",
+    "OutcomeKind",
+    "Pin",
+    "Reader",
+    "Region",
+    "RegionKind",
+    "Role",
+    "RunRecord",
+    "RunStatus",
+    "Sample",
+    "SegmentMap",
+    "Segmentation",
+    "Selection",
+    "TargetRecord",
+    "Trial",
+    "VectorBlock",
+    "VectorOwner",
+    "Verdict",
+]

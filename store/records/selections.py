@@ -1,0 +1,45 @@
+"""What a query found and chose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from store.records.boxes import BoxTuple
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """A pool image that a query found.
+
+    Attributes:
+        outcome_id: the failure that asked for it. vector_id: the pool vector that answered.
+        box: that vector's box in the pool image.
+        score: the query's score, higher is better; comparable within one group.
+    """
+
+    rank: int
+    image_id: int
+    outcome_id: int | None
+    vector_id: int | None
+    group: str
+    box: BoxTuple
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """A named, budgeted choice of pool images; `hits` best first, one per image."""
+
+    name: str
+    arm: str
+    hits: tuple[Hit, ...]
+    config: Mapping[str, Any]
+    key: str
+    id: int | None = None
+
+    @property
+    def image_ids(self) -> tuple[int, ...]:
+        """The chosen images, best first."""
+        return tuple(hit.image_id for hit in self.hits)
