@@ -59,8 +59,8 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
     Returns:
         with a summary: "columns" and "rows" of the table, "base" (its figures), "arms" (mean and interval per
         figure), "unscored_conditions", "missing_classes", "left_out" (number of images not trained on,
-        because they tell of the holdout; "left_out_by_reason"), "holdout_left_out" (holdout images not scored,
-        because they equal or nearly equal mined ones), "warnings".
+        because they tell of the holdout; "left_out_by_reason"), "holdout_left_out" (holdout images not
+        scored, because they equal or nearly equal mined ones), "warnings".
     Raises:
         InputError: no holdout, no training images, an untrainable detector, an arm without its images, a
             score threshold below `SCORE_FLOOR`, or a condition tag that the holdout lacks.
