@@ -32,6 +32,7 @@ from curator.synthesize.work import (
     SynthesisWork,
     config_key,
     load_inpainter,
+    refuse_foreign_inpainter,
 )
 from curator.tensors import image_tensor
 from store.images import read_bytes_as_pixels
@@ -49,10 +50,11 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
         "per_recipe", "reasons", "without_explanation", "notes"}.
 
     Raises:
-        InputError: no failure matches, or no labelled scene.
+        InputError: no failure matches, no labelled scene, or `builtin:` for any but the example's detector.
     """
     require(config.budget >= 1 and config.attempts >= 1, "budget, attempts: expected at least 1 each")
     current = read_current(store, STAGE, config.detector)
+    refuse_foreign_inpainter(config.inpainter, current.model.classes)
     model, class_map = current.model, dict(current.class_map)
     failures = mined_failures(store, config, current)
     scenes = labelled_scenes(store, config)

@@ -14,6 +14,8 @@ class SynthesizeConfig(StageConfig):
     Attributes:
         name: of the batch of samples. selection: its hits may serve as exemplars and scenes.
         budget: accepted samples wanted. attempts: plans tried per accepted sample at most.
+        inpainter: `builtin:` (paints the built-in example's flowers alone), `auto:FOLDER_OR_ID`,
+            `diffusers:ClassName:ID` or `curator:DIR`.
         recipes: registry names; each failure is answered by those that know its kind. steps: of the sampler.
     """
 

@@ -17,7 +17,9 @@ import torch
 
 from curator.detect.checking import Answer, predict_each
 from curator.detect.load import load_detector
-from curator.errors import StageError
+from curator.detect.small_ssd import BUILTIN
+from curator.detect.weights import read_description
+from curator.errors import InputError, StageError
 from curator.inpaint.backends import build_inpainter
 from curator.inpaint.base import Inpainter
 from curator.registry import RECIPES, Spec
@@ -258,6 +260,26 @@ def detect(
 
     answers = predict_each(detector, [image.to(device) for image in images], score_threshold=SCORE_FLOOR)
     return [answer if isinstance(answer, Exception) else named(answer) for answer in answers]
+
+
+def refuse_foreign_inpainter(spec: str, classes: Sequence[str]) -> None:
+    """`builtin:` was trained on the built-in example's flowers alone, and paints smears on anything else.
+
+    Args:
+        classes: of the diagnosed detector; it is of the example when all of them are.
+    Raises:
+        InputError: `builtin:` for a detector of other classes.
+    """
+    if Spec.parse(spec).scheme != "builtin":
+        return
+    flowers = read_description(BUILTIN)["options"]["classes"]
+    others = [name for name in classes if name not in flowers]
+    if others:
+        raise InputError(
+            "--inpainter builtin: paints the built-in example's flowers alone, and this detector finds "
+            f"{', '.join(others[:3])}{', ...' if len(others) > 3 else ''}; choose auto:FOLDER_OR_ID, "
+            "diffusers:ClassName:ID or curator:DIR (of an inpainter trained on images like these)"
+        )
 
 
 def load_inpainter(spec: str, steps: int, device: str = "auto") -> Inpainter:
