@@ -24,13 +24,7 @@ from curator.inpaint.backends import build_inpainter
 from curator.inpaint.base import Inpainter
 from curator.registry import RECIPES, Spec
 from curator.synthesize.base import Exemplar, Plan, Recipe, Scene
-from curator.synthesize.gate.checks import (
-    Bounds,
-    Found,
-    check_changed,
-    check_detector,
-    check_seam,
-)
+from curator.synthesize.gate.base import Bounds, Evidence, Found, checks_alone
 from curator.synthesize.settings import SynthesizeConfig
 from curator.tensors import image_pixels, image_tensor, resolve_device
 from store.images import encode_png, read_pixels
@@ -203,11 +197,8 @@ def _judged(
 ) -> Painted:
     if isinstance(detections, Exception):
         raise detections
-    verdicts = (
-        check_changed(plan, sample, bounds),
-        check_seam(plan, sample, bounds),
-        check_detector(plan, sample, detections, outcome.kind, outcome.category, bounds),
-    )
+    evidence = Evidence(found=detections, kind=outcome.kind, category=outcome.category)
+    verdicts = tuple(check.judge(plan, sample, evidence, bounds) for check in checks_alone())
     return Painted(
         png=encode_png(image_pixels(sample)),
         painted=plan.painted,
