@@ -1,4 +1,4 @@
-"""Plug-ins by name: detectors, attributions, inpainters, embedders, formats, recipes.
+"""Plug-ins by name: detectors, attributions, inpainters, embedders, formats, recipes, checks.
 
 In: a spec such as `torchvision:ssd300_vgg16?weights=PATH`. Out: the object that the named factory builds.
 Factories are named as "module:attribute" and imported on first use, so that the command line starts
@@ -183,8 +183,8 @@ FORMATS = Registry(
 RECIPES = Registry(
     "recipes",
     {
-        "culprit": "curator.synthesize.recipes.objects:CulpritRecipe",
-        "lookalike": "curator.synthesize.recipes.objects:LookalikeRecipe",
+        "culprit": "curator.synthesize.recipes.culprit:CulpritRecipe",
+        "lookalike": "curator.synthesize.recipes.lookalike:LookalikeRecipe",
         "appearance": "curator.synthesize.recipes.appearance:AppearanceRecipe",
     },
 )
@@ -200,3 +200,12 @@ ARMS = Registry(  # of a verification
     },
 )
 TRAINERS = Registry("trainers", {"builtin": "curator.prove.trainers.fine_tune:fine_tune"})
+CHECKS = Registry(
+    "checks",
+    {
+        "changed": "curator.synthesize.gate.changed:ChangedCheck",
+        "seam": "curator.synthesize.gate.seam:SeamCheck",
+        "detector": "curator.synthesize.gate.detector:DetectorCheck",
+        "near-duplicate": "curator.synthesize.gate.duplicate:DuplicateCheck",
+    },
+)

@@ -17,11 +17,7 @@ from curator.config import require
 from curator.diagnose.run_current import read_current
 from curator.jobs.base import Done, Executor
 from curator.jobs.stage import StageResult, recorded_run, run_items
-from curator.synthesize.gate.checks import (
-    Bounds,
-    check_duplicate,
-    painted_hash,
-)
+from curator.synthesize.gate.base import Bounds, checks_among
 from curator.synthesize.run_plans import labelled_scenes, mined_failures, plan_items
 from curator.synthesize.settings import SynthesizeConfig
 from curator.synthesize.work import (
@@ -32,6 +28,7 @@ from curator.synthesize.work import (
     SynthesisWork,
     config_key,
     load_inpainter,
+    refuse_foreign_inpainter,
 )
 from curator.tensors import image_tensor
 from store.images import read_bytes_as_pixels
@@ -49,10 +46,11 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
         "per_recipe", "reasons", "without_explanation", "notes"}.
 
     Raises:
-        InputError: no failure matches, or no labelled scene.
+        InputError: no failure matches, no labelled scene, or `builtin:` for any but the example's detector.
     """
     require(config.budget >= 1 and config.attempts >= 1, "budget, attempts: expected at least 1 each")
     current = read_current(store, STAGE, config.detector)
+    refuse_foreign_inpainter(config.inpainter, current.model.classes)
     model, class_map = current.model, dict(current.class_map)
     failures = mined_failures(store, config, current)
     scenes = labelled_scenes(store, config)
@@ -71,7 +69,8 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
     keys = [work.key(item) for item in items]
     stored = {sample.key: sample for sample in store.samples(config_key=work.config_key)}
     accepted: list[Sample] = []
-    hashes: list[Any] = []
+    among = checks_among()
+    signatures: list[list[Any]] = [[] for _ in among]  # per check, of the accepted samples
     unplaced: Counter[str] = Counter()
 
     with recorded_run(
@@ -92,7 +91,9 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
                 sample = stored.get(key)
                 if sample is not None and sample.accepted:
                     accepted.append(sample)
-                    hashes.append(_crop_hash(store, sample))
+                    pixels = image_tensor(read_bytes_as_pixels(store.blob(sample.blob)))
+                    for check, kept in zip(among, signatures, strict=True):
+                        kept.append(check.signature(pixels, sample.painted))
             position = upto
 
         def save(done: Done) -> None:
@@ -104,8 +105,12 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
                 unplaced[value.reason] += 1
                 return
             pixels = read_bytes_as_pixels(value.png)
-            crop_hash = painted_hash(image_tensor(pixels), value.painted)
-            verdicts = (*value.verdicts, check_duplicate(crop_hash, hashes, Bounds()))
+            own = [check.signature(image_tensor(pixels), value.painted) for check in among]
+            compared = (
+                check.judge(signature, kept, Bounds())
+                for check, signature, kept in zip(among, own, signatures, strict=True)
+            )
+            verdicts = (*value.verdicts, *compared)
             sample = Sample(
                 name=config.name,
                 blob=store.put_blob(value.png),
@@ -127,7 +132,8 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
             stored[done.key] = sample
             if sample.accepted:
                 accepted.append(sample)
-                hashes.append(crop_hash)
+                for signature, kept in zip(own, signatures, strict=True):
+                    kept.append(signature)
 
         result = StageResult(stage=STAGE, run_id=run_id)
         upto = 0
@@ -160,10 +166,6 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
     used = [stored[key] for key in keys[:upto] if key in stored]
     summary = _summary(config, failures, used, upto, unplaced)
     return replace(result, summary={**summary, "explained_by": current.explained_by})
-
-
-def _crop_hash(store: Store, sample: Sample) -> Any:
-    return painted_hash(image_tensor(read_bytes_as_pixels(store.blob(sample.blob))), sample.painted)
 
 
 def _summary(

@@ -17,18 +17,14 @@ import torch
 
 from curator.detect.checking import Answer, predict_each
 from curator.detect.load import load_detector
-from curator.errors import StageError
+from curator.detect.small_ssd import BUILTIN
+from curator.detect.weights import read_description
+from curator.errors import InputError, StageError
 from curator.inpaint.backends import build_inpainter
 from curator.inpaint.base import Inpainter
 from curator.registry import RECIPES, Spec
 from curator.synthesize.base import Exemplar, Plan, Recipe, Scene
-from curator.synthesize.gate.checks import (
-    Bounds,
-    Found,
-    check_changed,
-    check_detector,
-    check_seam,
-)
+from curator.synthesize.gate.base import Bounds, Evidence, Found, checks_alone
 from curator.synthesize.settings import SynthesizeConfig
 from curator.tensors import image_pixels, image_tensor, resolve_device
 from store.images import encode_png, read_pixels
@@ -201,11 +197,8 @@ def _judged(
 ) -> Painted:
     if isinstance(detections, Exception):
         raise detections
-    verdicts = (
-        check_changed(plan, sample, bounds),
-        check_seam(plan, sample, bounds),
-        check_detector(plan, sample, detections, outcome.kind, outcome.category, bounds),
-    )
+    evidence = Evidence(found=detections, kind=outcome.kind, category=outcome.category)
+    verdicts = tuple(check.judge(plan, sample, evidence, bounds) for check in checks_alone())
     return Painted(
         png=encode_png(image_pixels(sample)),
         painted=plan.painted,
@@ -258,6 +251,26 @@ def detect(
 
     answers = predict_each(detector, [image.to(device) for image in images], score_threshold=SCORE_FLOOR)
     return [answer if isinstance(answer, Exception) else named(answer) for answer in answers]
+
+
+def refuse_foreign_inpainter(spec: str, classes: Sequence[str]) -> None:
+    """`builtin:` was trained on the built-in example's flowers alone, and paints smears on anything else.
+
+    Args:
+        classes: of the diagnosed detector; it is of the example when all of them are.
+    Raises:
+        InputError: `builtin:` for a detector of other classes.
+    """
+    if Spec.parse(spec).scheme != "builtin":
+        return
+    flowers = read_description(BUILTIN)["options"]["classes"]
+    others = [name for name in classes if name not in flowers]
+    if others:
+        raise InputError(
+            "--inpainter builtin: paints the built-in example's flowers alone, and this detector finds "
+            f"{', '.join(others[:3])}{', ...' if len(others) > 3 else ''}; choose auto:FOLDER_OR_ID, "
+            "diffusers:ClassName:ID or curator:DIR (of an inpainter trained on images like these)"
+        )
 
 
 def load_inpainter(spec: str, steps: int, device: str = "auto") -> Inpainter:

@@ -18,14 +18,9 @@ from curator.errors import StageError
 from curator.registry import RECIPES
 from curator.synthesize.base import Exemplar, Plan, Scene
 from curator.synthesize.recipes.appearance import AppearanceRecipe, shrink
-from curator.synthesize.recipes.objects import (
-    MAX_OCCLUSION,
-    CulpritRecipe,
-    LookalikeRecipe,
-    covered,
-    culprit_mask,
-    kept_labels,
-)
+from curator.synthesize.recipes.culprit import MAX_OCCLUSION, CulpritRecipe, culprit_mask
+from curator.synthesize.recipes.lookalike import LookalikeRecipe
+from curator.synthesize.recipes.placing import covered, kept_labels
 from curator.synthesize.work import load_inpainter, paint
 from curator.tensors import image_pixels, image_tensor
 from store.records import NewAnnotation

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from curator import pipeline
+from curator.cli.app import main
 from curator.data.settings import AddConfig
 from curator.detect.settings import DetectConfig
 from curator.diagnose.settings import DiagnoseConfig
@@ -148,3 +149,41 @@ def test_wrong_input_is_named(workspace: Path, config: SynthesizeConfig, tmp_pat
             pipeline.synthesize(store, dataclasses.replace(config, budget=0))
     with Store.create(tmp_path / "empty") as store, pytest.raises(InputError, match="curator detect"):
         pipeline.synthesize(store, config)
+
+
+def test_builtin_paints_for_the_example_s_detector(workspace: Path, config: SynthesizeConfig) -> None:
+    with Store.open(workspace) as store:
+        flowers = dataclasses.replace(config, name="flowers", inpainter="builtin:", budget=1, steps=1)
+        result = pipeline.synthesize(store, flowers)
+        assert result.done >= 1
+        assert result.failed == 0
+
+
+def test_builtin_is_refused_for_any_other_detector(
+    tmp_path: Path,
+    tiny_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It knows flowers alone: on photographs it painted smears, and the gate took four of five."""
+    data, workspace = tmp_path / "data", tmp_path / "workspace"
+    write_dataset(data, sizes={"train": 10, "mine": 8, "pool": 1, "holdout": 1}, seed=4, size=96)
+    with Store.create(workspace) as store:
+        for role in ("train", "mine"):
+            pipeline.add(store, AddConfig(format="coco", path=data / role, role=role))
+        other = "curator:ssd?classes=car,red-stem&size=96&channels=8,8,16,16,16"
+        pipeline.detect(store, DetectConfig(detector=other, device="cpu"))
+        pipeline.diagnose(store, DiagnoseConfig(score_threshold=0.5, class_map={"car": "red-blossom"}))
+    run = ["curator", "-w", str(workspace), "synthesize", "--budget", "1", "--steps", "1", "--device", "cpu"]
+    monkeypatch.setattr("sys.argv", run)
+    with pytest.raises(SystemExit) as refused:
+        main()
+    assert refused.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    for told in ("builtin:", "this detector finds car;", "auto:FOLDER_OR_ID", "curator:DIR"):
+        assert told in lines[0]
+    with Store.open(workspace) as store:
+        assert not store.runs(stage="synthesize")
+        own = SynthesizeConfig(budget=1, steps=1, inpainter=f"curator:{tiny_folder}", device="cpu")
+        assert pipeline.synthesize(store, own).failed == 0
