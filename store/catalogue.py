@@ -174,6 +174,7 @@ def _put_members(connection: Connection, run_id: int, images: Sequence[NewImage]
         ],
         unique=("image_id", "dataset_id", "role"),
         update=("split", "group_key", "captured_at", "source"),
+        keep=("group_key", "captured_at"),  # a second look without --group-pattern takes no key away
     )
 
 

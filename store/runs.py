@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Select, insert, select, update
+from sqlalchemy import Select, exists, insert, or_, select, update
 
 from store.errors import NotFoundError
 from store.models import Item, Run
@@ -112,8 +112,17 @@ def current_run(database: Database, stage: str, scope: str | None) -> RunRecord 
 
 
 def wanted_runs(stage: str, scope: str | None = None) -> Select[Any]:
-    """SQL: the runs of a stage that may be current, newest first."""
-    query = select(table(Run)).where(Run.stage == stage, Run.aside.is_(False), Run.status != "failed")
+    """SQL: the runs of a stage that may be current, newest first.
+
+    One that was stopped before anything of its configuration was stored leaves the one before it current.
+    """
+    stored = exists().where(Item.stage == Run.stage, Item.config_key == Run.config_key)
+    query = select(table(Run)).where(
+        Run.stage == stage,
+        Run.aside.is_(False),
+        Run.status != "failed",
+        or_(Run.status != "interrupted", stored),
+    )
     if scope is not None:
         query = query.where(Run.scope == scope)
     return query.order_by(Run.id.desc())

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url, select
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, func, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DataError, IntegrityError
 
@@ -163,8 +163,12 @@ def upsert(
     rows: Sequence[Mapping[str, Any]],
     unique: Sequence[str],
     update: Sequence[str],
+    keep: Sequence[str] = (),
 ) -> None:
-    """Insert rows; where `unique` exists already set the `update` columns (none: leave it)."""
+    """Insert rows; where `unique` exists already set the `update` columns (none: leave it).
+
+    Of the columns in `keep` a stored value stays where the new one is NULL.
+    """
     if not rows:
         return
     dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
@@ -173,7 +177,12 @@ def upsert(
     statement = dialect.insert(table(model))
     if update:
         statement = statement.on_conflict_do_update(
-            index_elements=list(unique), set_={name: statement.excluded[name] for name in update}
+            index_elements=list(unique), set_={
+                name: func.coalesce(statement.excluded[name], table(model).c[name])
+                if name in keep
+                else statement.excluded[name]
+                for name in update
+            },
         )
     else:
         statement = statement.on_conflict_do_nothing(index_elements=list(unique))

@@ -5,6 +5,7 @@ Grammar: alternatives joined by ";", each `KIND[:CAUSE][,class=NAME]`; "" select
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from curator.errors import InputError
@@ -34,6 +35,16 @@ class FailureSelector:
             InputError: unknown kind, cause or key, with the choices.
         """
         return cls(tuple(_alternative(part.strip()) for part in text.split(";") if part.strip()))
+
+    def refuse_unknown_classes(self, known: Sequence[str]) -> None:
+        """Refuse a class that no outcome has, so that a typing error asks for nothing.
+
+        Raises:
+            InputError: such a class, with those that there are.
+        """
+        for name in (a.category for a in self.alternatives):
+            if name is not None and name not in known:
+                raise InputError(f"failures: no outcome has the class {name!r}; there are {', '.join(known)}")
 
     def matches(self, outcome: Outcome) -> bool:
         """True for failures that the selector names; never for a success."""

@@ -43,12 +43,13 @@ def explain(store: Store, config: ExplainConfig, *, executor: Executor | None = 
     """Explain the failures `config.failures` names and up to `config.successes` true positives per class.
 
     Raises:
-        InputError: nothing is diagnosed yet, or not with this detector.
+        InputError: nothing is diagnosed yet, not with this detector, or a class is unknown.
         ConfigError: a selector, method or fill that is not understood.
     """
     selector = FailureSelector.parse(config.failures)
     current = read_current(store, STAGE, config.detector)
     model, outcomes = current.model, current.outcomes
+    selector.refuse_unknown_classes(sorted({o.category for o in outcomes}))
     chosen = [o for o in outcomes if selector.matches(o)] + choose_successes(outcomes, config)
     work = ExplainWork(
         spec=model.spec,

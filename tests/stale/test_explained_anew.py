@@ -13,6 +13,7 @@ import pytest
 
 from curator import pipeline
 from curator.diagnose.run_current import read_current
+from curator.errors import InputError
 from curator.query.run_indexed import indexed
 from curator.query.run_tables import region_table
 from store.store import Store
@@ -113,6 +114,24 @@ def test_another_method_becomes_current_and_the_former_comes_back(fresh: Open) -
     assert {a.method for a in store.attributions()} == {"lime"}
     again = pipeline.explain(store, FIRST)
     assert again.done == 0
+    assert read_explanations(store) == expected
+
+
+def test_one_stopped_before_it_stored_anything_hides_nothing(fresh: Open) -> None:
+    store = fresh("diagnosed")
+    pipeline.explain(store, FIRST)
+    expected = read_explanations(store)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.explain(store, explaining(method="lime", samples=8), executor=Stopping(0))
+    assert read_explanations(store) == expected
+
+
+def test_an_unknown_class_is_refused(fresh: Open) -> None:
+    store = fresh("diagnosed")
+    pipeline.explain(store, FIRST)
+    expected = read_explanations(store)
+    with pytest.raises(InputError, match="no outcome has the class 'unicorn'; there are"):
+        pipeline.explain(store, explaining(failures="FN,class=unicorn"))
     assert read_explanations(store) == expected
 
 

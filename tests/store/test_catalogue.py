@@ -90,6 +90,14 @@ def test_adding_again_changes_nothing(store: Store, run: int, build: Any) -> Non
     assert {**before, "runs": 2} == dict(store.counts())
 
 
+def test_a_second_look_without_a_pattern_keeps_the_group_key(store: Store, run: int, build: Any) -> None:
+    (added,) = store.add_images(run, [build.image(1, group_key="video")])
+    store.add_images(run, [build.image(1)])
+    assert [m.group_key for m in store.memberships([added.image_id])] == ["video"]
+    store.add_images(run, [build.image(1, group_key="other")])
+    assert [m.group_key for m in store.memberships([added.image_id])] == ["other"]
+
+
 def test_changed_annotations_make_a_new_version(store: Store, run: int, build: Any) -> None:
     (first,) = store.add_images(run, [build.image(1, annotations=(build.label(),))])
     ids = [first.image_id]
