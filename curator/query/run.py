@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from curator.diagnose.current import Current
 from curator.diagnose.run_current import read_current
 from curator.diagnose.selectors import FailureSelector
-from curator.errors import InputError
+from curator.errors import InputError, StageError
 from curator.jobs.base import Executor
 from curator.jobs.stage import StageResult, recorded_run
 from curator.query.base import BoxTable, ContrastiveQuery, Examples, SimilarityQuery
@@ -270,7 +270,7 @@ def _answers(
     for start in range(0, len(pool), CHUNK):
         table = box_table(store, space, views, pool[start : start + CHUNK], ("candidate", "cell"))
         for q in queries:
-            for entry in _best_boxes(q, table):
+            for entry in best_boxes(q, table):
                 if len(kept[q.name]) < most:
                     heapq.heappush(kept[q.name], entry)
                 elif entry[:2] > kept[q.name][0][:2]:
@@ -282,12 +282,24 @@ def _answers(
     }
 
 
-def _best_boxes(q: Query, table: BoxTable) -> Iterator[tuple[float, int, Answer]]:
+def best_boxes(q: Query, table: BoxTable) -> Iterator[tuple[float, int, Answer]]:
+    """Each image's best box as (score, -image id, answer); none where the detector's evidence on none of its
+    boxes is that of the failures (a score of -inf).
+
+    Raises:
+        StageError: a score is not a number.
+    """
     if not len(table):
         return
     scores = q.score(table)
+    broken = np.unique(table.image_ids[np.isnan(scores)]).tolist()
+    if broken:
+        raise StageError(
+            f"query: expected finite vectors, got scores of nan for {len(broken)} pool images "
+            f"(first: {broken[0]}); run curator index in a new workspace"
+        )
     rows = np.array([own[np.argmax(scores[own])] for own in rows_by_image(table.image_ids)])
-    rows = rows[np.isfinite(scores[rows])]
+    rows = rows[~np.isneginf(scores[rows])]
     best = table.take(rows)
     nearest, vectors = q.nearest(best), q.vectors(best)
     for i, row in enumerate(rows):

@@ -93,54 +93,11 @@ def select(
     queues = {name: [a for a in answers[name] if a.image_id not in leaking] for name in answers}
     share = shares({name: weights[name] for name in queues if queues[name]}, budget)
     order = sorted(share, key=lambda name: (-weights[name], name))
-    chosen: dict[str, list[Answer]] = {name: [] for name in order}
-    taken: set[int] = set()
-    passed = 0
-
-    def fill(name: str, quota: int) -> None:
-        nonlocal passed
-        queue = queues[name]
-        while len(chosen[name]) < quota and queue and len(taken) < budget:
-            place = _next(queue, chosen[name], max(2 * quota, 10), strength)
-            if floors is not None and queue[place].score < floors[name]:
-                place = 0  # diversity does not pay for what the group would not take otherwise
-                if queue[0].score < floors[name]:
-                    return
-            answer = queue.pop(place)
-            if answer.image_id in taken:
-                continue
-            if duplicates([answer.image_id], sorted(taken)):
-                passed += 1
-                continue
-            taken.add(answer.image_id)
-            chosen[name].append(answer)
-
+    spending = _Spending(queues, order, budget, duplicates, strength)
     for name in order:
-        fill(name, share[name])
-    floors = None
-    while len(taken) < budget:
-        heads = [name for name in order if queues[name]]
-        if not heads:
-            break
-        name = max(heads, key=lambda name: queues[name][0].score)
-        if queues[name][0].image_id in taken:
-            queues[name].pop(0)
-        else:
-            fill(name, len(chosen[name]) + 1)
-    hits = [
-        Hit(
-            rank=0,
-            image_id=a.image_id,
-            outcome_id=a.outcome_id,
-            vector_id=a.vector_id,
-            group=name,
-            box=a.box,
-            score=a.score,
-        )
-        for place in range(max((len(c) for c in chosen.values()), default=0))
-        for name in order
-        for a in chosen[name][place : place + 1]
-    ]
+        spending.fill(name, share[name], floor=None if floors is None else floors[name])
+    spending.fill_up()
+    hits = spending.hits()
     warnings = []
     if len(hits) < budget:
         warnings.append(f"the pool answered with {len(hits)} images where {budget} were asked for")
@@ -148,9 +105,87 @@ def select(
         reasons = Counter(str(reason) for reason in leaking.values())
         why = "; ".join(f"{count}: {reason}" for reason, count in sorted(reasons.items()))
         warnings.append(f"{len(leaking)} answers refused ({why})")
-    if passed:
-        warnings.append(f"{passed} near-duplicates of chosen images passed over")
-    return [_ranked(hit, rank) for rank, hit in enumerate(hits, start=1)], warnings
+    if spending.passed:
+        warnings.append(f"{spending.passed} near-duplicates of chosen images passed over")
+    return hits, warnings
+
+
+class _Spending:
+    """A budget as it is spent.
+
+    Attributes:
+        queues: per group, the answers that are left. chosen: per group, those taken.
+        taken: image ids of all groups. passed: number of near-duplicates passed over.
+    """
+
+    def __init__(
+        self,
+        queues: dict[str, list[Answer]],
+        order: Sequence[str],
+        budget: int,
+        duplicates: Duplicates,
+        strength: float,
+    ) -> None:
+        self.queues = queues
+        self.order = order
+        self.budget = budget
+        self.duplicates = duplicates
+        self.strength = strength
+        self.chosen: dict[str, list[Answer]] = {name: [] for name in order}
+        self.taken: set[int] = set()
+        self.passed = 0
+
+    def fill(self, name: str, quota: int, *, floor: float | None = None) -> None:
+        """Take answers for a group until it has `quota`, its queue is dry or no answer reaches the floor."""
+        queue, chosen = self.queues[name], self.chosen[name]
+        while len(chosen) < quota and queue and len(self.taken) < self.budget:
+            place = _next(queue, chosen, max(2 * quota, 10), self.strength)
+            if floor is not None and queue[place].score < floor:
+                place = 0  # diversity does not pay for what the group would not take otherwise
+                if queue[0].score < floor:
+                    return
+            answer = queue.pop(place)
+            if answer.image_id in self.taken:
+                continue
+            if self.duplicates([answer.image_id], sorted(self.taken)):
+                self.passed += 1
+                continue
+            self.taken.add(answer.image_id)
+            chosen.append(answer)
+
+    def fill_up(self) -> None:
+        """Spend what is left over on the best answers of any group, whatever the floors."""
+        while len(self.taken) < self.budget:
+            heads = [name for name in self.order if self.queues[name]]
+            if not heads:
+                return
+            name = max(heads, key=lambda name: self.queues[name][0].score)
+            if self.queues[name][0].image_id in self.taken:
+                self.queues[name].pop(0)
+            else:
+                self.fill(name, len(self.chosen[name]) + 1)
+
+    def hits(self) -> list[Hit]:
+        """What is taken, ranked in rounds over the groups."""
+        rounds = max((len(chosen) for chosen in self.chosen.values()), default=0)
+        ranked = [
+            (name, answer)
+            for place in range(rounds)
+            for name in self.order
+            for answer in self.chosen[name][place : place + 1]
+        ]
+        return [
+            Hit(
+                rank=rank,
+                image_id=answer.image_id,
+                outcome_id=answer.outcome_id,
+                vector_id=answer.vector_id,
+                group=name,
+                box=answer.box,
+                score=answer.score,
+            )
+            for rank, (name, answer) in enumerate(ranked, start=1)
+        ]
 
 
 def _next(queue: Sequence[Answer], chosen: Sequence[Answer], window: int, strength: float) -> int:
@@ -163,15 +198,3 @@ def _next(queue: Sequence[Answer], chosen: Sequence[Answer], window: int, streng
     taken = np.stack([a.vector for a in chosen])
     likeness = (np.stack([a.vector for a in head]) @ taken.T).max(1)
     return int(np.argmax(score / spread - strength * likeness))
-
-
-def _ranked(hit: Hit, rank: int) -> Hit:
-    return Hit(
-        rank=rank,
-        image_id=hit.image_id,
-        outcome_id=hit.outcome_id,
-        vector_id=hit.vector_id,
-        group=hit.group,
-        box=hit.box,
-        score=hit.score,
-    )

@@ -15,23 +15,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 from curator.config import require
 from curator.diagnose.run_current import read_current
-from curator.jobs.base import Done, Executor
+from curator.jobs.base import Executor
 from curator.jobs.stage import StageResult, recorded_run, run_items
-from curator.synthesize.gate.base import Bounds, checks_among
+from curator.synthesize.run_batch import Batch
 from curator.synthesize.run_plans import labelled_scenes, mined_failures, plan_items
 from curator.synthesize.settings import SynthesizeConfig
 from curator.synthesize.work import (
     STAGE,
     Failure,
-    Painted,
-    SynthesisItem,
     SynthesisWork,
     config_key,
     load_inpainter,
     refuse_foreign_inpainter,
 )
-from curator.tensors import image_tensor
-from store.images import read_bytes_as_pixels
 from store.records import Sample
 
 if TYPE_CHECKING:
@@ -66,13 +62,6 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
         class_map=class_map,
     )
     items = plan_items(failures, scenes, config)
-    keys = [work.key(item) for item in items]
-    stored = {sample.key: sample for sample in store.samples(config_key=work.config_key)}
-    accepted: list[Sample] = []
-    among = checks_among()
-    signatures: list[list[Any]] = [[] for _ in among]  # per check, of the accepted samples
-    unplaced: Counter[str] = Counter()
-
     with recorded_run(
         store,
         STAGE,
@@ -82,64 +71,18 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
         scope=config.name,
         facts={"budget": config.budget, "plans": len(items)},
     ) as (run_id, counts):
-        position = 0
-
-        def reconsider(upto: int) -> None:
-            """Count what is stored of the plans before `upto`, in their order."""
-            nonlocal position
-            for key in keys[position:upto]:
-                sample = stored.get(key)
-                if sample is not None and sample.accepted:
-                    accepted.append(sample)
-                    pixels = image_tensor(read_bytes_as_pixels(store.blob(sample.blob)))
-                    for check, kept in zip(among, signatures, strict=True):
-                        kept.append(check.signature(pixels, sample.painted))
-            position = upto
-
-        def save(done: Done) -> None:
-            nonlocal position
-            item, value = cast(SynthesisItem, done.item), cast(Painted, done.value)
-            reconsider(item.number)
-            position = item.number + 1
-            if value.png is None:
-                unplaced[value.reason] += 1
-                return
-            pixels = read_bytes_as_pixels(value.png)
-            own = [check.signature(image_tensor(pixels), value.painted) for check in among]
-            compared = (
-                check.judge(signature, kept, Bounds())
-                for check, signature, kept in zip(among, own, signatures, strict=True)
-            )
-            verdicts = (*value.verdicts, *compared)
-            sample = Sample(
-                name=config.name,
-                blob=store.put_blob(value.png),
-                width=pixels.shape[1],
-                height=pixels.shape[0],
-                recipe=item.recipe,
-                group=item.failure.group,
-                scene_image_id=item.scene.image.id,
-                exemplar_image_id=item.failure.image.id,
-                outcome_id=item.failure.outcome.id,
-                painted=value.painted,
-                annotations=value.annotations,
-                seed=value.seed,
-                number=item.number,
-                key=done.key,
-                verdicts=verdicts,
-            )
-            store.put_sample(run_id, sample)
-            stored[done.key] = sample
-            if sample.accepted:
-                accepted.append(sample)
-                for signature, kept in zip(own, signatures, strict=True):
-                    kept.append(signature)
-
+        batch = Batch(
+            store,
+            name=config.name,
+            run_id=run_id,
+            keys=[work.key(item) for item in items],
+            stored=store.samples(config_key=work.config_key),
+        )
         result = StageResult(stage=STAGE, run_id=run_id)
         upto = 0
-        while len(accepted) < config.budget and upto < len(items):
+        while batch.accepted < config.budget and upto < len(items):
             # As many plans as are still wanted, so that the budget is met and hardly overshot.
-            start, upto = upto, min(upto + max(config.budget - len(accepted), 1), len(items))
+            start, upto = upto, min(upto + config.budget - batch.accepted, len(items))
             part = run_items(
                 store,
                 run_id,
@@ -147,25 +90,28 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
                 stage=STAGE,
                 work=work,
                 items=items[start:upto],
-                save=save,
+                save=batch.save,
                 image_id=lambda item: cast(int, item.scene.image.id),
                 describe=lambda item: f"plan {item.number} ({item.recipe})",
                 device=config.device,
                 executor=executor,
                 in_order=True,  # a near-duplicate is one of those before it, and so many are accepted by then
             )
-            reconsider(upto)
-            result = replace(
-                result,
-                done=result.done + part.done,
-                skipped=result.skipped + part.skipped,
-                failed=result.failed + part.failed,
-                failures=result.failures + part.failures,
-            )
+            batch.consider(upto)
+            result = _together(result, part)
         counts.update(done=result.done, skipped=result.skipped, failed=result.failed)
-    used = [stored[key] for key in keys[:upto] if key in stored]
-    summary = _summary(config, failures, used, upto, unplaced)
+    summary = _summary(config, failures, batch.samples(upto), upto, batch.unplaced)
     return replace(result, summary={**summary, "explained_by": current.explained_by})
+
+
+def _together(one: StageResult, two: StageResult) -> StageResult:
+    return replace(
+        one,
+        done=one.done + two.done,
+        skipped=one.skipped + two.skipped,
+        failed=one.failed + two.failed,
+        failures=one.failures + two.failures,
+    )
 
 
 def _summary(
