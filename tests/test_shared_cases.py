@@ -102,8 +102,8 @@ def mask_without_box(case: Case) -> None:
 
 
 def names_of_another_machine(case: Case) -> None:
-    for workspace, options in (("ws", {}), ("ws.2", {"images": case.data / "images"})):
-        result = case.add("coco", workspace=workspace, **options)
+    for workspace, images in (("ws", None), ("ws.2", case.data / "images")):
+        result = case.add("coco", workspace=workspace, images=images)
         assert (result.exit_code, result.failures) == (0, ())
         assert case.labels(workspace=workspace) == {
             "a.png": [CRATE],

@@ -26,7 +26,7 @@ def add_lines(summary: Mapping[str, Any]) -> list[str]:
     ]
     counted = {
         "dropped_objects": "objects dropped",
-        "incomplete_images": "images without their labels, which a dropped object made incomplete",
+        "incomplete_images": "images without their labels, as these are incomplete or may be another image's",
         "changed_objects": "objects or images read otherwise than written (clipped, listed twice, ...)",
         "duplicate_count": "images equal or nearly equal to others",
         "leak_count": "leaks (named on stderr): queries, exports and trainings leave these images out",

@@ -82,6 +82,8 @@ def finite(values: Sequence[object]) -> tuple[float, ...]:
         ObjectError: a value that is no finite number.
     """
     try:
+        if any(isinstance(value, bool) for value in values):
+            raise TypeError("true and false are no numbers")
         numbers = tuple(float(value) for value in values)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError) as error:
         raise ObjectError(f"expected numbers, got {str(list(values))[:60]}") from error

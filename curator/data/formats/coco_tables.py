@@ -126,8 +126,12 @@ class CocoTables:
         return [row[0] for row in self.database.execute(query, (number,))]
 
     def notes(self) -> list[str]:
-        """What the whole file has that is odd and does no harm."""
-        repeated = "SELECT id FROM annotations WHERE id IS NOT NULL GROUP BY id HAVING count(*) > 1"
+        """What the whole file has that is odd and does no harm, once `find_images` has found the images."""
+        shared = "SELECT id FROM images GROUP BY id HAVING count(DISTINCT path) > 1"
+        repeated = (
+            f"SELECT id FROM annotations WHERE id IS NOT NULL AND image NOT IN ({shared}) "
+            "GROUP BY id HAVING count(*) > 1"
+        )
         (count,) = self.database.execute(f"SELECT count(*) FROM ({repeated})").fetchone()
         some = ", ".join(row[0] for row in self.database.execute(f"{repeated} LIMIT 3"))
         if not count:
@@ -224,7 +228,7 @@ class CocoTables:
             if others := [row[0] for row in self.database.execute(query, (identity, path))]:
                 return (
                     f"its id {identity} is given to {', '.join(others)} too, so nobody knows whose labels "
-                    "are whose; all are left out: give every image an id of its own"
+                    "are whose: give every image an id of its own"
                 )
         return None
 
@@ -238,7 +242,7 @@ def _difference(ids: list[str], versions: list[LabelledImage]) -> str | None:
         return None
     return (
         f"it is listed under the ids {', '.join(ids)} with different labels, so nobody knows which are "
-        "right; all are left out: list every image once"
+        "right: list every image once"
     )
 
 

@@ -145,7 +145,7 @@ class _Bytes:
         lines = (told.decode(errors="replace") if isinstance(told, bytes) else str(told)).splitlines()
         reason = lines[0].split(": ", 1)[-1] if lines else "broken"
         if len(lines) < 2:  # a parser without yajl, which says less
-            return f"got something else near byte {self.passed} ({reason})"
+            return f"got something else ({reason})"
         if not (seen := lines[1].strip()):
             return f"the file ends too early ({reason})"
         before = lines[1][:_ARROW].lstrip().encode(errors="replace")

@@ -38,6 +38,7 @@ def objects(*boxes: BoxTuple, category: str = "crate") -> list[NewAnnotation]:
         ((0, 0, 4, 4, 4), True),
         (("a", 0, 4, 4), True),
         ((None, 0, 4, 4), True),
+        ((True, 0, 4, 4), True),
         (("nan", 0, 4, 4), True),
         ((10**400, 0, 4, 4), True),
     ],
