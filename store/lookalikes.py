@@ -266,7 +266,7 @@ class Lookalikes:
                 with self._database.writing() as connection:
                     upsert(connection, AppearanceRow, made, unique=("image_id",), update=())
             for row in made:
-                place = int(np.searchsorted(self._ids, int(row["image_id"])))
+                place = int(np.searchsorted(self._ids, row["image_id"]))
                 self._hashes[place] = np.frombuffer(row["hashes"], dtype="<u8")
                 self._described[place] = True
             if advance is not None:
@@ -279,9 +279,13 @@ def _surely_different(
     """(N,) whole pictures of equal brightness that differ beyond the tolerance in some block of luma: frames
     of one camera. `unlikeness` would say the same; for all at once it costs a hundredth."""
     luma = np.stack([other.luma for other in others])
-    around = np.maximum(own.around, np.stack([other.around for other in others]))
     difference = np.maximum(luma, own.luma) - np.minimum(luma, own.luma)
-    bound = threshold * (ALIGNED.floor + ALIGNED.share * np.arange(256))
-    tolerance = np.minimum(bound, 255).astype(np.uint8)[around]  # whole levels: rounding down would refuse
-    lying = (difference <= SAME).mean(1) >= LIE_SHARE
-    return np.asarray(lying & (difference > tolerance).any(1))
+    lying = np.count_nonzero(difference <= SAME, axis=1) >= LIE_SHARE * difference.shape[1]
+    # whole levels: a difference is beyond the bound when it is beyond the bound rounded down
+    bound = np.minimum(threshold * (ALIGNED.floor + ALIGNED.share * np.arange(256)), 255).astype(np.uint8)
+    beyond = difference.max(1) > bound[255]
+    unsure = np.flatnonzero(lying & ~beyond)
+    if len(unsure):
+        around = np.maximum(own.around, np.stack([others[k].around for k in unsure.tolist()]))
+        beyond[unsure] = (difference[unsure] > bound[around]).any(1)
+    return np.asarray(lying & beyond)

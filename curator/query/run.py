@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from store.store import Store
 
 STAGE = "query"
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 CHUNK = 1000  # pool images scored at a time
 TWIN = 0.5  # IoU at which a mined image's candidate, window or cell shows the failure too
 TWIN_REGION = 0.35  # the same for a culprit region, whose outline is rough
@@ -71,6 +71,7 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
         sorted(outcome.key for outcome in failures),
         _sha256(store, pool),
         _sha256(store, list(leaks)),
+        store.near_threshold,
         _sha256(store, store.image_ids(role="train")),
     )
     with recorded_run(
