@@ -86,10 +86,13 @@ def test_failed_items_are_tried_again_and_done_ones_skipped(store: Store, image:
         store.record_items(99, [ItemStatus(key="a", status="done")])
 
 
-def test_the_current_run_is_the_newest_that_wants_to_be(store: Store) -> None:
+def test_the_current_run_is_the_newest_that_wants_to_be(store: Store, image: int) -> None:
     assert store.current_run("explain") is None
     first = begin(store, "explain", "a", scope="model", facts={"precision": "fp32"})
+    done(store, first, image, "one")
     store.finish_run(first, status="interrupted", counts={"done": 1})
+    empty = begin(store, "explain", "z", scope="model")  # stopped before it stored anything
+    store.finish_run(empty, status="interrupted", counts={})
     found = store.current_run("explain", "model")
     assert found is not None
     assert (found.id, found.config_key, found.facts) == (first, "a", {"precision": "fp32"})
