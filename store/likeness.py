@@ -55,7 +55,9 @@ _CUT = 1.03  # gain from which a brightened picture may have lost its lightest p
 
 
 def unlikeness(a: Planes, b: Planes) -> float:
-    """How unlike two pictures are, whichever shows more of the scene; symmetric."""
+    """How unlike two pictures are, whichever shows more of the scene; symmetric, to the last bit."""
+    # Which of two needs the larger gain is a matter of rounding where they are mirror images.
+    a, b = sorted((a, b), key=lambda planes: (planes.luma.tobytes(), planes.colour.tobytes()))
     whole, lying = _compare(a, b, FULL, ALIGNED)
     if lying:
         return whole

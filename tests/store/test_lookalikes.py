@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 from sqlalchemy import delete, select
@@ -154,6 +154,7 @@ def test_same_as_names_earlier_ones_of_the_batch(store: Store, tmp_path: Path, c
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 10_000), st.sampled_from(sorted(COPIES)))
+@example(258, "mirrored")  # both need the gain .5: rounding chose
 def test_unlikeness_is_symmetric_and_zero_for_itself(seed: int, kind: str) -> None:
     a, b = (planes(appearance(p).thumbnail) for p in (scene(seed), COPIES[kind](scene(seed))))
     assert unlikeness(a, a) == 0
