@@ -116,7 +116,9 @@ def wanted_runs(stage: str, scope: str | None = None) -> Select[Any]:
 
     One that was stopped before anything of its configuration was stored leaves the one before it current.
     """
-    stored = exists().where(Item.stage == Run.stage, Item.config_key == Run.config_key)
+    stored = exists().where(
+        Item.stage == Run.stage, Item.config_key == Run.config_key, Item.status == "done"
+    )
     query = select(table(Run)).where(
         Run.stage == stage,
         Run.aside.is_(False),
