@@ -5,7 +5,7 @@ Grammar: alternatives joined by ";", each `KIND[:CAUSE][,class=NAME]`; "" select
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from curator.errors import InputError
@@ -36,15 +36,21 @@ class FailureSelector:
         """
         return cls(tuple(_alternative(part.strip()) for part in text.split(";") if part.strip()))
 
-    def refuse_unknown_classes(self, known: Sequence[str]) -> None:
-        """Refuse a class that no outcome has, so that a typing error asks for nothing.
+    def among(self, outcomes: Iterable[Outcome]) -> list[Outcome]:
+        """The failures of `outcomes` that it names.
 
         Raises:
-            InputError: such a class, with those that there are.
+            InputError: it names a class that no outcome has: a typing error should ask for nothing.
         """
+        every = list(outcomes)
+        known = sorted({outcome.category for outcome in every})
         for name in (a.category for a in self.alternatives):
             if name is not None and name not in known:
-                raise InputError(f"failures: no outcome has the class {name!r}; there are {', '.join(known)}")
+                raise InputError(
+                    f"failures: no failure matches; no outcome has the class {name!r}; there are "
+                    f"{', '.join(known) or 'none'}"
+                )
+        return [outcome for outcome in every if self.matches(outcome)]
 
     def matches(self, outcome: Outcome) -> bool:
         """True for failures that the selector names; never for a success."""

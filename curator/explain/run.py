@@ -49,8 +49,7 @@ def explain(store: Store, config: ExplainConfig, *, executor: Executor | None = 
     selector = FailureSelector.parse(config.failures)
     current = read_current(store, STAGE, config.detector)
     model, outcomes = current.model, current.outcomes
-    selector.refuse_unknown_classes(sorted({o.category for o in outcomes}))
-    chosen = [o for o in outcomes if selector.matches(o)] + choose_successes(outcomes, config)
+    chosen = selector.among(outcomes) + choose_successes(outcomes, config)
     work = ExplainWork(
         spec=model.spec,
         fingerprint=model.fingerprint,

@@ -55,7 +55,8 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
         "hits" (rank, image, uri, score, group, outcome, box) and "warnings".
 
     Raises:
-        InputError: no failure matches, or the pool is not indexed (names `curator index`).
+        InputError: no failure matches, a class is unknown, or the pool is not indexed (names `curator
+            index`).
     """
     current = read_current(store, STAGE)
     failures = _failures(config, current)
@@ -94,8 +95,7 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
 
 
 def _failures(config: QueryConfig, current: Current) -> list[Outcome]:
-    selector = FailureSelector.parse(config.failures)
-    failures = [outcome for outcome in current.outcomes if selector.matches(outcome)]
+    failures = FailureSelector.parse(config.failures).among(current.outcomes)
     if not failures:
         kinds = sorted({f"{o.kind}:{o.cause}" for o in current.outcomes if o.kind != "TP"})
         raise InputError(

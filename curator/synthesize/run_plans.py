@@ -80,8 +80,7 @@ def mined_failures(store: Store, config: SynthesizeConfig, current: Current) -> 
     Raises:
         InputError: no failure matches.
     """
-    selector = FailureSelector.parse(config.failures)
-    outcomes = [o for o in current.outcomes if selector.matches(o)]
+    outcomes = FailureSelector.parse(config.failures).among(current.outcomes)
     if not outcomes:
         raise InputError(
             f"synthesize: no failure matches {config.failures!r}; `curator diagnose` finds and lists them"
