@@ -6,7 +6,7 @@ In: `DiagnoseItem`s. Out: `Outcome`s. Only images with a missed object are looke
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -132,6 +132,47 @@ def calibrate(
         truth = GroundTruth.of(item.annotations, classes.categories)
         scores.append(background_scores(raw, truth, labels, background_iou=criteria.background_iou))
     return low_score(np.concatenate(scores) if scores else np.zeros(0, np.float32), criteria.score)
+
+
+def diagnose_predicted(
+    detector: Detector,
+    images: Sequence[tuple[ImageRecord, tuple[Annotation, ...]]],
+    found: Sequence[tuple[Detections, Pin]],
+    classes: ClassMap,
+    criteria: Criteria,
+) -> tuple[list[list[Outcome]], float]:
+    """Diagnose labelled images that were predicted just now, nothing of it from the Store.
+
+    Args:
+        images: each with its annotations. found: what the detector answered for it.
+    Returns:
+        outcomes per image, and t_low, calibrated on these images.
+    """
+    items = [
+        DiagnoseItem(
+            image=image,
+            annotations=annotations,
+            annotation_key="",
+            detections=detections,
+            pin=pin,
+            detection_key="",
+        )
+        for (image, annotations), (detections, pin) in zip(images, found, strict=True)
+    ]
+    low = calibrate(detector, items, classes, criteria)
+    outcomes = [
+        diagnose_image(
+            item.detections,
+            item.annotations,
+            classes,
+            replace(criteria, low_score=low),
+            lambda item=item: raw_candidates(detector, item.image, item.pin),  # type: ignore[misc]
+            image_id=item.image.id,
+            model_id=0,
+        )
+        for item in items
+    ]
+    return outcomes, low
 
 
 def image_result(annotations: Sequence[Annotation], detections: Detections, classes: ClassMap) -> ImageResult:

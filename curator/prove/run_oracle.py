@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from curator.detect.load import load_detector
-from curator.diagnose.causes import Criteria, diagnose_image
-from curator.diagnose.work import DiagnoseItem, calibrate, raw_candidates
+from curator.diagnose.causes import Criteria
+from curator.diagnose.work import diagnose_predicted
 from curator.matching import ClassMap
 from curator.prove.arms.base import Pool
 from curator.prove.settings import VerifyConfig
@@ -54,35 +54,11 @@ def _fail_on_pool(
     config: VerifyConfig, spec: str, pool: Pool, classes: ClassMap
 ) -> Mapping[int, Counter[str]]:
     detector = load_detector(spec, config.device)
-    ids = list(pool.images)
-    found = predict(detector, list(pool.images.values()), 16, label="pool for the oracle")
-    items = [
-        DiagnoseItem(
-            image=pool.images[i],
-            annotations=pool.labels[i].annotations,
-            annotation_key="",
-            detections=d,
-            pin=pin,
-            detection_key="",
-        )
-        for i, (d, pin) in zip(ids, found, strict=True)
-    ]
+    images = [(image, pool.labels[i].annotations) for i, image in pool.images.items()]
+    found = list(predict(detector, [image for image, _ in images], 16, label="pool for the oracle"))
     criteria = Criteria(score=config.score_threshold, iou=config.iou_threshold, low_score=0.0)
-    low = calibrate(detector, items, classes, criteria)
-    criteria = Criteria(score=config.score_threshold, iou=config.iou_threshold, low_score=low)
+    judged, _ = diagnose_predicted(detector, images, found, classes, criteria)
     return {
-        item.image.id: Counter(
-            _group(o)
-            for o in diagnose_image(
-                item.detections,
-                item.annotations,
-                classes,
-                criteria,
-                lambda item=item: raw_candidates(detector, item.image, item.pin),  # type: ignore[misc]
-                image_id=item.image.id,
-                model_id=0,
-            )
-            if o.kind != "TP"
-        )
-        for item in items
+        image.id: Counter(_group(o) for o in outcomes if o.kind != "TP")
+        for (image, _), outcomes in zip(images, judged, strict=True)
     }

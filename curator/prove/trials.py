@@ -19,9 +19,9 @@ import numpy as np
 from curator.detect.base import Detector, TrainableDetector
 from curator.detect.checking import predict_each
 from curator.detect.load import load_detector
-from curator.diagnose.causes import Criteria, diagnose_image, false_positive_causes
+from curator.diagnose.causes import Criteria, false_positive_causes
 from curator.diagnose.metrics import average_precision
-from curator.diagnose.work import DiagnoseItem, calibrate, image_result, raw_candidates
+from curator.diagnose.work import diagnose_predicted, image_result
 from curator.errors import InputError, one_line
 from curator.matching import ClassMap, ImageResult, match
 from curator.progress import progress
@@ -280,33 +280,12 @@ def evaluate_base(
     found = list(predict(detector, [h.image for h in holdout], batch_size, label="holdout of the base"))
     results = _results(holdout, [d for d, _ in found], classes)
     matched = match_all(results, iou_threshold=criteria.iou)
-    items = [
-        DiagnoseItem(
-            image=h.image,
-            annotations=h.annotations,
-            annotation_key="",
-            detections=d,
-            pin=pin,
-            detection_key="",
-        )
-        for h, (d, pin) in zip(holdout, found, strict=True)
-    ]
-    low = calibrate(detector, items, classes, criteria)
-    with_low = Criteria(
-        score=criteria.score, iou=criteria.iou, background_iou=criteria.background_iou, low_score=low
+    judged, low = diagnose_predicted(
+        detector, [(h.image, h.annotations) for h in holdout], found, classes, criteria
     )
-    causes: dict[int, str] = {}
-    for item in items:
-        outcomes = diagnose_image(
-            item.detections,
-            item.annotations,
-            classes,
-            with_low,
-            lambda item=item: raw_candidates(detector, item.image, item.pin),  # type: ignore[misc]
-            image_id=item.image.id,
-            model_id=0,
-        )
-        causes |= {cast(int, o.annotation_id): o.cause or "" for o in outcomes if o.kind == "FN"}
+    causes = {
+        cast(int, o.annotation_id): o.cause or "" for outcomes in judged for o in outcomes if o.kind == "FN"
+    }
     producible = np.isin(np.arange(len(classes.categories)), classes.of_label)
     objects = gather_objects([r.truth for r in results], [h.conditions for h in holdout], causes, producible)
     base = Base(
