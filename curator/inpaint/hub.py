@@ -142,6 +142,7 @@ def _restore_paint_by_example(kind: Any) -> None:
 
 
 def _hide_transformers_bars() -> None:
+    """No bars of transformers while weights are read."""
     try:
         from transformers.utils import logging as transformers_logging
     except ImportError:  # a pipeline without text encoder does without; others say so on loading

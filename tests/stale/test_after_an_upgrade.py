@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -13,22 +11,16 @@ from curator.errors import InputError
 from store import schema
 from store.store import Store
 from store.workspace import open_database
+from tests.saved_workspace import unpack
 from tests.stale.loop import detecting, diagnosing, explaining, indexing, querying
 
-SAVED = Path(__file__).parents[1] / "store" / "data" / "workspace-0001.zip"
 EMBEDDER = "detector:?dimension=64"
 INDEX = indexing(embedder=EMBEDDER, candidates=1, cells=1, windows=0)
 
 
 @pytest.fixture
 def store(tmp_path: Path):  # type: ignore[no-untyped-def]
-    with zipfile.ZipFile(SAVED) as archive:
-        archive.extractall(tmp_path)
-    database = sqlite3.connect(tmp_path / "ws" / "curator.db")
-    for table, column in (("images", "uri"), ("runs", "config")):
-        database.execute(f"UPDATE {table} SET {column} = replace({column}, 'FOLDER', ?)", (str(tmp_path),))
-    database.commit()
-    database.close()
+    unpack(tmp_path)
     opened = open_database(tmp_path / "ws")
     schema.upgrade(opened, tmp_path / "ws")
     opened.close()

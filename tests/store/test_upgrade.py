@@ -8,7 +8,6 @@ for the folder that holds its images.
 from __future__ import annotations
 
 import sqlite3
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -19,21 +18,13 @@ from store import schema
 from store.errors import SchemaError
 from store.store import Store
 from store.workspace import open_database
-
-SAVED = Path(__file__).parent / "data" / "workspace-0001.zip"
+from tests.saved_workspace import unpack
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     """The unpacked workspace, not upgraded."""
-    with zipfile.ZipFile(SAVED) as archive:
-        archive.extractall(tmp_path)
-    database = sqlite3.connect(tmp_path / "ws" / "curator.db")
-    for table, column in (("images", "uri"), ("runs", "config")):
-        database.execute(f"UPDATE {table} SET {column} = replace({column}, 'FOLDER', ?)", (str(tmp_path),))
-    database.commit()
-    database.close()
-    return tmp_path / "ws"
+    return unpack(tmp_path)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from curator.data.formats.coco import CocoFormat
 from curator.data.formats.placement import place
 from curator.errors import FormatError
 from store.records import NewAnnotation
+from tests.data.formats.coco_files import one, read
 
 SIZE = (40, 30)
 CATEGORIES = [{"id": 1, "name": "crate"}, {"id": 2, "name": "pallet"}]
@@ -32,16 +33,6 @@ def write(folder: Path, **tables: Any) -> Path:
     path = folder / "labels.json"
     path.write_text(json.dumps({"images": [image(1)], "annotations": [], "categories": CATEGORIES, **tables}))
     return path
-
-
-def read(path: Path, **options: Any) -> list[LabelledImage | Broken]:
-    return list(CocoFormat().open(path, **options).items)
-
-
-def one(path: Path, **options: Any) -> LabelledImage:
-    (item,) = read(path, **options)
-    assert isinstance(item, LabelledImage), item
-    return item
 
 
 def by_name(path: Path, **options: Any) -> dict[str, LabelledImage]:

@@ -13,6 +13,7 @@ import pytest
 from curator.data.formats.base import Broken, LabelledImage
 from curator.data.formats.coco import CocoFormat
 from curator.errors import FormatError
+from tests.data.formats.coco_files import one, read
 
 IMAGE = {"id": 1, "file_name": "a.png", "width": 40, "height": 30}
 CATEGORIES = [{"id": 7, "name": "car"}, {"id": 3, "name": "bus"}]
@@ -22,16 +23,6 @@ def write(folder: Path, **tables: Any) -> Path:
     path = folder / "annotations.json"
     path.write_text(json.dumps({"images": [IMAGE], "annotations": [], "categories": CATEGORIES, **tables}))
     return path
-
-
-def read(path: Path, **options: Any) -> list[LabelledImage | Broken]:
-    return list(CocoFormat().open(path, **options).items)
-
-
-def one(path: Path, **options: Any) -> LabelledImage:
-    (item,) = read(path, **options)
-    assert isinstance(item, LabelledImage), item
-    return item
 
 
 def box(**fields: Any) -> dict[str, Any]:

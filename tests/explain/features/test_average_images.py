@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -21,14 +18,7 @@ from curator.explain.features.average_images import (
     receptive_reaches,
 )
 from curator.explain.features.base import responses
-
-_spec = importlib.util.spec_from_file_location(
-    "tiny_detectors", Path(__file__).parents[1] / "tiny_detectors.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
+from tests.explain import tiny_detectors as tiny
 
 
 class Means(nn.Module):
