@@ -11,6 +11,14 @@ from store.records.annotations import (
     Category,
     NewAnnotation,
 )
+from store.records.box_rows import (
+    CLASSES,
+    VIEW_SCALE,
+    BoxesKind,
+    BoxRows,
+    ImageBoxes,
+    SpaceShape,
+)
 from store.records.boxes import (
     BoxTuple,
     Floats,
@@ -73,16 +81,20 @@ from store.records.vectors import (
 )
 
 __all__ = [
+    "CLASSES",
     "FN_CAUSES",
     "FP_CAUSES",
     "LOG_ODDS",
     "ROLES",
+    "VIEW_SCALE",
     "AddedImage",
     "Annotation",
     "AnnotationSet",
     "Attribution",
     "AttributionKey",
+    "BoxRows",
     "BoxTuple",
+    "BoxesKind",
     "Category",
     "DatasetVersion",
     "DetectionSet",
@@ -91,6 +103,7 @@ __all__ = [
     "GridMap",
     "Group",
     "Hit",
+    "ImageBoxes",
     "ImageRecord",
     "Ints",
     "ItemStatus",
@@ -112,6 +125,7 @@ __all__ = [
     "SegmentMap",
     "Segmentation",
     "Selection",
+    "SpaceShape",
     "TargetRecord",
     "Trial",
     "VectorBlock",
