@@ -6,10 +6,11 @@ In: outcomes and the boxes that mined images offer. Out: `Asked` (one kind of fa
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from curator.boxes import iou
 from store.records import BoxRows, Floats, Ints, Outcome
 
 Kind = Literal["FN", "FP"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,28 +27,33 @@ class Asked:
     """One kind of failure of one class: what one model is fitted for.
 
     Attributes:
-        category: the data set's class. labels: the detector's classes that mean it.
-        threshold: score from which a candidate is a detection.
-        cause: None asks for all causes. name: e.g. "FN Car", "FN:miss Car".
+        categories: the data set's class; several where each has too few failures to ask alone.
+        labels: the detector's classes that mean them. threshold: score from which a candidate is a detection.
+        causes: of the failures that ask; () asks for all.
     """
 
     kind: Kind
-    category: str
+    categories: tuple[str, ...]
     labels: tuple[int, ...]
     threshold: float
-    cause: str | None = None
+    causes: tuple[str, ...] = ()
+
+    @property
+    def category(self) -> str:
+        """The class for people: "Car", "14 classes"."""
+        return self.categories[0] if len(self.categories) == 1 else f"{len(self.categories)} classes"
 
     @property
     def name(self) -> str:
-        """For people, and the name of its group of hits."""
-        return f"{self.kind}{':' + self.cause if self.cause else ''} {self.category}"
+        """For people, and the name of its group of hits: "FN Car", "FN:miss Car"."""
+        return f"{self.kind}{':' + self.causes[0] if len(self.causes) == 1 else ''} {self.category}"
 
     def matches(self, outcome: Outcome) -> bool:
         """True for the failures that it names."""
         return (
             outcome.kind == self.kind
-            and outcome.category == self.category
-            and (self.cause is None or outcome.cause == self.cause)
+            and outcome.category in self.categories
+            and (not self.causes or outcome.cause in self.causes)
         )
 
 
@@ -56,30 +63,39 @@ def asked_of(
     class_map: Mapping[str, str],
     threshold: float,
     *,
-    by_cause: bool = False,
+    fewest: int = 5,
+    most: int = 12,
 ) -> list[Asked]:
-    """The kinds and classes of failures, by falling number, then name.
+    """What failures ask: one `Asked` per kind and class, by falling number.
+
+    Classes with fewer than `fewest` failures of a kind, and those beyond the `most` most frequent, ask
+    together.
 
     Args:
-        failures: those asked for. classes: the detector's. class_map: detector class -> data-set class.
-        by_cause: split by cause too.
+        failures: those asked for; other causes than theirs are not.
+        classes: the detector's. class_map: detector class -> data-set class.
     """
     labels: dict[str, list[int]] = {}
     for label, name in enumerate(classes):
         labels.setdefault(class_map.get(name, name), []).append(label)
-    counts: dict[Asked, int] = {}
-    for outcome in failures:
-        if outcome.kind == "TP":
-            continue
-        asked = Asked(
-            kind=outcome.kind,
-            category=outcome.category,
-            labels=tuple(labels.get(outcome.category, ())),
-            threshold=threshold,
-            cause=outcome.cause if by_cause else None,
-        )
-        counts[asked] = counts.get(asked, 0) + 1
-    return sorted(counts, key=lambda asked: (-counts[asked], asked.name))
+    result = []
+    for kind in KINDS:
+        own = [outcome for outcome in failures if outcome.kind == kind]
+        counts = Counter(outcome.category for outcome in own)
+        ranked = sorted(counts, key=lambda name: (-counts[name], name))
+        alone = [name for name in ranked if counts[name] >= fewest][:most]
+        rest = [name for name in ranked if name not in alone]
+        for names in [*([name] for name in alone), *([sorted(rest)] if rest else [])]:
+            result.append(
+                Asked(
+                    kind=kind,
+                    categories=tuple(names),
+                    labels=tuple(sorted(label for name in names for label in labels.get(name, ()))),
+                    threshold=threshold,
+                    causes=tuple(sorted({o.cause for o in own if o.category in names and o.cause})),
+                )
+            )
+    return result
 
 
 @dataclass(frozen=True, kw_only=True)

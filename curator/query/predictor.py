@@ -162,7 +162,9 @@ class FailurePredictor:
         likeness = None
         if "S" in recipe.blocks:
             right = mined.outcomes.take(mined.outcome_kinds == "TP")
-            same = np.array([mined.known[int(i)].category == asked.category for i in right.outcome_ids], bool)
+            same = np.array(
+                [mined.known[int(i)].category in asked.categories for i in right.outcome_ids], bool
+            )
             successes = right.take(same) if same.any() else right
             likeness = Likeness.of(data.rows.take(positive), data.rows.take(negative), successes, views)
         blamed = None
