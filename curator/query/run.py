@@ -23,9 +23,9 @@ from curator.jobs.base import Executor
 from curator.jobs.stage import StageResult, recorded_run
 from curator.query.base import BoxTable, ContrastiveQuery, Examples, SimilarityQuery
 from curator.query.contrast import fit_queries, unused
+from curator.query.rounds import Answer, select
 from curator.query.run_indexed import IndexState, indexed
 from curator.query.run_tables import best_overlap, box_table, region_table, rows_by_image, twins
-from curator.query.selection import Answer, select
 from curator.query.settings import QueryConfig
 from store.errors import NotFoundError
 from store.keys import content_key
@@ -195,7 +195,6 @@ def _random(pool: Sequence[int], seed: int) -> list[Answer]:
             image_id=int(i),
             score=0.0,
             box=(0.0, 0.0, 0.0, 0.0),
-            vector_id=None,
             outcome_id=None,
             vector=np.zeros(1),
         )
@@ -313,7 +312,6 @@ def best_boxes(q: Query, table: BoxTable) -> Iterator[tuple[float, int, Answer]]
                 image_id=image,
                 score=float(scores[row]),
                 box=(x1, y1, x2, y2),
-                vector_id=int(best.ids[i]),
                 outcome_id=int(nearest[i]),
                 vector=vectors[i],
             ),

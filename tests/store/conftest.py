@@ -153,7 +153,6 @@ class Build:
         """A chosen pool image."""
         facts: dict[str, Any] = {
             "outcome_id": None,
-            "vector_id": None,
             "group": "FN:miss:car",
             "score": 0.5,
             **more,

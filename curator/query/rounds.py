@@ -44,7 +44,6 @@ class Answer:
     image_id: int
     score: float
     box: BoxTuple
-    vector_id: int | None
     outcome_id: int | None
     vector: NDArray[np.float64]
 
@@ -179,7 +178,6 @@ class _Spending:
                 rank=rank,
                 image_id=answer.image_id,
                 outcome_id=answer.outcome_id,
-                vector_id=answer.vector_id,
                 group=name,
                 box=answer.box,
                 score=answer.score,

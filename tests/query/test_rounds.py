@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from curator.query.selection import Answer, select, shares
+from curator.query.rounds import Answer, select, shares
 
 
 def answers(first: int, count: int, *, vectors: np.ndarray | None = None) -> list[Answer]:
@@ -16,7 +16,6 @@ def answers(first: int, count: int, *, vectors: np.ndarray | None = None) -> lis
             image_id=first + i,
             score=float(count - i),
             box=(0, 0, 1, 1),
-            vector_id=first + i,
             outcome_id=7,
             vector=vectors[i],
         )
