@@ -1,8 +1,8 @@
 """`query`: rank the pool by what it is expected to hold of the asked failures, and store a selection.
 
-In: outcomes, and the vectors that `index` stored. Out: a `Selection` of arm "query" (or of the method that was
-asked for) whose config holds the out-of-fold table, the groups and what the pool is expected to hold. Pool
-annotations are never read; the pool is scored in pieces, so memory hardly grows with it.
+In: outcomes, and the vectors that `index` stored. Out: a `Selection` of arm "query" (or of the method that
+was asked for) whose config holds the out-of-fold table, the groups and what the pool is expected to hold.
+Pool annotations are never read; the pool is scored in pieces, so memory hardly grows with it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from curator.diagnose.selectors import FailureSelector
 from curator.errors import InputError
 from curator.jobs.base import Executor
 from curator.jobs.stage import StageResult, recorded_run
+from curator.query.asked import Mined
 from curator.query.filters import PoolFilter
+from curator.query.kinds import vectors
+from curator.query.methods.base import image_scores
 from curator.query.run_answers import Answered, Question, answers, shown
 from curator.query.run_indexed import IndexState, indexed, read_mined
 from curator.query.run_questions import judged_table, questions
-from curator.query.selection import Answers, as_hits, choose
+from curator.query.selection import Answers, Refusals, as_hits, choose, nearer_to
 from curator.query.settings import QueryConfig
 from store.errors import NotFoundError
 from store.keys import content_key
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 STAGE = "query"
 STAGE_VERSION = 4  # 4: expected failures from a predictor, through compact vectors
 DEFAULT = "predictor"
+NOT_INDEXED = "have no vectors (run: curator index)"
 
 
 def query(store: Store, config: QueryConfig, *, executor: Executor | None = None) -> StageResult:
@@ -109,8 +113,7 @@ def _pool(store: Store, config: QueryConfig) -> list[int]:
         return pool
     taken: set[int] = set()
     if wanted.unselected:
-        others = (name for name in store.selection_names() if name != config.name)
-        taken = {i for name in others for i in store.selection(name).image_ids}
+        taken = {i for s in store.selections() if s.name != config.name for i in s.image_ids}
     passing = {
         member.image_id
         for member in store.memberships(pool)
@@ -186,7 +189,7 @@ def _select(
             lambda ids: dict.fromkeys(
                 store.near_duplicates(ids, train) if train else {}, "the training set has it already"
             ),
-            *_unlike(store, config, index, mined),
+            *_unlike(store, config, index, asking),
         ],
         duplicates=store.near_duplicates,
     )
@@ -238,12 +241,50 @@ def _gains(asking: Sequence[Question], found: Answered) -> np.ndarray:
     return result
 
 
-def _unlike(store: Store, config: QueryConfig, index: IndexState, mined: object) -> list[object]:
-    return []
+def _unlike(
+    store: Store, config: QueryConfig, index: IndexState, asking: Sequence[Question]
+) -> list[Refusals]:
+    """Refuses images whose best boxes are nearer to images that are not wanted than to the failures.
+
+    Raises:
+        InputError: an image that is not indexed.
+    """
+    if not config.unlike:
+        return []
+    views = tuple(index.shape.views)
+    shown_there = store.boxes(index.space, "offered", image_ids=config.unlike)
+    absent = sorted(set(config.unlike) - set(shown_there.image_ids.tolist()))
+    if absent:
+        raise InputError(
+            f"--unlike: expected ids of indexed images, got {', '.join(map(str, absent))} "
+            "(curator query prints ids with --json)"
+        )
+    # What is not wanted is what of those images answers most.
+    best = np.concatenate([image_scores(q.scorer, shown_there)[2] for q in asking])
+    unwanted = vectors(shown_there.take(np.unique(best)), views)
+    like = np.concatenate([question.kinds.examples for question in asking])
+
+    def refuse(ids: Sequence[int]) -> Mapping[int, object]:
+        rows = store.boxes(index.space, "offered", image_ids=ids)
+        found: dict[int, str] = {}
+        for question in asking:
+            images, _, own = image_scores(question.scorer, rows)
+            found |= nearer_to(images, vectors(rows.take(own), views), unwanted, like)
+        return {**found, **dict.fromkeys(set(ids) & set(config.unlike), "named as not wanted")}
+
+    return [refuse]
 
 
-def _asking(failures: Sequence[Outcome], mined: object) -> dict[str, object]:
-    return {"failures": len(failures), "used": len(failures), "unused": {}}
+def _asking(failures: Sequence[Outcome], mined: Mined) -> dict[str, Any]:
+    """How many of the asked failures are learned from, and why the others are not."""
+    known = set(mined.outcomes.outcome_ids.tolist())
+    used = sum(outcome.id in known for outcome in failures)
+    silent = len(failures) - used
+    return {
+        "failures": len(failures),
+        "used": used,
+        "unused": {NOT_INDEXED: silent} if silent else {},
+    }
 
 
 def _expected(question: Question, found: Answered, number: int) -> float | None:

@@ -194,7 +194,8 @@ def _fitted(
         raise InputError(f"index: expected two mined images or more that can be read, got {len(found)}{why}")
     order = sorted(found)
     arrays: dict[str, NDArray[Any]] = {}
-    views, image_views = {}, {}
+    views: dict[str, int] = {}
+    image_views: dict[str, int] = {}
     for view in found[order[0]]:
         if view == REGION:
             continue
