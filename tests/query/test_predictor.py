@@ -1,0 +1,153 @@
+"""The failure predictor: what it learns, what it adds up to, and when it refuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from curator.query.asked import Images, overlaps
+from curator.query.evidence import NAMES, evidence
+from curator.query.likeness import Likeness
+from curator.query.out_of_fold import fitted, folds, image_scores, out_of_fold
+from curator.query.predictor import (
+    FailurePredictor,
+    NotFittedError,
+    Recipe,
+    _solved,
+    training,
+    units,
+)
+from tests.query.tables import ASKED, outcome, planted
+
+
+def test_it_ranks_images_with_planted_failures_first_and_counts_them() -> None:
+    mined, pool, truth = planted(150, 150, share=0.3)
+    model, judged = fitted(mined, ASKED)
+    assert judged is not None
+    ids, expected = image_scores(pool, model.probabilities(pool))
+    assert ids.tolist() == list(range(10_000, 10_150))
+    first = np.argsort(-expected)[:30]
+    assert (truth[first] > 0).mean() > 0.85
+    assert (truth > 0).mean() < 0.4
+    assert 1 / 1.5 < expected.sum() / truth.sum() < 1.5
+    assert judged.expected().sum() == pytest.approx(len(training(mined, ASKED).part.nonzero()[0]), rel=0.15)
+
+
+def test_an_unseen_image_is_scored_alike_alone_and_among_others() -> None:
+    mined, pool, _ = planted(60, 20, share=0.4)
+    model = FailurePredictor.fit(mined, ASKED)
+    together = model.probabilities(pool)
+    one = pool.take(pool.image_ids == 10_007)
+    np.testing.assert_allclose(model.probabilities(one), together[pool.image_ids == 10_007], rtol=1e-5)
+
+
+def test_each_failure_counts_once_however_many_boxes_show_it() -> None:
+    mined, _, _ = planted(40, 1, share=0.5)
+    data = training(mined, ASKED)
+    failures = [o for o in mined.known.values() if ASKED.matches(o)]
+    assert data.part.sum() == pytest.approx(len(failures))
+    assert set(data.failure[data.part > 0].tolist()) == {o.id for o in failures}
+
+
+def test_a_missed_object_that_no_box_covers_enters_by_its_own_box() -> None:
+    mined, _, _ = planted(40, 1, share=0.5)
+    bare = mined.known[int(mined.asking(ASKED).outcome_ids[0])]
+    far = mined.outcomes.boxes.copy()
+    far[mined.outcomes.outcome_ids == bare.id] = (390, 390, 399, 399)
+    from dataclasses import replace
+
+    moved = replace(mined, outcomes=replace(mined.outcomes, boxes=far))
+    data = training(moved, ASKED)
+    own = data.rows.outcome_ids >= 0
+    assert data.rows.outcome_ids[own].tolist() == [bare.id]
+    assert data.part[own] == pytest.approx(1)
+    judged = out_of_fold(moved, ASKED)
+    assert judged.factor == pytest.approx(len(moved.asking(ASKED)) / (len(moved.asking(ASKED)) - 1))
+
+
+def test_units_of_misses_and_false_positives_are_apart() -> None:
+    mined, _, _ = planted(20, 1, share=0.5)
+    from dataclasses import replace
+
+    rows = mined.offered
+    wrong = units(rows, replace(ASKED, kind="FP"))
+    assert (rows.labels[wrong, 0] >= 0).all()
+    best = (rows.labels[:, 0] == 0) & (rows.scores[:, 0] >= ASKED.threshold)
+    assert not (units(rows, ASKED) & best).any()
+    assert wrong[best].all()
+
+
+def test_the_solver_finds_the_penalised_minimum() -> None:
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(80, 3))
+    part = np.where(rng.random(80) < 0.4, rng.choice([0.5, 1.0], 80), 0.0)
+    weight = rng.uniform(0.5, 2, 80)
+    penalties = np.array([1.0, 10.0, 30.0])
+    found = _solved(x, penalties, part, weight)
+    z = np.clip((x - found.mean) / found.deviation, -6, 6)
+
+    def loss(theta: np.ndarray) -> float:
+        logit = z @ theta[:3] + theta[3]
+        terms = weight * (np.logaddexp(0, logit) - part * logit)
+        return float(terms.sum() + 0.5 * (penalties * theta[:3] ** 2).sum())
+
+    best = minimize(loss, np.zeros(4), method="BFGS", options={"gtol": 1e-6})
+    # A row's weight as a failure is `part` of it, the rest says "none".
+    np.testing.assert_allclose([*found.weights, found.intercept], best.x, atol=2e-3)
+
+
+def test_likeness_leaves_the_own_image_out_and_finds_the_nearest() -> None:
+    mined, pool, _ = planted(30, 5, share=0.5)
+    rows = mined.offered
+    likeness = Likeness.of(mined.asking(ASKED), rows.take(np.arange(0, 300, 3)), rows, ("object",))
+    own, other = likeness(rows, own=True), likeness(rows, own=False)
+    covered = overlaps(rows, mined.asking(ASKED).image_ids, mined.asking(ASKED).boxes)[0] > 0.99
+    assert own[covered, 0] == pytest.approx(1, abs=1e-5)
+    assert (other[covered, 0] < 0.999).all()
+    assert (np.abs(likeness(pool, own=False)) <= 1 + 1e-5).all()
+
+
+def test_evidence_knows_no_other_image() -> None:
+    mined, _, _ = planted(12, 1, share=0.5)
+    rows = mined.offered
+    table = evidence(rows, ASKED)
+    assert table.shape == (len(rows), len(NAMES))
+    assert np.isfinite(table).all()
+    for place in (0, 7, 11):
+        images = Images.of(rows.image_ids)
+        part = np.arange(images.starts[place], images.starts[place] + images.counts[place])
+        np.testing.assert_allclose(evidence(rows.take(part), ASKED), table[part], rtol=1e-5)
+
+
+def test_folds_keep_units_together_and_spread_failing_images() -> None:
+    mined, _, _ = planted(50, 1, share=0.4)
+    from dataclasses import replace
+
+    mined = replace(mined, units={i: f"video {i // 5}" for i in range(50)})
+    failing = np.unique([o.image_id for o in mined.known.values() if ASKED.matches(o)])
+    fold = folds(mined, failing, seed=0)
+    assert all(len(set(fold[i : i + 5].tolist())) == 1 for i in range(0, 50, 5))
+    assert len(set(fold.tolist())) == 5
+
+
+@pytest.mark.parametrize("blocks", [("E",), ("S",), ("V",), ("E", "V")])
+def test_blocks_can_be_left_out(blocks: tuple[str, ...]) -> None:
+    mined, pool, _ = planted(40, 5, share=0.5)
+    model = FailurePredictor.fit(mined, ASKED, Recipe(blocks=blocks))
+    assert np.isfinite(model.probabilities(pool)).all()
+
+
+def test_it_says_why_it_cannot_be_fitted() -> None:
+    mined, _, _ = planted(20, 1, share=0.0)
+    with pytest.raises(NotFittedError, match="no box"):
+        FailurePredictor.fit(mined, ASKED)
+    from dataclasses import replace
+
+    one = int(mined.offered.image_ids[0])
+    known = {**mined.known, 999: outcome(999, one, mined.offered.boxes[3])}
+    extra = replace(mined.outcomes.take(np.arange(1)), outcome_ids=np.array([999]), boxes=mined.offered.boxes[3:4])
+    few = replace(mined, known=known, outcomes=extra)
+    model, judged = fitted(few, ASKED)
+    assert judged is None
+    assert model.failures == (999,)
