@@ -70,10 +70,7 @@ def one_pass(detector: Detector, image: Tensor, levels: Sequence[str] = ()) -> O
         raise InputError(f"levels: expected some of {detector.spec}'s ({known}), got {', '.join(unknown)}")
     if detector.modules() is None:
         return _predicted(detector, image)
-    if getattr(detector, "plain_pin", False):
-        pin = cast(PlainDetector, detector).pin(image)
-    else:
-        pin = predict_all(detector, [image], score_threshold=1.0)[0].pin
+    pin = pin_of(detector, image)
     u = detector.prepare(image, pin)
     found = detector.candidates(u[None], pin, index=None, levels=levels)
     scores, boxes = found.scores[0], found.boxes[0]
@@ -92,6 +89,13 @@ def one_pass(detector: Detector, image: Tensor, levels: Sequence[str] = ()) -> O
         features=found.features,
         dropped=len(boxes) - len(kept),
     )
+
+
+def pin_of(detector: Detector, image: Tensor) -> Pin:
+    """The pin of a stored image (3, H, W), without a look where it is plain geometry."""
+    if getattr(detector, "plain_pin", False):
+        return cast(PlainDetector, detector).pin(image)
+    return predict_all(detector, [image], score_threshold=1.0)[0].pin
 
 
 def candidate_boxes(

@@ -7,9 +7,14 @@ import pytest
 import torch
 
 from curator.detect.base import Detector, FeatureMap
+from curator.detect.black_box import BlackBox
+from curator.detect.one_pass import one_pass
 from curator.errors import ConfigError
 from curator.registry import DETECTORS, Spec
-from curator.represent.embedders.detector import DetectorEmbedder, box_mean, pixel_maps
+from curator.represent.embedders.base import Embedder
+from curator.represent.embedders.detector import DetectorEmbedder
+from curator.represent.embedders.pixels import PIXELS, pixel_maps
+from curator.represent.embedders.pooling import Places, box_mean, place_means
 from store.records import Pin
 
 
@@ -104,6 +109,22 @@ def test_pixel_maps_tell_a_cast_and_stripes() -> None:
     assert np.isfinite(maps.numpy()).all()
 
 
+@pytest.mark.parametrize("size", [(256, 384), (130, 257), (5, 3)])
+def test_pixel_maps_are_block_means(size: tuple[int, int]) -> None:
+    u = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(3))
+    level = pixel_maps(u)
+    step = int(level.scale[0])
+    assert step == -(-max(size) // 128)
+    grey = u.mean(1).double()
+    slanted = torch.zeros_like(grey)
+    slanted[:, 1:, :-1] = (grey[:, :-1, 1:] - grey[:, 1:, :-1]).abs()  # at distance (1, -1)
+    wanted = torch.stack([u[:, 2].double(), u[:, 0].double().square(), slanted], 1)
+    for row, column in ((0, 0), (level.values.shape[2] - 1, level.values.shape[3] - 1)):
+        block = wanted[:, :, row * step : (row + 1) * step, column * step : (column + 1) * step]
+        found = level.values[:, [2, 6, 14], row, column]
+        torch.testing.assert_close(found.double(), block.mean((2, 3)), atol=1e-5, rtol=1e-4)
+
+
 @pytest.fixture(scope="module")
 def detector() -> Detector:
     spec = Spec.parse("curator:ssd?classes=a,b&size=96&channels=8,8,16,16,16")
@@ -129,7 +150,6 @@ def test_vectors_do_not_depend_on_batch_mates_or_other_boxes(detector: Detector)
     assert {view: values.shape[0] for view, values in together[0].items()} == {
         "object": 2,
         "context": 2,
-        "sides": 2,
         "image": 1,
     }
     assert together[1]["object"].shape[0] == 0
@@ -168,9 +188,68 @@ def test_a_mask_that_fills_a_box_describes_the_box(detector: Detector) -> None:
     mask = np.zeros((1, 32, 32), np.float32)
     mask[0, 8:24, 4:16] = 3  # x 12 to 48, y 24 to 72 of 96 px
     views = DetectorEmbedder(Spec.parse("detector:?dimension=96"), detector).embed(
-        u, pins, [np.array([[12, 24, 48, 72]], np.float32)], [mask]
+        u, pins, [np.array([[12, 24, 48, 72]], np.float32)], masks=[mask]
     )[0]
     assert np.allclose(views["region"], views["object"], atol=1e-3)
+
+
+def test_it_says_what_it_gives(detector: Detector) -> None:
+    u, pins = prepared(detector, 1)
+    boxes = [np.array([[5, 5, 40, 60]], np.float32)]
+    for text in ("detector:", "detector:?dimension=96&levels=level1", "detector:?views=object,sides"):
+        embedder = DetectorEmbedder(Spec.parse(text), detector)
+        assert isinstance(embedder, Embedder)
+        views = embedder.embed(u, pins, boxes)[0]
+        assert {view: values.shape[1] for view, values in views.items()} == {
+            **embedder.views,
+            **embedder.image_views,
+        }
+        assert next(iter(embedder.views)) == "object"
+        assert embedder.fingerprint == DetectorEmbedder(Spec.parse(text), detector).fingerprint
+    plain = DetectorEmbedder(Spec.parse("detector:"), detector)
+    assert embedder.fingerprint != plain.fingerprint
+    assert list(plain.views) == ["object", "context"]
+    assert list(plain.image_views) == ["image"]
+    assert "sides" in embedder.views
+
+
+def test_features_of_the_one_look_are_used(detector: Detector) -> None:
+    image = torch.rand(3, 70, 90, generator=torch.Generator().manual_seed(4))
+    embedder = DetectorEmbedder(Spec.parse("detector:"), detector)
+    one = one_pass(detector, image, embedder.levels)
+    boxes = [np.array([[5, 5, 40, 60], [0, 0, 90, 70]], np.float32)]
+    network = detector.modules()
+    assert network is not None
+    looks: list[int] = []
+    first = next(module for module in network.modules() if isinstance(module, torch.nn.Conv2d))
+    handle = first.register_forward_hook(lambda *_: looks.append(1))
+    features = {**one.features, PIXELS: pixel_maps(one.u[None])}
+    given = embedder.embed(one.u[None], [one.pin], boxes, features=features)[0]
+    assert looks == []
+    asked = embedder.embed(one.u[None], [one.pin], boxes)[0]
+    handle.remove()
+    assert looks == [1]
+    for view, values in asked.items():
+        np.testing.assert_allclose(values, given[view], atol=1e-4)
+
+
+def test_all_places_at_once_are_boxes_rings_and_the_image() -> None:
+    pin = Pin(image_size=(60, 100), input_size=(96, 80), scale=(0.8, 0.8), offset=(0.0, 20.0))
+    boxes = np.array([[10, 10, 40, 50], [0, 0, 100, 60], [80, 50, 130, 90], [70, 20, 71, 21]], np.float32)
+    for channels in (5, 40):  # summed in two ways
+        values = torch.rand(1, channels, 12, 10, generator=torch.Generator().manual_seed(2))
+        level = FeatureMap(values, (8.0, 8.0), (4.0, 4.0))
+        places = Places.of([pin], [boxes], values)
+        means = place_means(level, values, places)[0]
+        expected = torch.cat(
+            [
+                box_mean(level, values, places.inner)[0],
+                box_mean(level, values, places.outer, places.inner)[0],
+                box_mean(level, values, torch.tensor([[[0.0, 20, 80, 68]]]))[0],
+            ]
+        )
+        torch.testing.assert_close(means, expected, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(places.inner[0, 2], torch.tensor([64.0, 60, 80, 68]))
 
 
 def test_a_black_box_and_unknown_levels_are_refused(detector: Detector) -> None:
@@ -178,3 +257,7 @@ def test_a_black_box_and_unknown_levels_are_refused(detector: Detector) -> None:
         DetectorEmbedder(Spec.parse("detector:?levels=level9"), detector)
     with pytest.raises(ConfigError, match="dimension"):
         DetectorEmbedder(Spec.parse("detector:?dimension=4096"), detector)
+    with pytest.raises(ConfigError, match="got context, image"):
+        DetectorEmbedder(Spec.parse("detector:?views=context,image"), detector)
+    with pytest.raises(ConfigError, match=r"black box\); embed with another network.*transformers:FOLDER"):
+        DetectorEmbedder(Spec.parse("detector:"), BlackBox.of(detector))
