@@ -1,4 +1,4 @@
-"""The workspace that version 0001 of the schema wrote, unpacked (see tests/store/test_upgrade.py)."""
+"""The workspaces that older versions of the schema wrote, unpacked (see tests/store/test_upgrade.py)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import sqlite3
 import zipfile
 from pathlib import Path
 
-SAVED = Path(__file__).parent / "store" / "data" / "workspace-0001.zip"
+SAVED = Path(__file__).parent / "store" / "data"
 
 
-def unpack(folder: Path) -> Path:
-    """Unpack it beneath `folder`, not upgraded; returns the workspace."""
-    with zipfile.ZipFile(SAVED) as archive:
+def unpack(folder: Path, version: str = "0001") -> Path:
+    """Unpack one beneath `folder`, not upgraded; returns the workspace."""
+    with zipfile.ZipFile(SAVED / f"workspace-{version}.zip") as archive:
         archive.extractall(folder)
     database = sqlite3.connect(folder / "ws" / "curator.db")
     for table, column in (("images", "uri"), ("runs", "config")):

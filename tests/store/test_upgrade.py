@@ -1,8 +1,10 @@
-"""A workspace that version 0001 of the schema wrote is upgraded, and what was current in it is still read.
+"""Workspaces that older versions of the schema wrote are upgraded, and what was current is still read.
 
 `data/workspace-0001.zip` was made at 31c7fc5: three mined images diagnosed by A, B, A; explained by e2x, by
 lime, by e2x (of which readers of that version saw lime's); samples and trials of A, B. `FOLDER` in it stands
-for the folder that holds its images.
+for the folder that holds its images. `data/workspace-0002.zip` was made at e6facb8: four pool images and
+three mined ones, diagnosed, explained, indexed, and asked by one query of two hits; one search left a FAISS
+file.
 """
 
 from __future__ import annotations
@@ -82,12 +84,45 @@ def test_what_was_current_is_still_read(saved: Path) -> None:
         assert space.status == "done"
 
 
-def test_a_vector_space_is_whole(upgraded: Path) -> None:
-    (embedder,) = {name for (name,) in before(upgraded, "SELECT embedder FROM vector_spaces")}
-    with Store.open(upgraded) as store:
-        for view in store.views(embedder):
-            block = store.vectors(embedder, view)
-            assert len(block.owners) == len(block.vectors) > 0
+@pytest.mark.parametrize("version", ["0001", "0002"])
+def test_vectors_go_and_are_to_be_made_anew(tmp_path: Path, version: str) -> None:
+    saved = unpack(tmp_path, version)
+    files = {path.suffix for path in (saved / "vectors").iterdir()}
+    assert files == ({".f32"} if version == "0001" else {".f32", ".faiss"})
+    keys = [str(key) for (key,) in before(saved, "SELECT key FROM items WHERE stage = 'index'")]
+    others = before(saved, "SELECT stage, key FROM items WHERE stage <> 'index' ORDER BY stage, key")
+    opened = open_database(saved)
+    assert schema.upgrade(opened, saved) == (version, schema.HEAD)
+    assert schema.check(opened) == []
+    opened.close()
+    assert len(list((saved / "vectors").iterdir())) > 0  # nothing is removed before the upgrade is committed
+    with Store.open(saved) as store:
+        assert list((saved / "vectors").iterdir()) == []
+        assert store.done_keys("index", keys) == set()
+        assert len(keys) > 0
+        assert store.current_run("index") is None
+        assert store.runs(stage="index")[0].status == "done"
+        assert store.counts()["boxes"] == 0
+    assert before(saved, "SELECT stage, key FROM items ORDER BY stage, key") == others
+
+
+def test_a_workspace_of_0002_keeps_all_but_its_vectors(tmp_path: Path) -> None:
+    saved = unpack(tmp_path, "0002")
+    columns = "image_id, outcome_id, group_name, score, x1, y1, x2, y2"
+    hits = before(saved, f"SELECT {columns} FROM hits ORDER BY rank")
+    tables = ("images", "detections", "outcomes", "attributions", "regions", "hits", "runs", "appearances")
+    counts = {name: before(saved, f"SELECT count(*) FROM {name}") for name in tables}
+    opened = open_database(saved)
+    schema.upgrade(opened, saved)
+    opened.close()
+    assert {name: before(saved, f"SELECT count(*) FROM {name}") for name in tables} == counts
+    with Store.open(saved) as store:
+        found = store.selection("query").hits
+        assert [(h.image_id, h.outcome_id, h.group, h.score, *h.box) for h in found] == hits != []
+        assert {hit.reason for hit in found} == {""}
+        assert len(store.outcomes()) == len(store.attributions()) == 6
+        for image in store.images(reader="detect", role="pool"):
+            assert store.pixels(image, reader="detect").shape == (96, 96, 3)
 
 
 def test_killed_runs_of_the_old_schema_are_interrupted_and_not_current(saved: Path) -> None:
@@ -124,10 +159,12 @@ def test_the_upgrade_speaks_postgresql(postgresql_url: str, tmp_path: Path) -> N
         assert schema.upgrade(database, tmp_path) == ("0001", schema.HEAD)
         assert schema.check(database) == []
         with database.reading() as connection:
-            found = connection.execute(text("SELECT config_key, scope, aside FROM runs")).one()
+            query = "SELECT config_key, scope, aside FROM runs ORDER BY id"
+            found, index = connection.execute(text(query)).all()
             item = connection.execute(text("SELECT config_key FROM items")).scalar_one()
         assert found.config_key == item != ""
         assert not found.aside
+        assert index.aside
     finally:
         database.close()
 
@@ -144,7 +181,7 @@ def test_images_of_the_old_schema_are_described(saved: Path) -> None:
 
 
 def _migrate_to_0001(database) -> list[str]:  # type: ignore[no-untyped-def]
-    """Make the old schema; returns statements that put a run and an item into it."""
+    """Make the old schema; returns statements that put two runs with an item each into it."""
     from alembic import command
 
     with database.engine.connect() as connection, connection.begin():
@@ -153,6 +190,9 @@ def _migrate_to_0001(database) -> list[str]:  # type: ignore[no-untyped-def]
     return [
         f"INSERT INTO runs ({columns}) VALUES (1, 'diagnose', 'done', '{{}}', '1', 'h', '[\"f\"]', '[]', "
         "'2026-01-01T00:00:00', '{}')",
+        f"INSERT INTO runs ({columns}) VALUES (2, 'index', 'done', '{{}}', '1', 'h', '[\"f\"]', '[]', "
+        "'2026-01-01T00:00:00', '{}')",
         "INSERT INTO items (stage, key, status, run_id) VALUES ('diagnose', 'k', 'done', 1)",
+        "INSERT INTO items (stage, key, status, run_id) VALUES ('index', 'k', 'done', 2)",
         "INSERT INTO current_items (stage, key, run_id) VALUES ('diagnose', 'k', 1)",
     ]
