@@ -141,6 +141,7 @@ class EmbedWork:
         import torch
 
         from curator.detect.one_pass import candidate_boxes, one_pass
+        from curator.represent.embedders.pixels import PIXELS, pixel_maps
         from curator.tensors import image_tensor
 
         detector, embedder = state
@@ -148,12 +149,17 @@ class EmbedWork:
             one = one_pass(detector, image_tensor(pixels), embedder.levels)
             boxes, labels, scores = candidate_boxes(one, most=self.candidates, overlap=OVERLAP)
             u = one.u[None]
-            windows = _windows(u, one.pin, self.windows)
+            maps = pixel_maps(u)
+            windows = _windows(u, maps, one.pin, self.windows)
             own = np.array([o.box for o in item.outcomes], np.float32).reshape(-1, 4)
             every = np.concatenate([own, boxes, windows]).astype(np.float32)
             masks = _densities(item)
             raw = embedder.embed(
-                u, [one.pin], [every], masks=[masks] if len(masks) else None, features=one.features
+                u,
+                [one.pin],
+                [every],
+                masks=[masks] if len(masks) else None,
+                features={**one.features, PIXELS: maps},
             )[0]
         for view, vectors in raw.items():
             if not np.isfinite(vectors).all():
@@ -265,11 +271,10 @@ class IndexWork(EmbedWork):
         return found
 
 
-def _windows(u: Any, pin: Pin, most: int) -> Floats:
-    """Salient windows of a prepared image (1, 3, h, w): (N, 4) in stored-image pixels."""
-    from curator.represent.embedders.detector import contrast_maps, image_frames, pixel_maps
+def _windows(u: Any, level: Any, pin: Pin, most: int) -> Floats:
+    """Salient windows of a prepared image (1, 3, h, w) with its pixel maps: (N, 4) in stored-image pixels."""
+    from curator.represent.embedders.detector import contrast_maps, image_frames
 
-    level = pixel_maps(u)
     size = (u.shape[-2], u.shape[-1])
     (found,) = salient(contrast_maps(level), level.scale[0], size, image_frames([pin]), most)
     return pin.to_image(found)
