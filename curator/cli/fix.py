@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 def index_lines(summary: Mapping[str, Any]) -> list[str]:
     """Of `curator index`."""
     images = ", ".join(f"{count} {role}" for role, count in summary["images"].items())
+    if summary.get("plan"):
+        return [f"images: {images}", *summary["plan"]]
     return [
         f"images: {images}; views: {', '.join(summary['views'])}",
         f"culprits of {summary['culprits']} failures, {explained_by(summary)}",
@@ -23,19 +25,49 @@ def explained_by(summary: Mapping[str, Any]) -> str:
 
 def query_lines(summary: Mapping[str, Any]) -> list[str]:
     """Of `curator query`."""
-    lines = [f"selection {summary['selection']!r}: {len(summary['hits'])} images"]
+    lines = judged_lines(summary["judged"])
+    if summary.get("preview"):
+        lines += [f"note: {note}" for note in summary["notes"]]
+        return lines + [f"warning: {warning}" for warning in summary["warnings"]]
+    lines.append(f"selection {summary['selection']!r}: {len(summary['hits'])} images; {summary['scored']}")
     for group in summary["groups"]:
-        told = f", separation {group['separation']:.3f}" if group.get("separation") is not None else ""
-        views = f" by {'+'.join(group['views'])}" if group.get("views") else ""
-        lines.append(
-            f"  {group['name']}: {group['failures']} failures asked{views}{told}: {group['hits']} images"
-        )
+        pool = f", the pool holds about {group['expected']:.0f}" if group.get("expected") is not None else ""
+        lines.append(f"  {group['name']}: {group['failures']} failures asked{pool}: {group['hits']} images")
     lines.append(explained_by(summary))
     lines += [f"warning: {warning}" for warning in summary["warnings"]]
-    lines += ["rank  score    group     asked by  image"]
+    lines += [f"{h['rank']:>4}  {h['uri']}: {h['reason']}" for h in summary["hits"]]
+    return lines
+
+
+def judged_lines(judged: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How well methods rank mined images that they have not seen."""
+    from curator.cli.tables import table_lines
+
+    rows = []
+    for asked in judged:
+        for row in asked["methods"]:
+            said = "-" if row["expected"] is None else f"{row['expected']:.1f} of {row['true']}"
+            rows.append(
+                [
+                    asked["asked"],
+                    row["method"],
+                    f"{row['average_precision']:.2f}",
+                    f"{row['hit']:.2f}",
+                    f"{row['failures_per_image']:.2f}",
+                    said,
+                ]
+            )
+        if not asked["methods"]:
+            rows.append([asked["asked"], f"not judged: {asked['failing']} failing image", "", "", "", ""])
+    lines = table_lines(
+        "Mined images that the model has not seen (out of fold): failing ones among the first tenth",
+        ("asked", "method", "AP", "hit", "failures/image", "expected"),
+        rows,
+    )
     lines += [
-        f"{h['rank']:>4}  {h['score']:>7.3f}  {h['group']:<8}  {h['outcome'] or '-':>8}  {h['uri']}"
-        for h in summary["hits"]
+        f"{asked['asked']}: {asked['better']} ranks the mined images better (--method {asked['better']})"
+        for asked in judged
+        if asked["better"]
     ]
     return lines
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curator.errors import StageError
+from curator.errors import CuratorError, StageError
 from curator.registry import EMBEDDERS, Spec
 from curator.represent.proposals import salient
 from store.keys import content_key
@@ -126,7 +126,7 @@ class EmbedWork:
                 continue
             try:
                 results.append(self._image(state, item, pixels))
-            except (StageError, ValueError) as error:
+            except (CuratorError, ValueError) as error:
                 results.append(error)
         return results
 

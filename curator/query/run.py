@@ -7,6 +7,7 @@ Pool annotations are never read; the pool is scored in pieces, so memory hardly 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,10 @@ from curator.query.filters import PoolFilter
 from curator.query.kinds import vectors
 from curator.query.methods.base import image_scores
 from curator.query.run_answers import Answered, Question, answers, shown
+from curator.query.run_examples import example_question, parse_like
 from curator.query.run_indexed import IndexState, indexed, read_mined
 from curator.query.run_questions import judged_table, questions
+from curator.query.run_retrieval import retrieve
 from curator.query.selection import Answers, Refusals, as_hits, choose, nearer_to
 from curator.query.settings import QueryConfig
 from store.errors import NotFoundError
@@ -53,7 +56,8 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
             index`).
     """
     current = read_current(store, STAGE)
-    failures = _failures(config, current)
+    by_example = bool(config.like or config.text)
+    failures = [] if by_example else _failures(config, current)
     pool = _pool(store, config)
     index = indexed(store, config.embedder, current, store.image_ids(role="pool"))
     leaks = store.leaks(pool)
@@ -68,6 +72,7 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
         _sha256(store, list(leaks)),
         store.near_threshold,
         _sha256(store, store.image_ids(role="train")),
+        _picture(config),
     )
     if config.preview:
         return _preview(store, config, current, failures, index)
@@ -88,6 +93,22 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
         skipped=counts["skipped"],
         summary=_summary(store, selection),
     )
+
+
+def _picture(config: QueryConfig) -> str:
+    """What a picture that asks holds now, "" where none does."""
+    if not config.like:
+        return ""
+    path, _ = parse_like(config.like)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def _questions(
+    config: QueryConfig, current: Current, failures: Sequence[Outcome], mined: Mined, index: IndexState
+) -> list[Question]:
+    if config.like or config.text:
+        return [example_question(config, current, index)]
+    return questions(config, current, failures, mined, index)
 
 
 def _failures(config: QueryConfig, current: Current) -> list[Outcome]:
@@ -143,7 +164,7 @@ def _preview(
     store: Store, config: QueryConfig, current: Current, failures: Sequence[Outcome], index: IndexState
 ) -> StageResult:
     mined = read_mined(store, current, index)
-    asking = questions(store, config, current, failures, mined, index)
+    asking = _questions(config, current, failures, mined, index)
     return StageResult(
         stage=STAGE,
         run_id=0,
@@ -168,8 +189,9 @@ def _select(
     leaks: Mapping[int, Leak],
 ) -> Selection:
     mined = read_mined(store, current, index)
-    asking = questions(store, config, current, failures, mined, index)
-    found = answers(store, index.space, asking, pool, current.criteria.score)
+    asking = _questions(config, current, failures, mined, index)
+    named = retrieve(store, index.space, index.shape, asking, mined, pool, config.budget)
+    found = answers(store, index.space, asking, named.image_ids, current.criteria.score)
     if not len(found.image_ids):
         raise InputError("query: no pool image has vectors yet; run: curator index")
     train = store.image_ids(role="train")
@@ -221,6 +243,7 @@ def _select(
             "judged": judged_table(asking, mined, config),
             "warnings": warnings,
             "asking": asked,
+            "scored": named.how,
             "explained_by": current.explained_by,
             "current": current.digest,
         },
@@ -315,6 +338,7 @@ def _summary(store: Store, selection: Selection) -> dict[str, Any]:
         "judged": selection.config["judged"],
         "warnings": selection.config["warnings"],
         "asking": selection.config["asking"],
+        "scored": selection.config["scored"],
         "explained_by": selection.config["explained_by"],
         "hits": [
             {

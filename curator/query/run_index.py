@@ -33,6 +33,7 @@ from curator.query.index_work import (
     IndexWork,
 )
 from curator.query.settings import IndexConfig
+from curator.query.sketch import EXACT_CLASSES
 from curator.registry import Spec
 from curator.represent.projection import Projection
 from store.keys import content_key
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 DENSITY_SIDE = 32  # culprit regions travel to the worker on a grid of this many cells per side
 FITTED_ON = 256  # mined images that projections are fitted on
+EXACT_ROWS = 300_000  # boxes of a pool that a query scores whole
 
 
 def index(store: Store, config: IndexConfig, *, executor: Executor | None = None) -> StageResult:
@@ -55,6 +57,8 @@ def index(store: Store, config: IndexConfig, *, executor: Executor | None = None
     Raises:
         InputError: nothing was diagnosed yet, or the workspace has no pool.
     """
+    if config.plan:
+        return _planned(store, config)
     current = read_current(store, STAGE, config.detector)
     model = current.model
     mine, pool = store.image_ids(role="mine"), store.image_ids(role="pool")
@@ -107,6 +111,28 @@ def index(store: Store, config: IndexConfig, *, executor: Executor | None = None
     return result
 
 
+def _planned(store: Store, config: IndexConfig) -> StageResult:
+    """What would serve this pool, and what it costs; nothing is computed."""
+    from curator.represent.index.plan import explain, plan
+
+    images = {"mine": len(store.image_ids(role="mine")), "pool": len(store.image_ids(role="pool"))}
+    boxes = config.candidates + config.windows
+    dimension = 2 * config.components + EXACT_CLASSES
+    count = boxes * sum(images.values())
+    found = plan(count, dimension)
+    whole = "every image of a pool this small is scored exactly, without an index"
+    lines = [whole] if boxes * images["pool"] <= EXACT_ROWS else []
+    return StageResult(
+        stage=STAGE,
+        run_id=0,
+        summary={
+            "images": images,
+            "plan": [f"at most {count} boxes of {dimension} numbers", *lines, explain(found)],
+            "kind": found.kind,
+        },
+    )
+
+
 def index_work(config: IndexConfig, model: ModelRecord, shape: SpaceShape) -> IndexWork:
     """The work of a configuration, which knows the items' keys."""
     return IndexWork(
@@ -148,9 +174,7 @@ def index_items(
                 box=outcome.box,
                 blamed=None
                 if culprit is None
-                else Blamed(
-                    attribution_id=culprit.attribution_id, box=culprit.boxes[0], key=culprit.key
-                ),
+                else Blamed(attribution_id=culprit.attribution_id, box=culprit.boxes[0], key=culprit.key),
             )
         )
     for image in store.images(reader="index", ids=ids):

@@ -6,7 +6,7 @@ In: `QueryConfig`, the asked failures, the mined images. Out: `Question`s; the o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from curator.diagnose.current import Current
 from curator.errors import InputError
@@ -21,14 +21,10 @@ from curator.query.settings import QueryConfig
 from curator.registry import RANKERS
 from store.records import Outcome
 
-if TYPE_CHECKING:
-    from store.store import Store
-
 RIVALS = ("class-uncertainty", "similarity", "random")
 
 
 def questions(
-    store: Store,
     config: QueryConfig,
     current: Current,
     failures: Sequence[Outcome],
@@ -82,7 +78,9 @@ def judged_table(asking: Sequence[Question], mined: Mined, config: QueryConfig) 
         rows: "asked", "failing" images, "methods" (see `Judged.plain`; empty where fewer than two images
         fail), and "better": the rival with the highest average precision, where one is above the method's.
     """
-    table = []
+    table: list[dict[str, Any]] = []
+    if config.like or config.text:
+        return table
     for question in asking:
         rankers = {config.method: method(config)}
         rankers |= {name: RANKERS.load(name)() for name in RIVALS if name != config.method}

@@ -27,12 +27,12 @@ class IndexConfig(StageConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._at_least(1, "batch_size", "windows")
-        self._at_least(0, "candidates")
+        self._at_least(1, "batch_size")
+        self._at_least(0, "candidates", "windows")
         require(4 <= self.components <= 256, f"components: expected 4 to 256, got {self.components}")
         require(
-            self.candidates + self.windows <= 4096,
-            f"candidates and windows: expected at most 4096 together, got {self.candidates + self.windows}",
+            1 <= self.candidates + self.windows <= 4096,
+            f"candidates and windows: expected 1 to 4096 together, got {self.candidates + self.windows}",
         )
 
 

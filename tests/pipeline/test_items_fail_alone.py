@@ -31,7 +31,7 @@ from curator.query.settings import IndexConfig
 from curator.represent.embedders.detector import pixel_maps
 from curator.synthesize.work import detect
 from curator.tensors import image_tensor
-from store.records import Detections, DetectionSet, VectorOwner
+from store.records import Detections, DetectionSet, ImageBoxes, SpaceShape
 from store.store import Store
 
 SSD = "curator:ssd?classes=a,b&size=96&channels=8,8,16,16,16&seed=5"
@@ -202,8 +202,8 @@ def test_an_embedder_that_gives_no_numbers_fails_the_image_alone(
     from curator.represent.embedders.detector import DetectorEmbedder
 
     class Failing(DetectorEmbedder):
-        def embed(self, u: Any, pins: Any, boxes: Any, masks: Any = None) -> Any:
-            views = super().embed(u, pins, boxes, masks)
+        def embed(self, u: Any, pins: Any, boxes: Any, **more: Any) -> Any:
+            views = super().embed(u, pins, boxes, **more)
             for pin, own in zip(pins, views, strict=True):
                 if pin.image_size[1] == 140:
                     own["context"][3] = NAN
@@ -216,9 +216,9 @@ def test_an_embedder_that_gives_no_numbers_fails_the_image_alone(
     assert (result.done, result.failed, result.exit_code) == (6, 1, 3)
     assert Path(result.failures[0][0]).name == "2.png"
     assert "view context" in result.failures[0][1]
-    block = store.vectors(result.summary["embedder"], "object")
-    assert image_of(store, 2) not in {owner.image_id for owner in block.owners}
-    assert np.isfinite(block.vectors).all()
+    rows = store.boxes(result.summary["space"], "offered")
+    assert image_of(store, 2) not in rows.image_ids
+    assert len(set(rows.image_ids.tolist())) == 6
 
 
 def test_an_answer_that_breaks_on_masked_images_fails_that_image_in_explain_alone(store: Store) -> None:
@@ -275,30 +275,36 @@ class Doubling:
 def test_a_result_that_cannot_be_stored_fails_alone(store: Store, trouble: type[Exception]) -> None:
     """Rows and vectors written before the trouble go with it; those of the batch mates stay."""
     image = image_of(store, 0)
+    (record,) = store.images(reader="detect", ids=[image])
+    size = (record.height, record.width)
 
     def save(done: Any) -> None:
-        store.put_vectors(
-            run_id,
-            "e",
-            "object",
-            [VectorOwner(image_id=image, box=(0, 0, 1, 1), source="cell")],
-            np.full((1, 2), done.value, np.float32),
-            item_keys=[done.key],
+        shown = ImageBoxes(
+            image_id=image,
+            key=done.key,
+            size=size,
+            boxes=np.array([[0, 0, 1, 1]], np.float32),
+            labels=np.zeros((0, 5), np.int64),
+            scores=np.zeros((0, 5), np.float32),
+            views={"object": np.full((1, 2), done.value, np.int8)},
+            image_views={},
         )
+        store.put_boxes(run_id, "e", "offered", [shown])
         if done.item == 1:
             raise trouble("one cannot be stored")
 
     with recorded_run(store, "doubling", StageConfig()) as (run_id, counts):
+        store.create_space(run_id, "e", SpaceShape(views={"object": 2}, image_views={}, classes=1))
         result = run_items(
             store, run_id, counts, stage="doubling", work=Doubling(), items=list(range(6)), save=save
         )
     assert (result.done, result.failed, result.exit_code) == (3, 3, 3)
     assert [item for item, _ in sorted(result.failures)] == ["1", "2", "4"]
-    assert sorted(store.vectors("e", "object").vectors[:, 0].tolist()) == [0, 6, 10]
+    assert sorted(store.boxes("e", "offered").views["object"][:, 0].tolist()) == [0, 6, 10]
     assert store.done_keys("doubling", [f"item-{i}" for i in range(6)]) == {"item-0", "item-3", "item-5"}
     assert {item.key for item in store.failed_items(run_id)} == {"item-1", "item-2", "item-4"}
     with Store.open(store.path) as again:
-        assert sorted(again.vectors("e", "object").vectors[:, 0].tolist()) == [0, 6, 10]
+        assert sorted(again.boxes("e", "offered").views["object"][:, 0].tolist()) == [0, 6, 10]
 
 
 def test_trouble_of_the_run_itself_ends_it(store: Store) -> None:

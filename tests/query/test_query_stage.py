@@ -51,26 +51,26 @@ def indexed(workspace: Path) -> Path:
 
 def test_index_twice_adds_nothing(indexed: Path) -> None:
     with Store.open(indexed) as store:
-        space = pipeline.index(store, IndexConfig(device="cpu", batch_size=3)).summary["embedder"]
-        before = store.vectors(space, "object")
+        space = pipeline.index(store, IndexConfig(device="cpu", batch_size=3)).summary["space"]
+        before = store.boxes(space, "offered")
         again = pipeline.index(store, IndexConfig(device="cpu"))
-        after = store.vectors(space, "object")
-        pool = store.vectors(space, "object", role="pool")
+        after = store.boxes(space, "offered")
+        pool = store.boxes(space, "offered", role="pool")
     assert (again.done, again.skipped) == (0, SIZES["mine"] + SIZES["pool"])
-    assert np.array_equal(before.vectors, after.vectors)
-    assert {owner.source for owner in pool.owners} == {"candidate", "cell"}
-    assert len(pool.owners) >= SIZES["pool"] * 20
+    assert np.array_equal(before.views["object"], after.views["object"])
+    assert 0 < (pool.labels[:, 0] >= 0).sum() < len(pool)  # candidates and windows
+    assert np.unique(pool.image_ids, return_counts=True)[1].max() <= 52
 
 
 def test_an_interrupted_index_continues_to_the_same_rows(indexed: Path, tmp_path: Path) -> None:
     def content(store: Store, space: str) -> dict[str, list[tuple[object, ...]]]:
-        blocks = {view: store.vectors(space, view) for view in store.views(space)}
+        rows = store.boxes(space, "offered")
         return {
-            view: sorted(
-                (o.image_id, o.source, o.box, v.round(4).tobytes())
-                for o, v in zip(block.owners, block.vectors, strict=True)
-            )
-            for view, block in blocks.items()
+            view: [
+                (int(image), tuple(box), vector.tobytes())
+                for image, box, vector in zip(rows.image_ids, rows.boxes, vectors, strict=True)
+            ]
+            for view, vectors in rows.views.items()
         }
 
     class Interrupting:
@@ -84,17 +84,21 @@ def test_an_interrupted_index_continues_to_the_same_rows(indexed: Path, tmp_path
                     raise KeyboardInterrupt
                 yield batch
 
-    config = IndexConfig(device="cpu", candidates=5, cells=2, batch_size=8)
+    config = IndexConfig(device="cpu", candidates=5, windows=4, batch_size=8)
     with Store.open(indexed) as store:
         with pytest.raises(KeyboardInterrupt):
             pipeline.index(store, config, executor=Interrupting())
         result = pipeline.index(store, config)
         assert (result.done, result.skipped) == (SIZES["mine"] + SIZES["pool"] - 16, 16)
-        assert len(content(store, result.summary["embedder"])["image"]) == SIZES["mine"] + SIZES["pool"]
+        found = content(store, result.summary["space"])["object"]
+        assert len({image for image, _, _ in found}) == SIZES["mine"] + SIZES["pool"]
         pipeline.index(store, IndexConfig(device="cpu"))  # the newest index is what queries read
 
 
-@pytest.mark.parametrize("method", ["contrastive", "similarity", "random"])
+@pytest.mark.parametrize(
+    "method",
+    ["predictor", "contrastive", "similarity", "uncertainty", "class-uncertainty", "diversity", "random"],
+)
 def test_query_is_deterministic_ranked_and_skipped_when_stored(indexed: Path, method: str) -> None:
     with Store.open(indexed) as store:
         results = [
@@ -108,8 +112,9 @@ def test_query_is_deterministic_ranked_and_skipped_when_stored(indexed: Path, me
     assert first == second == third
     assert [hit["rank"] for hit in first] == list(range(1, 9))
     assert {hit["image"] for hit in first} <= pool
-    assert method == "random" or {hit["outcome"] for hit in first} <= failures
-    assert selection.arm == ("query" if method == "contrastive" else method)
+    assert {hit["outcome"] for hit in first} <= failures
+    assert all(hit["reason"] for hit in first)
+    assert selection.arm == ("query" if method == "predictor" else method)
 
 
 def test_leaks_are_refused_a_dry_pool_is_told_and_bad_selectors_are_refused(indexed: Path) -> None:

@@ -45,7 +45,7 @@ def explaining(**more: Any) -> ExplainConfig:
 
 def indexing(**more: Any) -> IndexConfig:
     return IndexConfig(
-        **{"candidates": 3, "cells": 2, "windows": 3, "device": "cpu", "batch_size": 4, **more}
+        **{"candidates": 3, "windows": 11, "components": 8, "device": "cpu", "batch_size": 4, **more}
     )
 
 
@@ -161,7 +161,7 @@ def read_selection(store: Store, name: str = "query") -> list[tuple[Any, ...]]:
     images, outcomes = sha256s(store), outcome_rows(store)
     selection = store.selection(name)
     groups = selection.config["groups"]
-    asked = [(g["name"], g["failures"], g.get("source"), tuple(g.get("views", ()))) for g in groups]
+    asked = [(g["name"], g["failures"], g["kinds"], g["expected"]) for g in groups]
     return [tuple(asked)] + [
         (
             images[hit.image_id],

@@ -15,7 +15,7 @@ from tests.saved_workspace import unpack
 from tests.stale.loop import detecting, diagnosing, explaining, indexing, querying
 
 EMBEDDER = "detector:?dimension=64"
-INDEX = indexing(embedder=EMBEDDER, candidates=1, cells=1, windows=0)
+INDEX = indexing(embedder=EMBEDDER, candidates=1, windows=0)
 
 
 @pytest.fixture

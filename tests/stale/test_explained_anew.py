@@ -14,8 +14,7 @@ import pytest
 from curator import pipeline
 from curator.diagnose.run_current import read_current
 from curator.errors import InputError
-from curator.query.run_indexed import indexed
-from curator.query.run_tables import region_table
+from curator.query.run_indexed import indexed, read_mined
 from store.store import Store
 from tests.stale.loop import (
     Stopping,
@@ -44,12 +43,11 @@ def culprit_rows(store: Store) -> list[Any]:
     """The region vectors that a query compares with."""
     current = read_current(store, "test")
     outcomes = {o.id: o.key for o in current.outcomes}
-    mined, pool = store.image_ids(role="mine"), store.image_ids(role="pool")
-    index = indexed(store, querying(), current, pool)
-    table = region_table(store, index.space, mined, [a.id for a in current.attributions.values()])
+    index = indexed(store, "detector:", current, store.image_ids(role="pool"))
+    table = read_mined(store, current, index).culprits
     assert table is not None
     return [
-        (outcomes[int(o)], tuple(box), vector.round(4).tobytes())
+        (outcomes[int(o)], tuple(box), vector.tobytes())
         for o, box, vector in zip(table.outcome_ids, table.boxes, table.views["object"], strict=True)
     ]
 

@@ -118,7 +118,7 @@ def cases(inpainter: Path) -> dict[str, Case]:
         "index": Case(
             "index",
             indexing(),
-            indexing(cells=3),
+            indexing(windows=4),
             read_selection,
             before=explained,
             after=[("query", querying())],
