@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, select
 
-from store.models import IndexedImage
+from store.models import Image, IndexedImage
 from store.records import BoxesKind, Ints
-from store.session import Database
+from store.session import Database, table
 from store.vectors.codes import Group
 
 KINDS: dict[BoxesKind, int] = {"offered": 0, "outcomes": 1}
@@ -24,6 +24,8 @@ _FIELDS = (
     IndexedImage.boxes,
     IndexedImage.first_candidate,
     IndexedImage.candidates,
+    Image.height,
+    Image.width,
 )
 
 
@@ -34,6 +36,7 @@ class Places:
     Attributes:
         image_ids: of the images. first, boxes: their first row among those of boxes, and how many they have.
         first_candidate, candidates: the same among those of candidates.
+        heights, widths: of the images.
     """
 
     image_ids: Ints
@@ -41,6 +44,8 @@ class Places:
     boxes: Ints
     first_candidate: Ints
     candidates: Ints
+    heights: Ints
+    widths: Ints
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -68,7 +73,7 @@ class Places:
 
 
 class PlaceReader:
-    """Reads `Places`, and keeps what is committed: 40 bytes an image."""
+    """Reads `Places`, and keeps what is committed: 56 bytes an image."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -78,22 +83,24 @@ class PlaceReader:
         """The places of a kind of a space, as the connection sees them."""
         kept = self._kept.get((space_id, kind))
         known = 0 if kept is None else kept.shape[1]
-        query = select(*_FIELDS).where(
-            IndexedImage.space_id == space_id,
-            IndexedImage.kind == KINDS[kind],
-            IndexedImage.place >= known,
+        query = select(*_FIELDS).join_from(IndexedImage, Image).order_by(IndexedImage.place)
+        result = connection.execute(
+            query.where(
+                IndexedImage.space_id == space_id,
+                IndexedImage.kind == KINDS[kind],
+                IndexedImage.place >= known,
+            )
         )
-        result = connection.execute(query.order_by(IndexedImage.place))
         parts = [np.array([tuple(row) for row in part], np.int64).T for part in result.partitions(20_000)]
-        table = np.hstack([np.zeros((len(_FIELDS), 0), np.int64) if kept is None else kept, *parts])
+        found = np.hstack([np.zeros((len(_FIELDS), 0), np.int64) if kept is None else kept, *parts])
         if self._database.connection is None:  # those of an open transaction may yet be undone
-            self._kept[space_id, kind] = table
-        return Places(*table)
+            self._kept[space_id, kind] = found
+        return Places(*found)
 
 
 def committed(connection: Connection, space_id: int, kind: BoxesKind) -> dict[Group, int]:
     """How many rows of each group's files count."""
-    query = select(IndexedImage.place, *_FIELDS).where(
+    query = select(table(IndexedImage)).where(
         IndexedImage.space_id == space_id, IndexedImage.kind == KINDS[kind]
     )
     last = connection.execute(query.order_by(IndexedImage.place.desc()).limit(1)).one_or_none()

@@ -1,6 +1,6 @@
 """Rows of the columns as `BoxRows`.
 
-In: places, row numbers and the sizes of images. Out: records.
+In: places and row numbers. Out: records.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection
 
 from store.records import CLASSES, BoxesKind, BoxRows, Ints, SpaceShape
 from store.vectors.codes import columns, decode_boxes, decode_classes
 from store.vectors.places import Places
-from store.vectors.tables import image_sizes
 
 
 class BoxReader:
@@ -33,7 +31,7 @@ class BoxReader:
             for column in columns(shape, kind)
         }
 
-    def read(self, connection: Connection, rows: Ints, owners: Ints) -> BoxRows:
+    def read(self, rows: Ints, owners: Ints) -> BoxRows:
         """Boxes by row number.
 
         Args:
@@ -42,8 +40,7 @@ class BoxReader:
             CorruptionError: a file is shorter than recorded.
         """
         images, image_places = np.unique(owners, return_inverse=True)
-        image_ids = self.places.image_ids[images]
-        sizes = image_sizes(connection, image_ids)[image_places]
+        sizes = np.stack([self.places.heights[owners], self.places.widths[owners]], axis=1)
         offset = rows - self.places.first[owners]
         chosen = offset < self.places.candidates[owners]
         labels = np.full((len(rows), CLASSES), -1, np.int64)
@@ -53,7 +50,7 @@ class BoxReader:
             *(self._column(name, candidates) for name in ("classes", "best", "others"))
         )
         return BoxRows(
-            image_ids=image_ids[image_places],
+            image_ids=self.places.image_ids[owners],
             sizes=sizes,
             boxes=decode_boxes(self._column("corners", rows), sizes),
             rows=rows,

@@ -6,6 +6,7 @@ In: `ImageBoxes`. Out: `BoxRows`. Files first, then SQL; whoever reads sees what
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,9 +26,16 @@ from store.vectors.codes import check_images, columns, encode, folder_name
 from store.vectors.files import ColumnFile
 from store.vectors.places import KINDS, PlaceReader, Places, committed, stored_key
 from store.vectors.reading import BoxReader
-from store.vectors.tables import check_sizes, find_space, one_writer, places_of, require_space, visible
+from store.vectors.tables import check_sizes, find_space, may_read, one_writer, places_of, require_space
 
 OLD_FILES = ("*.f32", "*.faiss")  # of the schema before 0003
+
+
+class Touched(threading.local):
+    """The files that this thread's transaction has written."""
+
+    def __init__(self) -> None:
+        self.files: dict[Path, ColumnFile] = {}
 
 
 class Spaces:
@@ -42,7 +50,7 @@ class Spaces:
         self._folder = folder
         self._blobs = blobs
         self._places = PlaceReader(database)
-        self._touched: dict[int, tuple[Path, dict[Path, ColumnFile]]] = {}
+        self._touched = Touched()
         database.before_commit.append(self._sync)
         database.on_end.append(self._finish)
 
@@ -125,10 +133,9 @@ class Spaces:
             check_sizes(connection, [image for _, image in new])
             counts = committed(connection, space.id, kind)
             folder = self._folder_of(space)
-            files = self._touched.setdefault(space.id, (folder, {}))[1]
             for column in columns(shape, kind):
                 file = column.file(folder, kind)
-                files[file.path] = file
+                self._touched.files[file.path] = file
                 file.write(counts[column.group], encode(column, [image for _, image in new]))
             box, candidate = counts["boxes"], counts["candidates"]
             rows = []
@@ -151,15 +158,14 @@ class Spaces:
             connection.execute(insert(table(IndexedImage)), rows)
 
     def _sync(self) -> None:
-        for _, files in self._touched.values():
-            for file in files.values():
-                if file.path.exists():
-                    file.sync()
+        for file in self._touched.files.values():
+            if file.path.exists():
+                file.sync()
 
     def _finish(self, done: bool) -> None:
-        touched, self._touched = self._touched, {}
+        touched, self._touched.files = self._touched.files, {}
         if not done and touched:
-            self._cut([folder for folder, _ in touched.values()])
+            self._cut(sorted({path.parent for path in touched}))
 
     def cut_tails(self) -> None:
         """Cut off what a killed process wrote and never counted; leave a living writer's alone. Files of the
@@ -224,7 +230,7 @@ class Spaces:
                 found = places_of(connection, space.id, kind, [stored_key(key) for key in keys])
                 chosen = np.intersect1d(chosen, np.array(list(found.values()), np.int64))
             chosen = chosen[np.argsort(reader.places.image_ids[chosen], kind="stable")]
-            return _read(connection, reader, chosen)
+            return _read(reader, chosen)
 
     def scan(
         self, name: str, *, role: Role | None, image_ids: Sequence[int] | None, rows: int
@@ -241,8 +247,7 @@ class Spaces:
             while start < len(chosen):
                 before = ends[start - 1] if start else 0
                 stop = max(start + 1, int(np.searchsorted(ends, before + rows, side="right")))
-                with self._database.reading() as connection:
-                    found = _read(connection, reader, chosen[start:stop])
+                found = _read(reader, chosen[start:stop])
                 if len(found):
                     yield found
                 start = stop
@@ -268,11 +273,11 @@ class Spaces:
                     f"space {name!r}: expected rows from 0 to {count - 1}, got {rows.min()} to {rows.max()}"
                 )
             owners = reader.places.of_rows(rows)
-            ids = np.unique(reader.places.image_ids[owners])
-            hidden = ids[~np.isin(ids, visible(connection, None))]
-            if len(hidden):
-                raise AccessError(f"image {hidden[0]} is in the holdout, whose boxes are closed")
-            return reader.read(connection, rows, owners)
+            images = reader.places.image_ids[owners]
+            closed = images[~may_read(connection, images, None)]
+            if len(closed):
+                raise AccessError(f"image {closed[0]} is in the holdout, whose boxes are closed")
+            return reader.read(rows, owners)
 
     @contextmanager
     def _reading(
@@ -315,12 +320,11 @@ def _chosen(
     connection: Connection, places: Places, role: Role | None, image_ids: Sequence[int] | None
 ) -> Ints:
     """The places of images of a role, in their order."""
-    mask = np.isin(places.image_ids, visible(connection, role))
+    mask = may_read(connection, places.image_ids, role)
     if image_ids is not None:
         mask &= np.isin(places.image_ids, np.asarray(image_ids, np.int64))
     return np.flatnonzero(mask).astype(np.int64)
 
 
-def _read(connection: Connection, reader: BoxReader, chosen: Ints) -> BoxRows:
-    owners = np.repeat(chosen, reader.places.boxes[chosen])
-    return reader.read(connection, reader.places.rows(chosen), owners)
+def _read(reader: BoxReader, chosen: Ints) -> BoxRows:
+    return reader.read(reader.places.rows(chosen), np.repeat(chosen, reader.places.boxes[chosen]))

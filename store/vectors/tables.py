@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, select, text
+from numpy.typing import NDArray
+from sqlalchemy import Connection, exists, select, text
+from sqlalchemy.orm import aliased
 
 from store.errors import NotFoundError
 from store.models import Image, IndexedImage, Member, SpaceRow
@@ -82,11 +84,17 @@ def places_of(
     return found
 
 
-def visible(connection: Connection, role: Role | None) -> Ints:
-    """Ids of the images of a role, or of all but those that are in the holdout alone."""
-    member = Member.role == role if role is not None else Member.role != "holdout"
-    query = select(Member.image_id).where(member).distinct()
-    return np.fromiter(connection.scalars(query), dtype=np.int64)
+def may_read(connection: Connection, image_ids: Ints, role: Role | None) -> NDArray[np.bool_]:
+    """Which of the images (M,) are of a role, or, without one, not in the holdout alone."""
+    if role is not None:
+        query = select(Member.image_id).where(Member.role == role)
+    else:
+        other = aliased(Member)
+        elsewhere = exists().where(other.image_id == Member.image_id, other.role != "holdout")
+        query = select(Member.image_id).where(Member.role == "holdout", ~elsewhere)
+    found = np.fromiter(connection.scalars(query.distinct()), dtype=np.int64)
+    mask: NDArray[np.bool_] = np.isin(image_ids, found, invert=role is None)
+    return mask
 
 
 def image_sizes(connection: Connection, image_ids: Ints) -> Ints:

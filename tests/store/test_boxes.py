@@ -106,6 +106,10 @@ def test_a_scan_reads_whole_images_in_the_order_of_the_files(
     assert list(store.scan_boxes("s", role="train")) == []
     with pytest.raises(ValueError, match="at least 1"):
         store.scan_boxes("s", rows=0)
+    scan = store.scan_boxes("s", rows=20)
+    first = next(scan)
+    store.put_boxes(run, "s", "offered", [build.boxes(images[0], "later", seed=99)])
+    equal(_joined([first, *scan]), BoxRows.of(pool))
 
 
 def test_rows_by_number(store: Store, run: int, build: Any, images: list[int]) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from store.records import Segmentation
 from store.store import Store
+from store.vectors.files import ColumnFile
 
 
 @pytest.fixture
@@ -94,6 +95,21 @@ def test_one_result_stored_by_both(store: Store, other: Store, build: Any, run: 
     cut = Segmentation(image_id=image, labels=np.zeros((2, 2), np.uint16), key="cut")
     at_once(store, other, lambda: store.put_segmentation(cut), lambda: other.put_segmentation(cut))
     assert store.put_segmentation(cut) == other.put_segmentation(cut)
+
+
+def test_a_threads_transaction_syncs_its_own_files(
+    store: Store, build: Any, run: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread's transaction of the same Store that ends meanwhile changes nothing."""
+    image, synced = add(store, build, run), []
+    sync = ColumnFile.sync
+    monkeypatch.setattr(ColumnFile, "sync", lambda file: (synced.append(file.path.name), sync(file)))
+    with store.transaction():
+        fill(store, build, image, run, "a", 1)
+        thread = threading.Thread(target=store._database.on_end[0], args=(True,))
+        thread.start()
+        thread.join()
+    assert len(synced) == 7
 
 
 def test_an_undone_write_cuts_nothing_of_the_other(store: Store, other: Store, build: Any, run: int) -> None:
