@@ -7,7 +7,7 @@ In: outcomes and the boxes that mined images offer. Out: `Asked` (one kind of fa
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -144,6 +144,12 @@ class Mined:
     def outcome_kinds(self) -> NDArray[np.str_]:
         """Kind of each row of `outcomes`."""
         return np.array([self.known[int(i)].kind for i in self.outcomes.outcome_ids], dtype="U2")
+
+
+def main_view(views: Iterable[str]) -> str:
+    """The view of what lies in a box: "object", or the first."""
+    known = list(views)
+    return "object" if "object" in known else known[0]
 
 
 @dataclass(frozen=True, slots=True)

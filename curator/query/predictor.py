@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curator.query.asked import Asked, Mined, joined, overlaps
+from curator.query.asked import Asked, Mined, joined, main_view, overlaps
 from curator.query.evidence import class_scores, evidence
 from curator.query.likeness import Likeness
 from store.keys import content_key
@@ -172,7 +172,7 @@ class FailurePredictor:
             failing = np.array([i for i, o in mined.known.items() if asked.matches(o)], np.int64)
             own = mined.culprits.take(np.isin(mined.culprits.outcome_ids, failing))
             nothing = own.take(np.zeros(0, np.int64))
-            first = next(iter(own.views))  # the view in which regions have vectors
+            first = main_view(own.views)  # the view in which regions have vectors
             blamed = Likeness.of(own, nothing, nothing, (first,)) if len(own) else None
         kept, weight = _sampled(data, positive, negative, asked, seed)
         model = cls(

@@ -1,7 +1,7 @@
 """Asking by a picture or by words instead of failures.
 
-In: `--like PICTURE[:x1,y1,x2,y2]` or `--text WORDS`, a vector space. Out: a `Question` whose boxes are compared
-with the picture's box, or with what the words describe.
+In: `--like PICTURE[:x1,y1,x2,y2]` or `--text WORDS`, a vector space. Out: a `Question` whose boxes are
+compared with the picture's box, or with what the words describe.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from curator.diagnose.current import Current
 from curator.errors import InputError
-from curator.query.asked import Asked
+from curator.query.asked import Asked, main_view
 from curator.query.index_work import EmbedWork, IndexedOutcome, IndexItem, RawVectors
 from curator.query.kinds import Kinds
 from curator.query.methods.similarity import SimilarityScorer
@@ -56,7 +56,7 @@ def example_question(config: QueryConfig, current: Current, index: IndexState) -
     asked = Asked(kind="FN", categories=(name,), labels=(), threshold=current.criteria.score)
     kinds = Kinds(
         names=(name,),
-        views=tuple(index.shape.views)[:1],
+        views=(main_view(index.shape.views),),
         examples=np.zeros((0, 1), np.float32),
         outcome_ids=np.zeros(0, np.int64),
         labels=np.zeros(0, np.int64),
@@ -91,7 +91,7 @@ def _like(config: QueryConfig, current: Current, index: IndexState) -> Similarit
     if not isinstance(found, RawVectors):
         raise InputError(f"--like: expected a picture that can be read, got {path}: {found}")
     views = index.shape.views if box is not None else index.shape.image_views
-    view = config.view if config.view != "auto" else next(iter(views))
+    view = config.view if config.view != "auto" else main_view(views)
     if view not in found.views:
         raise InputError(f"--view: expected one of {', '.join(found.views)}, got {view!r}")
     compact = Projection.stored(index.shape.arrays, view)(found.views[view][:1]).astype(np.float32)

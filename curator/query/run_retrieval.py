@@ -21,16 +21,16 @@ from curator.query.methods.similarity import SimilarityScorer
 from curator.query.run_answers import Question
 from curator.query.run_index import EXACT_ROWS
 from curator.query.sketch import Sketch
-from curator.represent.index.base import CHUNK
-from curator.represent.index.faiss_index import RowIndex, open_index
 from store.records import Floats, Ints, SpaceShape
 
 if TYPE_CHECKING:
+    from curator.represent.index.faiss_index import RowIndex
     from store.store import Store
 
 
 IMAGES = 4000  # images that stage one names at least, and `DEPTH` times the budget
 DEPTH = 20
+CHUNK = 65_536  # rows read at a time
 NEAREST = 200  # rows that each example names
 EXAMPLES = 64  # of a question, evenly
 
@@ -110,6 +110,8 @@ def retrieve(
         return Named(
             image_ids=ids.tolist(), whole=True, how=f"{len(ids)} images with {total} boxes scored, {why}"
         )
+    from curator.represent.index.faiss_index import open_index  # loads faiss
+
     index = open_index(space_rows(store, space, shape), index_folder(store, space))
     allowed = _ranges(index, first, count)
     found: list[Ints] = []

@@ -75,10 +75,6 @@ from store.records.trials import (
     DatasetVersion,
     Trial,
 )
-from store.records.vectors import (
-    VectorBlock,
-    VectorOwner,
-)
 
 __all__ = [
     "CLASSES",
@@ -128,7 +124,5 @@ __all__ = [
     "SpaceShape",
     "TargetRecord",
     "Trial",
-    "VectorBlock",
-    "VectorOwner",
     "Verdict",
 ]

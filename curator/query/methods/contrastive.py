@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from curator.query.asked import Asked, Mined, overlaps
+from curator.query.asked import Asked, Mined, main_view, overlaps
 from curator.query.base import BoxTable, ContrastiveQuery, Examples
 from curator.query.contrast import fit_queries
 from curator.query.evidence import evidence
@@ -77,7 +77,7 @@ class Contrastive:
             regions = mined.culprits.take(np.isin(mined.culprits.outcome_ids, failing))
             near |= overlaps(mined.offered, mined.culprits.image_ids, mined.culprits.boxes)[0] >= CLEAR
             if len(regions):
-                first = tuple(regions.views)[:1]
+                first = (main_view(regions.views),)
                 table = box_table(regions, asked, first, complete=False)
                 examples.append(
                     Examples(source="culprit", table=table, twins=_twins(offered, mined, table, TWIN_REGION))

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from curator.query.asked import Asked, Mined
+from curator.query.asked import Asked, Mined, main_view
 from curator.query.methods.base import Array
 from curator.represent.whiten import unit
 from store.records import BoxRows, Floats
@@ -44,5 +44,5 @@ class Similarity:
     def fit(self, mined: Mined, asked: Asked, *, seed: int) -> SimilarityScorer:
         """Take the failures as examples."""
         own = mined.asking(asked)
-        view = self.view or next(iter(mined.offered.views))
+        view = self.view or main_view(mined.offered.views)
         return SimilarityScorer(view=view, examples=unit(own.components(view)).astype(np.float32))
