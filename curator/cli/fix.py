@@ -31,7 +31,12 @@ def query_lines(summary: Mapping[str, Any]) -> list[str]:
         return lines + [f"warning: {warning}" for warning in summary["warnings"]]
     lines.append(f"selection {summary['selection']!r}: {len(summary['hits'])} images; {summary['scored']}")
     for group in summary["groups"]:
-        pool = f", the pool holds about {group['expected']:.0f}" if group.get("expected") is not None else ""
+        holds = group.get("coverage")
+        pool = (
+            f", the pool holds about {holds['expected']:.0f} [{holds['low']:.0f}, {holds['high']:.0f}]"
+            if holds
+            else ""
+        )
         lines.append(f"  {group['name']}: {group['failures']} failures asked{pool}: {group['hits']} images")
     lines.append(explained_by(summary))
     lines += [f"warning: {warning}" for warning in summary["warnings"]]

@@ -24,12 +24,14 @@ from curator.query.filters import PoolFilter
 from curator.query.kinds import vectors
 from curator.query.methods.base import image_scores
 from curator.query.run_answers import Answered, Question, answers, shown
+from curator.query.run_coverage import covered
 from curator.query.run_examples import example_question, parse_like
 from curator.query.run_indexed import IndexState, indexed, read_mined
 from curator.query.run_questions import judged_table, questions
 from curator.query.run_retrieval import retrieve
 from curator.query.selection import Answers, Refusals, as_hits, choose, nearer_to
 from curator.query.settings import QueryConfig
+from curator.query.wording import failed
 from store.errors import NotFoundError
 from store.keys import content_key
 from store.records import ItemStatus, Leak, Outcome, Selection
@@ -218,7 +220,14 @@ def _select(
     picked = {pick.image_id: pick.group for pick in choice.picks}
     said = shown(store, index.space, asking, found, picked, mined, current.model.classes)
     hits = as_hits(choice, said)
+    rest = sorted(set(named.allowed) - set(named.image_ids))
+    holds = covered(store, index.space, asking, found, rest, mined, config.seed)
     warnings = [*choice.warnings, *_notes(asking)]
+    warnings += [
+        found_there.sentence(failed(question.asked.kind, question.asked.category))
+        for question, found_there in zip(asking, holds, strict=True)
+        if found_there is not None and found_there.absent
+    ]
     if index.missing:
         warnings.append(index.warning)
     asked = _asking(failures, mined)
@@ -236,7 +245,8 @@ def _select(
                 {
                     **_group(question),
                     "hits": sum(hit.group in question.groups for hit in hits),
-                    "expected": _expected(question, found, number),
+                    "expected": None if holds[number] is None else round(holds[number].expected, 2),
+                    "coverage": None if holds[number] is None else holds[number].plain(),
                 }
                 for number, question in enumerate(asking)
             ],
@@ -308,13 +318,6 @@ def _asking(failures: Sequence[Outcome], mined: Mined) -> dict[str, Any]:
         "used": used,
         "unused": {NOT_INDEXED: silent} if silent else {},
     }
-
-
-def _expected(question: Question, found: Answered, number: int) -> float | None:
-    if not question.scorer.expects:
-        return None
-    columns = [c for c, of in enumerate(found.of) if of == number]
-    return round(float(found.scores[:, columns].sum()), 2)
 
 
 def _group(question: Question) -> dict[str, Any]:

@@ -69,11 +69,13 @@ class Named:
     """What stage one named.
 
     Attributes:
-        image_ids: to be scored exactly. whole: True where these are all that may answer.
+        image_ids: to be scored exactly. allowed: those with vectors that may answer. whole: True where all of
+            these are named.
         how: one line for people.
     """
 
     image_ids: list[int]
+    allowed: list[int]
     whole: bool
     how: str
 
@@ -108,7 +110,10 @@ def retrieve(
     if total <= exact_rows or len(ids) <= wanted or any(v is None for v in vectors):
         why = "all" if total <= exact_rows or len(ids) <= wanted else "all: this method names no vectors"
         return Named(
-            image_ids=ids.tolist(), whole=True, how=f"{len(ids)} images with {total} boxes scored, {why}"
+            image_ids=ids.tolist(),
+            allowed=ids.tolist(),
+            whole=True,
+            how=f"{len(ids)} images with {total} boxes scored, {why}",
         )
     from curator.represent.index.faiss_index import open_index  # loads faiss
 
@@ -129,6 +134,7 @@ def retrieve(
     named = np.unique(ids[order][np.searchsorted(first[order], rows, side="right") - 1])
     return Named(
         image_ids=named.tolist(),
+        allowed=ids.tolist(),
         whole=False,
         how=f"{len(named)} of {len(ids)} images named by FAISS ({index.facts.kind}) and scored exactly",
     )
