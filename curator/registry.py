@@ -21,6 +21,7 @@ _EXTRAS = {
     "onnx2pytorch": "onnx",
     "transformers": "hub",
     "accelerate": "hub",
+    "timm": "embed",
     "psycopg": "postgresql",
     "av": "video",
 }
@@ -168,7 +169,16 @@ INPAINTERS = Registry(
         "diffusers": "curator.inpaint.hub:build_diffusers",
     },
 )
-EMBEDDERS = Registry("embedders", {"detector": "curator.represent.embedders.detector:DetectorEmbedder"})
+EMBEDDERS = Registry(
+    "embedders",
+    {
+        "detector": "curator.represent.embedders.detector:DetectorEmbedder",
+        "torchvision": "curator.represent.embedders.torchvision:build",
+        "safetensors": "curator.represent.embedders.torchvision:build_file",
+        "timm": "curator.represent.embedders.timm:build",
+        "transformers": "curator.represent.embedders.transformers:build",
+    },
+)
 RANKERS = Registry(  # of pool images, for a query
     "rankers",
     {

@@ -202,7 +202,7 @@ def build(spec: Spec) -> ClassifierDetector:
     for name, text in (("size", options.get("size", "224")), ("seed", options.get("seed", "0"))):
         require(text.isdecimal(), f"{name}: expected a whole number, got {text!r}")
     classes = _classes(options.get("classes"))
-    network = _make(spec.name, len(classes), int(options.get("seed", "0")))
+    network = make_network(spec.name, len(classes), int(options.get("seed", "0")))
     if source not in (None, "random"):
         state = read_state(Path(str(source)))
         if pixels == "caffe":
@@ -216,7 +216,12 @@ def build(spec: Spec) -> ClassifierDetector:
     )
 
 
-def _make(name: str, count: int, seed: int) -> nn.Module:
+def make_network(name: str, count: int, seed: int) -> nn.Module:
+    """A fresh classification network, torchvision's NAME or timm/NAME, with `count` outputs.
+
+    Raises:
+        RegistryError: no such network.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         if name.startswith("timm/"):

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curator.errors import CuratorError, StageError
-from curator.registry import EMBEDDERS, Spec
 from curator.represent.proposals import salient
 from store.keys import content_key
 from store.records import CLASSES, BoxTuple, Floats, ImageBoxes, Pin
@@ -75,15 +74,19 @@ class Indexed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawVectors:
-    """An image's vectors before they are projected: view -> (N, D)."""
+    """An image's vectors before they are projected: view -> (N, D); `image_views` are those with N = 1."""
 
     views: Mapping[str, Floats]
+    image_views: tuple[str, ...]
 
 
 class EmbedWork:
     """Embeds what images offer; holds plain data only, so that it can start on another machine.
 
     Its results are `RawVectors`, from which projections are fitted; `IndexWork` goes on from there.
+
+    Args:
+        weights: fingerprint of an embedder that looks with a network of its own.
     """
 
     def __init__(
@@ -95,14 +98,23 @@ class EmbedWork:
         candidates: int,
         windows: int,
         batch_size: int,
+        weights: str = "",
     ) -> None:
         self.detector, self.fingerprint, self.embedder = detector, fingerprint, embedder
+        self.weights = weights
         self.candidates, self.windows, self.batch_size = candidates, windows, batch_size
 
     def image_key(self, item: IndexItem) -> str:
         """Key of what the image offers, which no diagnosis changes."""
         return content_key(
-            STAGE, STAGE_VERSION, item.sha256, self.fingerprint, self.embedder, self.candidates, self.windows
+            STAGE,
+            STAGE_VERSION,
+            item.sha256,
+            self.fingerprint,
+            self.embedder,
+            self.weights,
+            self.candidates,
+            self.windows,
         )
 
     def key(self, item: IndexItem) -> str:
@@ -112,10 +124,10 @@ class EmbedWork:
     def setup(self, device: str) -> Any:
         """Load detector and embedder."""
         from curator.detect.load import load_detector
+        from curator.represent.embedders.load import load_embedder
 
         detector = load_detector(self.detector, device)
-        spec = Spec.parse(self.embedder)
-        return detector, EMBEDDERS.load(spec.scheme)(spec, detector)
+        return detector, load_embedder(self.embedder, detector)
 
     def process(self, state: Any, batch: Sequence[IndexItem]) -> list[Any]:
         """Embed a batch; an unreadable image becomes an exception in its place."""
@@ -131,7 +143,9 @@ class EmbedWork:
         return results
 
     def _image(self, state: Any, item: IndexItem, pixels: NDArray[np.uint8]) -> Any:
-        return RawVectors(views=self._embedded(state, item, pixels)[-1])
+        return RawVectors(
+            views=self._embedded(state, item, pixels)[-1], image_views=tuple(state[1].image_views)
+        )
 
     def _embedded(
         self, state: Any, item: IndexItem, pixels: NDArray[np.uint8]
@@ -188,6 +202,7 @@ class IndexWork(EmbedWork):
         candidates: int,
         windows: int,
         batch_size: int,
+        weights: str = "",
     ) -> None:
         super().__init__(
             detector=detector,
@@ -196,6 +211,7 @@ class IndexWork(EmbedWork):
             candidates=candidates,
             windows=windows,
             batch_size=batch_size,
+            weights=weights,
         )
         self.arrays = dict(arrays)
 

@@ -38,7 +38,7 @@ Array = NDArray[np.float64]
 PENALTIES = {"E": 1.0, "S": 10.0, "V": 30.0}
 CLIP = 6.0  # standardised features lie within +- this
 POSITIVE, NEGATIVE = 0.5, 0.3  # IoU with a failure
-MOST = 20_000  # rows that say "nothing here"; of more, a keyed sample with weights
+MOST = 8_000  # rows that say "nothing here"; of more, a keyed sample with weights
 STEPS = 200  # of the solver
 
 

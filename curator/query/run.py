@@ -261,16 +261,16 @@ def _select(
 
 
 def _gains(asking: Sequence[Question], found: Answered) -> np.ndarray:
-    """What the selection adds up (M, G): expectations, or where a method gives scores alone their ranks among
-    the pool's in (0, 1], so that groups of different scales compare."""
+    """What the selection adds up (M, G): expectations, or where a method gives scores alone one over the rank
+    in the pool, so that groups of different scales take turns (Cormack, Clarke and Buettcher 2009)."""
     result = np.zeros_like(found.scores)
     for column, number in enumerate(found.of):
         scores = found.scores[:, column]
         if asking[number].scorer.expects:
             result[:, column] = np.maximum(scores, 0)
         else:
-            order = np.argsort(np.argsort(scores, kind="stable"), kind="stable")
-            result[:, column] = np.where(np.isfinite(scores), (order + 1) / len(order), 0)
+            rank = np.argsort(np.argsort(-scores, kind="stable"), kind="stable")
+            result[:, column] = np.where(np.isfinite(scores), 1 / (1 + rank), 0)
     return result
 
 

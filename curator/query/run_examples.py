@@ -73,6 +73,7 @@ def _work(current: Current, index: IndexState) -> EmbedWork:
         candidates=int(facts["candidates"]),
         windows=int(facts["windows"]),
         batch_size=1,
+        weights=str(facts["weights"]),
     )
 
 
@@ -118,10 +119,10 @@ def parse_like(text: str) -> tuple[Path, tuple[float, float, float, float] | Non
 
 
 def _text(config: QueryConfig, current: Current, index: IndexState) -> WordsScorer:
-    from curator.represent.embedders.base import TextEmbedder
+    from curator.represent.embedders.load import text_embedder
 
-    embedder = _work(current, index).setup("cpu")[1]
-    if not isinstance(embedder, TextEmbedder):
+    embedder = text_embedder(_work(current, index).setup("cpu")[1])
+    if embedder is None:
         raise InputError(
             f"--text: expected an index made with an embedder that reads text, got {config.embedder!r}; run "
             "curator index --embedder transformers:FOLDER (a CLIP or SigLIP model), and query with the same"

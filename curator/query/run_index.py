@@ -31,6 +31,7 @@ from curator.query.index_work import (
     IndexedOutcome,
     IndexItem,
     IndexWork,
+    RawVectors,
 )
 from curator.query.settings import IndexConfig
 from curator.query.sketch import EXACT_CLASSES
@@ -69,14 +70,15 @@ def index(store: Store, config: IndexConfig, *, executor: Executor | None = None
         )
     blamed = culprits(store, current)
     items = list(index_items(store, current, blamed, sorted({*mine, *pool})))
-    name = space_name(config, model)
+    weights = embedder_weights(config, model)
+    name = space_name(config, model, weights)
     with recorded_run(
         store, STAGE, config, models=[model.fingerprint], config_key=name, scope=model.fingerprint
     ) as (run_id, counts):
         shape = store.space(name)
         if shape is None:
             fitted_on = _sample(items, set(mine))
-            shape = _fitted(config, model, fitted_on, executor or LocalExecutor(config.device))
+            shape = _fitted(config, model, weights, fitted_on, executor or LocalExecutor(config.device))
             store.create_space(run_id, name, shape)
         work = index_work(config, model, shape)
         stored = store.done_keys(STAGE, [work.key(item) for item in items])
@@ -143,10 +145,21 @@ def index_work(config: IndexConfig, model: ModelRecord, shape: SpaceShape) -> In
         candidates=config.candidates,
         windows=config.windows,
         batch_size=config.batch_size,
+        weights=str(shape.facts["weights"]),
     )
 
 
-def space_name(config: IndexConfig, model: ModelRecord) -> str:
+def embedder_weights(config: IndexConfig, model: ModelRecord) -> str:
+    """Fingerprint of an embedder with a network of its own; "" where it reads the detector's features."""
+    if config.embedder.startswith("detector:") and "+" not in config.embedder:
+        return ""
+    from curator.detect.load import load_detector
+    from curator.represent.embedders.load import load_embedder
+
+    return load_embedder(config.embedder, load_detector(model.spec, "cpu")).fingerprint
+
+
+def space_name(config: IndexConfig, model: ModelRecord, weights: str) -> str:
     """The name under which the Store keeps vectors: all that decides what they mean."""
     key = content_key(
         STAGE_VERSION,
@@ -155,6 +168,7 @@ def space_name(config: IndexConfig, model: ModelRecord) -> str:
         config.candidates,
         config.windows,
         config.components,
+        weights,
     )
     return f"{Spec.parse(config.embedder).scheme}-{key[:16]}"
 
@@ -190,7 +204,11 @@ def _sample(items: Sequence[IndexItem], mine: set[int]) -> list[IndexItem]:
 
 
 def _fitted(
-    config: IndexConfig, model: ModelRecord, items: Sequence[IndexItem], executor: Executor
+    config: IndexConfig,
+    model: ModelRecord,
+    weights: str,
+    items: Sequence[IndexItem],
+    executor: Executor,
 ) -> SpaceShape:
     """A space whose projections are fitted on what `items` offer.
 
@@ -204,13 +222,14 @@ def _fitted(
         candidates=config.candidates,
         windows=config.windows,
         batch_size=config.batch_size,
+        weights=weights,
     )
-    found: dict[str, dict[str, NDArray[np.float32]]] = {}
+    found: dict[str, RawVectors] = {}
     reasons = []
     for batch in executor.run(work, items):
         for result in batch:
             if isinstance(result, Done):
-                found[result.item.sha256] = dict(result.value.views)
+                found[result.item.sha256] = result.value
             else:
                 reasons.append(result.reason)
     if len(found) < 2:
@@ -220,14 +239,14 @@ def _fitted(
     arrays: dict[str, NDArray[Any]] = {}
     views: dict[str, int] = {}
     image_views: dict[str, int] = {}
-    for view in found[order[0]]:
+    first = found[order[0]]
+    for view in first.views:
         if view == REGION:
             continue
-        values = np.concatenate([found[sha][view] for sha in order])
+        values = np.concatenate([found[sha].views[view] for sha in order])
         projection = Projection.fit(values, config.components)
         arrays |= projection.arrays(view)
-        whole = all(len(found[sha][view]) == 1 for sha in order)
-        (image_views if whole else views)[view] = projection.dimension
+        (image_views if view in first.image_views else views)[view] = projection.dimension
     return SpaceShape(
         views=views,
         image_views=image_views,
@@ -239,6 +258,7 @@ def _fitted(
             "windows": config.windows,
             "components": config.components,
             "fitted_on": len(found),
+            "weights": weights,
         },
         arrays=arrays,
     )

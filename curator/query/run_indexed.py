@@ -16,7 +16,7 @@ from curator.diagnose.run_current import culprits
 from curator.errors import InputError
 from curator.query.asked import Mined
 from curator.query.index_work import STAGE as INDEX
-from curator.query.run_index import index_items, index_work, space_name
+from curator.query.run_index import index_items, index_work
 from curator.query.settings import IndexConfig
 from store.keys import content_key
 from store.records import SpaceShape
@@ -64,7 +64,7 @@ def indexed(store: Store, embedder: str, current: Current, pool: Sequence[int]) 
         if "components" not in run.config:  # of an older version: its vectors are gone
             break
         made = IndexConfig.from_table(run.config, where="index")
-        name = space_name(made, current.model)
+        name = run.config_key
         shape = store.space(name)
         if shape is None:
             break

@@ -141,7 +141,7 @@ def test_what_gets_into_the_holdout_later_is_not_selected_again(indexed: Path, t
         images = tmp_path / "late" / "images"
         images.mkdir(parents=True)
         shutil.copyfile(first["uri"], images / "same.jpg")
-        Image.open(second["uri"]).save(images / "near.jpg", quality=85)
+        Image.open(second["uri"]).save(images / "near.jpg", quality=95)
         table = {
             "images": [
                 {"id": n, "file_name": f"images/{name}.jpg", "width": 96, "height": 96}
