@@ -1,4 +1,4 @@
-"""What people read of the summaries of index, query and synthesize."""
+"""What people read of the summaries of index, groups, query and synthesize."""
 
 from __future__ import annotations
 
@@ -21,6 +21,20 @@ def explained_by(summary: Mapping[str, Any]) -> str:
     """Whose explanations a stage used."""
     found = summary["explained_by"]
     return f"explained by {found}" if found else "nothing is explained yet (curator explain)"
+
+
+def groups_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Of `curator groups`."""
+    lines = [f"{summary['failures']} failures in {len(summary['groups'])} groups"]
+    for group in summary["groups"]:
+        typical = ", ".join(str(shown["outcome"]) for shown in group["exemplars"])
+        lines.append(
+            f"  {group['failures']:>5}  {group['name']}  (on {group['images']} images, median side "
+            f"{group['side']:.0f} px; typical: {typical or '-'})"
+        )
+    told = ", ".join(f"{name} {value:.2f}" for name, value in summary["stability"].items())
+    lines.append(f"agreement of groups of other samples of these failures: {told}")
+    return [*lines, *(f"warning: {warning}" for warning in summary["warnings"])]
 
 
 def query_lines(summary: Mapping[str, Any]) -> list[str]:

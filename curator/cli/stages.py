@@ -5,7 +5,7 @@ from __future__ import annotations
 from curator.cli.data import add_lines, export_lines, leak_lines
 from curator.cli.derive import stage_command
 from curator.cli.explanations import evaluate_lines, fit_patches_lines, interpret_lines
-from curator.cli.fix import index_lines, query_lines, synthesize_lines
+from curator.cli.fix import groups_lines, index_lines, query_lines, synthesize_lines
 from curator.cli.mine import detect_lines, diagnose_lines, explain_lines
 from curator.cli.prove import train_lines, verify_lines
 from curator.config import ReportConfig
@@ -14,7 +14,7 @@ from curator.detect.settings import DetectConfig
 from curator.diagnose.settings import DiagnoseConfig
 from curator.explain.settings import EvaluateConfig, ExplainConfig, FitPatchesConfig, InterpretConfig
 from curator.prove.settings import TrainConfig, VerifyConfig
-from curator.query.settings import IndexConfig, QueryConfig
+from curator.query.settings import GroupsConfig, IndexConfig, QueryConfig
 from curator.synthesize.settings import SynthesizeConfig
 
 stage_command(
@@ -68,6 +68,13 @@ stage_command(
     lines=index_lines,
     without=("seed",),
     help="Store vectors of failures, successes and the pool, to be queried.",
+)
+stage_command(
+    "groups",
+    GroupsConfig,
+    lines=groups_lines,
+    without=("device",),
+    help="Group the failures by what they look like and what the detector says there; name the groups.",
 )
 stage_command(
     "query",

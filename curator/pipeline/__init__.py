@@ -33,6 +33,8 @@ _PLACES = {
     "IndexConfig": "curator.query.settings",
     "query": "curator.query.run",
     "QueryConfig": "curator.query.settings",
+    "groups": "curator.query.run_groups",
+    "GroupsConfig": "curator.query.settings",
     "synthesize": "curator.synthesize.run",
     "SynthesizeConfig": "curator.synthesize.settings",
     "export": "curator.pipeline.exporting",

@@ -214,7 +214,7 @@ def calibrated(
         raise ValueError(f"expected out-of-fold expectations above 0, got a sum of {own.sum()}")
     if units is not None:
         _, place = np.unique(units, return_inverse=True)
-        own, there = np.bincount(place, weights=own), np.bincount(place, weights=there)
+        own, there = (np.asarray(np.bincount(place, weights=values), np.float64) for values in (own, there))
     ratio = float(there.sum() / own.sum())
     draw = np.random.default_rng(seed)
     ratios = []

@@ -165,10 +165,10 @@ def _where(
     own, usual = ([o for o in some if o.image_id in sizes] for some in (members, right))
     if not own:
         return []
-    if np.mean([cut(o) for o in own]) >= MOST_OF > 2 * np.mean([cut(o) for o in usual] or [0.0]):
+    if np.mean([cut(o) for o in own]) >= MOST_OF > 2 * np.mean([cut(o) for o in usual] or [False]):
         return ["cut by the border"]
     where, count = Counter(third(o) for o in own).most_common(1)[0]
-    if count / len(own) >= MOST_OF > 2 * np.mean([third(o) == where for o in usual] or [0.0]):
+    if count / len(own) >= MOST_OF > 2 * np.mean([third(o) == where for o in usual] or [False]):
         return [where]
     return []
 

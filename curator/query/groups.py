@@ -27,7 +27,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,6 @@ from curator.query.group_names import Facts, named
 from store.records import Ints, Outcome
 
 Array = NDArray[np.float64]
-Split = Literal["kind", "class", "cause"]
 
 COMPONENTS = 12  # principal components of the features
 MOST = 12  # groups of a kind
@@ -101,7 +100,7 @@ def group_failures(
     classes: Sequence[str],
     *,
     threshold: float,
-    apart: Sequence[Split] = ("kind",),
+    apart: Sequence[str] = ("kind",),
     views: Sequence[str] = ("object", "context"),
     looks: Mapping[int, Mapping[str, float]] | None = None,
     conditions: Mapping[int, str] | None = None,
@@ -155,7 +154,7 @@ def group_failures(
     return Grouped(groups=groups, stability=stability, criterion=criterion, silent=silent)
 
 
-def _apart(own: Sequence[Outcome], apart: Sequence[Split]) -> list[tuple[str, NDArray[np.int64]]]:
+def _apart(own: Sequence[Outcome], apart: Sequence[str]) -> list[tuple[str, NDArray[np.int64]]]:
     """What is clustered apart, with places of its failures, by name."""
     parts: dict[str, list[int]] = {}
     for kind in KINDS:
@@ -301,7 +300,7 @@ def stable(points: Array, count: int, *, seed: int) -> float:
     for _ in range(PAIRS):
         both = [np.sort(draw.permutation(len(points))[:size]) for _ in range(2)]
         fitted = [_mixture(points[part], count) for part in both]
-        shared = np.intersect1d(*both)
+        shared = np.intersect1d(both[0], both[1])
         if len(shared) and all(mixture is not None for mixture in fitted):
             agreed.append(adjusted_rand_score(*(m.predict(points[shared]) for m in fitted)))
     return float(np.mean(agreed)) if agreed else 0.0

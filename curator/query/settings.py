@@ -83,3 +83,31 @@ class QueryConfig(StageConfig):
         self._at_least(0, "budget_boxes", "diversity", "quota")
         if self.like and self.text:
             raise ConfigError("like and text: expected one of them, got both")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupsConfig(StageConfig):
+    """`curator groups`.
+
+    Attributes:
+        apart: of "kind", "class", "cause": failures that differ in these are never in one group; misses and
+            false positives never are.
+    """
+
+    failures: str = option(
+        "", "Which failures: KIND[:CAUSE][,class=NAME], alternatives joined by ';'; empty: all."
+    )
+    apart: tuple[str, ...] = option(
+        ("kind",), "What is never in one group: kind, class, cause, joined by commas.", joined=True
+    )
+    condition: str = option("", "Tag of an image or attribute of an object that names may use, e.g. weather.")
+    most: int = option(12, "Groups of a kind at most.")
+    exemplars: int = option(3, "Typical failures named of each group.")
+    embedder: str = option("detector:", "Embedder spec that the index was made with.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least(1, "most")
+        self._at_least(0, "exemplars")
+        unknown = sorted(set(self.apart) - {"kind", "class", "cause"})
+        require(not unknown, f"apart: expected kind, class or cause, got {', '.join(unknown)}")
