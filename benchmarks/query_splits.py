@@ -6,9 +6,9 @@ Images   of a set, each content (sha256) once; broken images and images whose la
            bccd       split train, part 35-100, and split val (part 0-35 trains the SSD, test proves)
            voc_coco   all of voc100 and of coco_val128, in COCO's class names
            deeppcb    split trainval, part 30-100, and split test (part 0-30 trains the SSD; no retraining)
-Split s  orders them by sha256("query-real/{s}/{sha256 of the image}"): the first half, rounded down, is mined,
-         the rest is the pool. Splits 0 to 3 are for development. Split 9 is unread: it is refused without
-         --unread, and is run once, when all choices are made.
+Split s  orders them by sha256("query-real/{s}/{sha256 of the image}"): the first half (rounded down) is
+         mined, the rest is the pool. Splits 0 to 3 are for development. Split 9 is unread: it is refused
+         without --unread, and is run once, when all choices are made.
 Selector (kind, class), kind FN or FP; and (kind, class, cause) where the mined half has at least 10 such
          failures. Classes are those that set and detector share.
 Episode  (set, detector, selector, split) with at least 5 mined failures and at least 5 pool images that hold
