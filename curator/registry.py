@@ -169,6 +169,18 @@ INPAINTERS = Registry(
     },
 )
 EMBEDDERS = Registry("embedders", {"detector": "curator.represent.embedders.detector:DetectorEmbedder"})
+RANKERS = Registry(  # of pool images, for a query
+    "rankers",
+    {
+        "predictor": "curator.query.methods.predictor:Predictor",
+        "contrastive": "curator.query.methods.contrastive:Contrastive",
+        "similarity": "curator.query.methods.similarity:Similarity",
+        "uncertainty": "curator.query.methods.plain:Uncertainty",
+        "class-uncertainty": "curator.query.methods.plain:ClassUncertainty",
+        "random": "curator.query.methods.plain:Random",
+        "diversity": "curator.query.methods.diversity:Diversity",
+    },
+)
 FORMATS = Registry(
     "formats",
     {

@@ -65,13 +65,13 @@ def _hit_row(selection_id: int, position: int, hit: Hit) -> dict[str, Any]:
         "rank": int(hit.rank),
         "image_id": int(hit.image_id),
         "outcome_id": None if hit.outcome_id is None else int(hit.outcome_id),
-        "vector_id": None if hit.vector_id is None else int(hit.vector_id),
         "group_name": hit.group,
         "x1": x1,
         "y1": y1,
         "x2": x2,
         "y2": y2,
         "score": float(hit.score),
+        "reason": hit.reason,
     }
 
 
@@ -98,10 +98,10 @@ def selections(database: Database, name: str | None = None) -> list[Selection]:
                         rank=row.rank,
                         image_id=row.image_id,
                         outcome_id=row.outcome_id,
-                        vector_id=row.vector_id,
                         group=row.group_name,
                         box=(row.x1, row.y1, row.x2, row.y2),
                         score=row.score,
+                        reason=row.reason,
                     )
                 )
     return [

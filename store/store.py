@@ -34,7 +34,6 @@ from store.records import (
     AnnotationSet,
     Category,
     ImageRecord,
-    Ints,
     ItemStatus,
     Leak,
     Membership,
@@ -42,14 +41,13 @@ from store.records import (
     Reader,
     Role,
     RunRecord,
-    VectorBlock,
-    VectorOwner,
 )
 from store.session import Database
+from store.stored_boxes import StoredBoxes
 from store.stored_findings import StoredFindings
 from store.stored_outputs import StoredOutputs
 from store.summary import counts
-from store.vector_spaces import VectorSpaces
+from store.vectors.spaces import Spaces
 from store.workspace import (
     create_folder,
     open_database,
@@ -60,7 +58,7 @@ from store.workspace import (
 )
 
 
-class Store(StoredFindings, StoredOutputs):
+class Store(StoredFindings, StoredBoxes, StoredOutputs):
     """A workspace: a folder with `curator.db` (or a PostgreSQL URL), `blobs/` and `vectors/`."""
 
     path: Path
@@ -70,7 +68,7 @@ class Store(StoredFindings, StoredOutputs):
         self.path = path
         self._database = database
         self._blobs = BlobStore(str(path / "blobs"))
-        self._spaces = VectorSpaces(database, path / "vectors")
+        self._spaces = Spaces(database, path / "vectors", self._blobs)
         self._lookalikes = Lookalikes(database)
         self._run_id: int | None = None
 
@@ -304,60 +302,3 @@ class Store(StoredFindings, StoredOutputs):
         """Store what images are compared by, for those of an older workspace; returns (described, images
         whose file is gone or changed: they are compared by a hash)."""
         return self._lookalikes.fill(advance)
-
-    # ------------------------------------------------------------ vectors
-
-    def put_vectors(
-        self,
-        run_id: int,
-        embedder: str,
-        view: str,
-        owners: Sequence[VectorOwner],
-        vectors: NDArray[np.float32],
-        *,
-        item_keys: Sequence[str],
-    ) -> Ints:
-        """Append (N, D) vectors; returns their (N,) ids. File first (fsync), then SQL, in this transaction.
-        `item_keys[i]` ties vector i to the stage item that made it, so that a repeated item adds nothing."""
-        return self._spaces.put(run_id, embedder, view, owners, vectors, item_keys)
-
-    def vectors(
-        self,
-        embedder: str,
-        view: str,
-        *,
-        role: Role | None = None,
-        source: Sequence[str] | None = None,
-        outcome_ids: Sequence[int] | None = None,
-        attribution_ids: Sequence[int] | None = None,
-        image_ids: Sequence[int] | None = None,
-    ) -> VectorBlock:
-        """Vectors with their owners, by image, source, outcome and ordinal: the order in which they were
-        stored changes nothing."""
-        return self._spaces.read(
-            embedder,
-            view,
-            role=role,
-            source=source,
-            outcome_ids=outcome_ids,
-            attribution_ids=attribution_ids,
-            image_ids=image_ids,
-        )
-
-    def views(self, embedder: str) -> list[str]:
-        return self._spaces.views(embedder)
-
-    def search(
-        self,
-        embedder: str,
-        view: str,
-        query: NDArray[np.float32],
-        *,
-        k: int,
-        role: Role = "pool",
-        metric: Literal["ip", "l2"] = "ip",
-    ) -> tuple[NDArray[np.float32], Ints]:
-        """FAISS search: queries (Q, D) -> scores (Q, k) and vector ids (Q, k), -1 where fewer exist.
-        The FAISS file is a cache: built from the vector file when absent or stale."""
-        # No stage calls this yet: it stays for the query that lets FAISS answer.
-        return self._spaces.search(embedder, view, query, k=k, role=role, metric=metric)

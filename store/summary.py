@@ -14,6 +14,7 @@ from store.models import (
     DetectionRow,
     HitRow,
     Image,
+    IndexedImage,
     Member,
     Model,
     OutcomeRow,
@@ -23,7 +24,6 @@ from store.models import (
     SegmentationRow,
     SelectionRow,
     TrialRow,
-    VectorSpace,
     VersionRow,
 )
 from store.records import ROLES
@@ -39,6 +39,7 @@ _TABLES = {
     "segmentations": SegmentationRow,
     "attributions": AttributionRow,
     "regions": RegionRow,
+    "indexed_images": IndexedImage,
     "selections": SelectionRow,
     "hits": HitRow,
     "samples": SampleRow,
@@ -64,7 +65,7 @@ def counts(database: Database) -> Mapping[str, int]:
         by_table = dict(zip(_TABLES, connection.execute(totals).one(), strict=True))
         by_role = {row[0]: row[1] for row in connection.execute(roles)}
         by_kind = {row[0]: row[1] for row in connection.execute(kinds)}
-        vectors = connection.scalar(select(func.coalesce(func.sum(VectorSpace.committed), 0)))
+        boxes = connection.scalar(select(func.coalesce(func.sum(IndexedImage.boxes), 0)))
     found = {"images": by_table.pop("images")}
     found |= {f"images_{role}": by_role.get(role, 0) for role in ROLES}
     found |= {
@@ -72,4 +73,4 @@ def counts(database: Database) -> Mapping[str, int]:
         "failures_FP": by_kind.get("FP", 0),
         "successes": by_kind.get("TP", 0),
     }
-    return {**found, **by_table, "vectors": int(vectors or 0)}
+    return {**found, **by_table, "boxes": int(boxes or 0)}

@@ -97,6 +97,19 @@ class Detector(Protocol):
         """The network, for methods that look inside; None for a black box."""
 
 
+class PlainDetector(Detector, Protocol):
+    """A detector whose pin is plain geometry: it needs no look at the image.
+
+    Attributes:
+        plain_pin: True; `predict` gives the same pin as `pin`, without frozen proposals.
+    """
+
+    plain_pin: bool
+
+    def pin(self, image: Tensor) -> Pin:
+        """The pin of a stored image (3, H, W)."""
+
+
 @runtime_checkable
 class TrainableDetector(Detector, Protocol):
     """A detector that `train` can fine-tune."""

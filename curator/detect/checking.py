@@ -27,7 +27,7 @@ from store.records import Detections, Pin
 LEAST_SIDE = 1.0
 """Pixels of the stored image: a box with a shorter side, once clipped to the image, has no area."""
 
-_ROUNDING = 1e-3  # by so many pixels corners may be reversed, by so much a score may exceed 1, in float32
+ROUNDING = 1e-3  # by so many pixels corners may be reversed, by so much a score may exceed 1, in float32
 _NAMED = 3  # broken boxes that a message lists
 
 
@@ -172,8 +172,8 @@ def refuse_broken(
             ("expected finite numbers", ~np.isfinite(boxes).all(1) | ~np.isfinite(scores)),
             (f"expected labels 0 to {len(classes) - 1}", ~((labels >= 0) & (labels < len(classes)))),
             ("expected whole numbers as labels", labels != np.floor(labels)),
-            ("expected x1 <= x2 and y1 <= y2", (boxes[:, 2:] < boxes[:, :2] - _ROUNDING).any(1)),
-            ("expected scores in [0, 1]", ~((scores >= -_ROUNDING) & (scores <= 1 + _ROUNDING))),
+            ("expected x1 <= x2 and y1 <= y2", (boxes[:, 2:] < boxes[:, :2] - ROUNDING).any(1)),
+            ("expected scores in [0, 1]", ~((scores >= -ROUNDING) & (scores <= 1 + ROUNDING))),
         )
     named: dict[int, str] = {}
     for expected, broken in faults:

@@ -47,6 +47,8 @@ class ClassifierDetector:
     Its levels are the last map of each resolution among its main stages, fine to coarse, by the stage's name.
     """
 
+    plain_pin = True
+
     def __init__(
         self, network: nn.Module, classes: Sequence[str], *, size: int, pixels: str, spec: str
     ) -> None:

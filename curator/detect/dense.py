@@ -25,6 +25,8 @@ HeadOutputs = dict[str, Tensor]  # each (B, A, ...)
 class DenseDetector(PyramidDetector, ABC):
     """RetinaNet and FCOS differ in their scores, their decoding and their loss."""
 
+    plain_pin = True
+
     @abstractmethod
     def _score(self, outputs: HeadOutputs) -> tuple[Tensor, Tensor]:
         """Scores and log-odds (B, q, K), without the background column that torchvision never trains."""

@@ -73,6 +73,8 @@ class Frame:
 class DetrDetector:
     """A `transformers` model with fixed queries behind the `Detector` protocol."""
 
+    plain_pin = True
+
     def __init__(
         self, network: Any, classes: Sequence[str], frame: Frame, *, sigmoid: bool, limit: int, spec: str
     ) -> None:

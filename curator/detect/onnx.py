@@ -42,6 +42,8 @@ DETECTIONS = 300  # detections per image
 class OnnxDetector:
     """A converted ONNX network behind the `Detector` protocol."""
 
+    plain_pin = True
+
     def __init__(
         self,
         network: nn.Module,

@@ -31,6 +31,7 @@ class SsdDetector(TorchvisionNetwork):
     """A torchvision `SSD` behind the `Detector` and `TrainableDetector` protocols."""
 
     network: SSD
+    plain_pin = True
 
     def __init__(
         self, network: SSD, classes: Sequence[str], *, description: Mapping[str, Any], spec: str

@@ -126,7 +126,6 @@ def put_drawn(
             rank=rank,
             image_id=image.id,
             outcome_id=None,
-            vector_id=None,
             group=group,
             score=0.0,
             box=(0.0, 0.0, float(image.width), float(image.height)),

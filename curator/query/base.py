@@ -1,4 +1,4 @@
-"""What is asked: boxes with their vectors, the contrastive query, and the baseline that it must beat.
+"""Contrastive queries: boxes with their vectors, and what scores them.
 
 In: a table of boxes with vectors in several views. Out: scores, and which failure each box resembles.
 `curator.query.contrast` fits contrastive queries.
@@ -149,51 +149,3 @@ class ContrastiveQuery:
             "views": list(self.views),
             "separation": separation,
         }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SimilarityQuery:
-    """The baseline: a box scores its highest cosine to a failure's box, in standardised vectors."""
-
-    name: str
-    view: str
-    outcome_ids: tuple[int, ...]
-    mean: Array
-    deviation: Array
-    examples: Array
-
-    @classmethod
-    def fit(cls, failures: BoxTable, reference: BoxTable, *, name: str, view: str) -> SimilarityQuery:
-        """`reference` gives mean and deviation of every dimension."""
-        data = np.asarray(reference.views[view], dtype=np.float64)
-        mean, deviation = data.mean(0), np.maximum(data.std(0), 1e-6)
-        return cls(
-            name=name,
-            view=view,
-            outcome_ids=tuple(int(i) for i in failures.outcome_ids),
-            mean=mean,
-            deviation=deviation,
-            examples=unit((failures.views[view] - mean) / deviation),
-        )
-
-    @property
-    def weight(self) -> float:
-        """The number of failures."""
-        return float(len(self.outcome_ids))
-
-    def vectors(self, table: BoxTable) -> Array:
-        """Unit vectors (N, D) of boxes."""
-        return unit((table.views[self.view] - self.mean) / self.deviation)
-
-    def score(self, table: BoxTable) -> Array:
-        """Scores (N,) in [-1, 1] of boxes."""
-        return np.asarray((self.vectors(table) @ self.examples.T).max(1))
-
-    def nearest(self, table: BoxTable) -> Ints:
-        """The failure most like each box -> outcome ids (N,)."""
-        best = (self.vectors(table) @ self.examples.T).argmax(1)
-        return np.asarray(np.array(self.outcome_ids, np.int64)[best])
-
-    def describe(self) -> dict[str, Any]:
-        """What is told about the query, as plain JSON."""
-        return {"name": self.name, "failures": len(self.outcome_ids), "views": [self.view]}

@@ -1,8 +1,8 @@
-"""The part of `index` that a worker does: boxes of images, embedded.
+"""The part of `index` that a worker does: boxes of images, embedded and made compact.
 
-In: `IndexItem`s. Out: `Indexed`: owners, keys and vectors per view. An item's boxes are its outcomes', the
-detector's best candidates however low they score, windows that stand out from their surroundings, and grid
-cells at two scales. Windows and cells are stored alike as source "cell".
+In: `IndexItem`s. Out: `Indexed`: what the image offers, the boxes of its outcomes and what explanations
+blame. An image offers the detector's best candidates however low they score, and windows that stand out from
+their surroundings: where a detector that sees nothing offers no candidate.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 
 from curator.errors import StageError
 from curator.registry import EMBEDDERS, Spec
-from curator.represent.proposals import distinct, salient
+from curator.represent.proposals import salient
 from store.keys import content_key
-from store.records import BoxTuple, Detections, Floats, Pin, VectorOwner
+from store.records import CLASSES, BoxTuple, Floats, ImageBoxes, Pin
 
 if TYPE_CHECKING:
-    from curator.detect.checking import Answer
+    from curator.detect.one_pass import OnePass
 
 STAGE = "index"
-STAGE_VERSION = 2  # 2: the detector's answers are checked; no context ring of negative means
-SCORE_THRESHOLD = 1e-4  # what a detector nearly sees is where its misses are
+STAGE_VERSION = 3  # 3: at most 32 candidates and 20 windows, principal components as int8
 OVERLAP = 0.6  # candidates that overlap more describe the same thing
+REGION = "region"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +52,6 @@ class IndexedOutcome:
     id: int
     key: str
     box: BoxTuple
-    score: float
-    label: int
     blamed: Blamed | None = None
 
 
@@ -69,17 +67,24 @@ class IndexItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Indexed:
-    """Vectors of one image: row i of every box view belongs to owners[i] and keys[i]."""
+    """One image: what it offers, and its outcomes' boxes (None: it has no outcome)."""
 
-    owners: tuple[VectorOwner, ...]
-    keys: tuple[str, ...]
+    offered: ImageBoxes
+    outcomes: ImageBoxes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawVectors:
+    """An image's vectors before they are projected: view -> (N, D)."""
+
     views: Mapping[str, Floats]
-    image_key: str
-    regions: tuple[tuple[VectorOwner, str], ...]
 
 
-class IndexWork:
-    """Embeds the boxes of images; holds plain data only, so that it can start on another machine."""
+class EmbedWork:
+    """Embeds what images offer; holds plain data only, so that it can start on another machine.
+
+    Its results are `RawVectors`, from which projections are fitted; `IndexWork` goes on from there.
+    """
 
     def __init__(
         self,
@@ -88,31 +93,21 @@ class IndexWork:
         fingerprint: str,
         embedder: str,
         candidates: int,
-        cells: int,
         windows: int,
         batch_size: int,
     ) -> None:
         self.detector, self.fingerprint, self.embedder = detector, fingerprint, embedder
-        self.candidates, self.cells, self.windows, self.batch_size = candidates, cells, windows, batch_size
+        self.candidates, self.windows, self.batch_size = candidates, windows, batch_size
 
     def image_key(self, item: IndexItem) -> str:
-        """Key of the image's own vectors, which no diagnosis changes."""
+        """Key of what the image offers, which no diagnosis changes."""
         return content_key(
-            STAGE,
-            STAGE_VERSION,
-            item.sha256,
-            self.fingerprint,
-            self.embedder,
-            self.candidates,
-            self.cells,
-            self.windows,
+            STAGE, STAGE_VERSION, item.sha256, self.fingerprint, self.embedder, self.candidates, self.windows
         )
 
     def key(self, item: IndexItem) -> str:
-        """Key of the image's own vectors, of its outcomes' and of what is blamed for them."""
-        return content_key(
-            self.image_key(item), [(o.key, o.blamed.key if o.blamed else "") for o in item.outcomes]
-        )
+        """See `image_key`."""
+        return self.image_key(item)
 
     def setup(self, device: str) -> Any:
         """Load detector and embedder."""
@@ -124,126 +119,160 @@ class IndexWork:
 
     def process(self, state: Any, batch: Sequence[IndexItem]) -> list[Any]:
         """Embed a batch; an unreadable image becomes an exception in its place."""
+        results = []
+        for item, pixels in zip(batch, _read(batch), strict=True):
+            if isinstance(pixels, Exception):
+                results.append(pixels)
+                continue
+            try:
+                results.append(self._image(state, item, pixels))
+            except (StageError, ValueError) as error:
+                results.append(error)
+        return results
+
+    def _image(self, state: Any, item: IndexItem, pixels: NDArray[np.uint8]) -> Any:
+        return RawVectors(views=self._embedded(state, item, pixels)[-1])
+
+    def _embedded(
+        self, state: Any, item: IndexItem, pixels: NDArray[np.uint8]
+    ) -> tuple[OnePass, Floats, tuple[Any, Any], dict[str, Floats]]:
+        """One forward pass -> it, the boxes (outcomes', candidates', windows'), the candidates' classes and
+        scores, and the raw vectors of every view."""
         import torch
 
-        from curator.detect.checking import predict_each
+        from curator.detect.one_pass import candidate_boxes, one_pass
         from curator.tensors import image_tensor
 
         detector, embedder = state
-        results: list[Any] = _read(batch)
-        good = [i for i, pixels in enumerate(results) if not isinstance(pixels, Exception)]
-        images = {i: image_tensor(results[i]) for i in good}
-        answers = predict_each(detector, list(images.values()), score_threshold=SCORE_THRESHOLD)
-        by_size: dict[tuple[int, int], list[tuple[int, Answer]]] = {}
-        for i, answer in zip(good, answers, strict=True):
-            if isinstance(answer, Exception):
-                results[i] = answer
-            else:
-                by_size.setdefault(answer.pin.input_size, []).append((i, answer))
-        for members in by_size.values():
-            pins = [answer.pin for _, answer in members]
-            u = torch.stack([detector.prepare(images[i], answer.pin) for i, answer in members])
-            windows = salient_windows(u, pins, self.windows)
-            owners = [
-                self._owners(batch[i], answer.detections, answer.pin.image_size, own)
-                for (i, answer), own in zip(members, windows, strict=True)
-            ]
-            boxes = [np.array([owner.box for owner in own], np.float32) for own in owners]
-            densities = [_densities(batch[i]) for i, _ in members]
-            embedded = embedder.embed(u, pins, boxes, densities)
-            for (i, _), own, views in zip(members, owners, embedded, strict=True):
-                results[i] = _not_finite(own, views) or self._indexed(batch[i], own, views)
-        return results
+        with torch.inference_mode():
+            one = one_pass(detector, image_tensor(pixels), embedder.levels)
+            boxes, labels, scores = candidate_boxes(one, most=self.candidates, overlap=OVERLAP)
+            u = one.u[None]
+            windows = _windows(u, one.pin, self.windows)
+            own = np.array([o.box for o in item.outcomes], np.float32).reshape(-1, 4)
+            every = np.concatenate([own, boxes, windows]).astype(np.float32)
+            masks = _densities(item)
+            raw = embedder.embed(
+                u, [one.pin], [every], masks=[masks] if len(masks) else None, features=one.features
+            )[0]
+        for view, vectors in raw.items():
+            if not np.isfinite(vectors).all():
+                bad = int((~np.isfinite(vectors).all(1)).sum())
+                raise StageError(
+                    f"index: expected finite vectors, got nan or infinity in {bad} of {len(vectors)} of the "
+                    f"view {view}"
+                )
+        return one, every, (labels, scores), raw
 
-    def _owners(
-        self, item: IndexItem, detections: Detections, size: tuple[int, int], windows: Floats
-    ) -> tuple[VectorOwner, ...]:
-        outcomes = [
-            VectorOwner(
-                image_id=item.image_id,
-                box=o.box,
-                source="outcome",
-                outcome_id=o.id,
-                score=o.score,
-                label=o.label,
-            )
-            for o in item.outcomes
-        ]
-        candidates = [
-            VectorOwner(
-                image_id=item.image_id,
-                box=_tuple(detections.boxes[i]),
-                source="candidate",
-                score=float(detections.scores[i]),
-                label=int(detections.labels[i]),
-            )
-            for i in distinct(detections.boxes, self.candidates, OVERLAP)
-        ]
-        cells = [
-            VectorOwner(image_id=item.image_id, box=box, source="cell")
-            for box in (*grid(size, self.cells), *map(_tuple, windows))
-        ]
-        return (*outcomes, *candidates, *cells)
 
-    def _indexed(
-        self, item: IndexItem, owners: tuple[VectorOwner, ...], views: Mapping[str, Floats]
-    ) -> Indexed:
-        image_key = self.image_key(item)
-        keys = [content_key(image_key, outcome.key) for outcome in item.outcomes]
-        keys += [image_key] * (len(owners) - len(keys))
-        regions = tuple(
-            (
-                VectorOwner(
-                    image_id=item.image_id,
-                    box=o.blamed.box,
-                    source="region",
-                    outcome_id=o.id,
-                    attribution_id=o.blamed.attribution_id,
-                    score=o.score,
-                    label=o.label,
-                ),
-                content_key(image_key, o.key, "region", o.blamed.key),
-            )
-            for o in item.outcomes
-            if o.blamed is not None
+class IndexWork(EmbedWork):
+    """Embeds images and makes their vectors compact.
+
+    Args:
+        arrays: of the projections, view by view (`Projection.arrays`).
+    """
+
+    def __init__(
+        self,
+        *,
+        arrays: Mapping[str, NDArray[Any]],
+        detector: str,
+        fingerprint: str,
+        embedder: str,
+        candidates: int,
+        windows: int,
+        batch_size: int,
+    ) -> None:
+        super().__init__(
+            detector=detector,
+            fingerprint=fingerprint,
+            embedder=embedder,
+            candidates=candidates,
+            windows=windows,
+            batch_size=batch_size,
         )
-        return Indexed(owners=owners, keys=tuple(keys), views=views, image_key=image_key, regions=regions)
+        self.arrays = dict(arrays)
+
+    def outcomes_key(self, item: IndexItem) -> str:
+        """Key of its outcomes' boxes and of what is blamed for them."""
+        return content_key(
+            self.image_key(item), [(o.key, o.blamed.key if o.blamed else "") for o in item.outcomes]
+        )
+
+    def key(self, item: IndexItem) -> str:
+        """Key of all that is stored of an image."""
+        return self.outcomes_key(item)
+
+    def _image(self, state: Any, item: IndexItem, pixels: NDArray[np.uint8]) -> Any:
+        from curator.represent.projection import Projection
+
+        one, boxes, (labels, scores), raw = self._embedded(state, item, pixels)
+        embedder = state[1]
+        compact = {
+            view: Projection.stored(self.arrays, view)(vectors)
+            for view, vectors in raw.items()
+            if view != REGION
+        }
+        image_views = {view: compact[view][0] for view in embedder.image_views}
+        n = len(item.outcomes)
+        size = one.pin.image_size
+        offered = ImageBoxes(
+            image_id=item.image_id,
+            key=self.image_key(item),
+            size=size,
+            boxes=boxes[n:],
+            labels=labels,
+            scores=scores,
+            views={view: compact[view][n:] for view in embedder.views},
+            image_views=image_views,
+        )
+        if not n:
+            return Indexed(offered=offered, outcomes=None)
+        blamed = [o for o in item.outcomes if o.blamed is not None]
+        views = {view: compact[view][:n] for view in embedder.views}
+        if blamed:
+            views = self._with_regions(views, raw[REGION], next(iter(embedder.views)))
+        nobody = np.full(n, -1, np.int64)
+        ids = np.array([o.id for o in item.outcomes], np.int64)
+        regions = np.array([o.blamed.box for o in blamed if o.blamed], np.float32).reshape(-1, 4)
+        attributions = np.array([o.blamed.attribution_id for o in blamed if o.blamed], np.int64)
+        outcomes = ImageBoxes(
+            image_id=item.image_id,
+            key=self.outcomes_key(item),
+            size=size,
+            boxes=np.concatenate([boxes[:n], regions]),
+            labels=np.zeros((0, CLASSES), np.int64),
+            scores=np.zeros((0, CLASSES), np.float32),
+            views=views,
+            image_views=image_views,
+            outcome_ids=np.concatenate([ids, np.array([o.id for o in blamed], np.int64)]),
+            attribution_ids=np.concatenate([nobody, attributions]),
+        )
+        return Indexed(offered=offered, outcomes=outcomes)
+
+    def _with_regions(
+        self, views: Mapping[str, NDArray[np.int8]], regions: Floats, first: str
+    ) -> dict[str, NDArray[np.int8]]:
+        """Rows of culprit regions below those of outcomes: the first view is theirs too, others are 0."""
+        from curator.represent.projection import Projection
+
+        found = {}
+        for view, values in views.items():
+            below = np.zeros((len(regions), values.shape[1]), np.int8)
+            if view == first:
+                below = Projection.stored(self.arrays, view)(regions)
+            found[view] = np.concatenate([values, below])
+        return found
 
 
-def grid(size: tuple[int, int], cells: int) -> list[BoxTuple]:
-    """Grid cells of an image (height, width): `cells` per side, and half as many, twice as large."""
-    height, width = size
-    return [
-        (width * i / n, height * j / n, width * (i + 1) / n, height * (j + 1) / n)
-        for n in dict.fromkeys((cells, max(1, cells // 2)))
-        for j in range(n)
-        for i in range(n)
-    ]
-
-
-def salient_windows(u: Any, pins: Sequence[Pin], most: int) -> list[Floats]:
-    """Salient windows of prepared images (B, 3, h, w), per image (N, 4) in stored-image pixels."""
+def _windows(u: Any, pin: Pin, most: int) -> Floats:
+    """Salient windows of a prepared image (1, 3, h, w): (N, 4) in stored-image pixels."""
     from curator.represent.embedders.detector import contrast_maps, image_frames, pixel_maps
 
     level = pixel_maps(u)
-    found = salient(
-        contrast_maps(level), level.scale[0], (u.shape[-2], u.shape[-1]), image_frames(pins), most
-    )
-    return [pin.to_image(boxes) for pin, boxes in zip(pins, found, strict=True)]
-
-
-def _not_finite(owners: Sequence[VectorOwner], views: Mapping[str, Floats]) -> StageError | None:
-    """What to say of an image with vectors of which some are no numbers; None where all is well."""
-    for view, vectors in views.items():
-        rows = np.flatnonzero(~np.isfinite(vectors).all(1)).tolist()
-        if rows:
-            owner = owners[rows[0]] if view not in ("image", "region") else None
-            where = f", first of the {owner.source} box {owner.box}" if owner is not None else ""
-            return StageError(
-                f"index: expected finite vectors, got nan or infinity in {len(rows)} of {len(vectors)} "
-                f"of the view {view}{where}"
-            )
-    return None
+    size = (u.shape[-2], u.shape[-1])
+    (found,) = salient(contrast_maps(level), level.scale[0], size, image_frames([pin]), most)
+    return pin.to_image(found)
 
 
 def _densities(item: IndexItem) -> NDArray[np.float32]:
@@ -264,8 +293,3 @@ def _read(batch: Sequence[IndexItem]) -> list[Any]:
 
     with ThreadPoolExecutor(max_workers=4) as threads:
         return list(threads.map(one, batch))
-
-
-def _tuple(box: NDArray[Any]) -> BoxTuple:
-    x1, y1, x2, y2 = (float(v) for v in box)
-    return x1, y1, x2, y2

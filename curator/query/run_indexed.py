@@ -1,6 +1,6 @@
 """What of the current diagnosis and explanations is indexed: the part of the past that a query's key holds.
 
-In: a `QueryConfig`, `Current` and the pool. Out: an `IndexState`. No vector is read.
+In: a `QueryConfig`, `Current` and the pool. Out: an `IndexState`; the mined images' boxes (`Mined`).
 """
 
 from __future__ import annotations
@@ -9,13 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from curator.diagnose.current import Current
 from curator.diagnose.run_current import culprits
 from curator.errors import InputError
+from curator.query.asked import Mined
 from curator.query.index_work import STAGE as INDEX
-from curator.query.run_index import index_items, index_work, vector_space
-from curator.query.settings import IndexConfig, QueryConfig
+from curator.query.run_index import index_items, index_work, space_name
+from curator.query.settings import IndexConfig
 from store.keys import content_key
+from store.records import SpaceShape
 
 if TYPE_CHECKING:
     from store.store import Store
@@ -26,13 +30,15 @@ class IndexState:
     """What of the current state is indexed.
 
     Attributes:
-        space: name of the vector space. views: those to ask in.
-        state: content key of all that is in it and current. missing: images that are not; of total images.
+        space: name of the vector space. shape: what it holds.
+        state: content key of all that is in it and current. outcomes: keys of the current outcomes' boxes.
+        missing: images that are not; of total images.
     """
 
     space: str
-    views: tuple[str, ...]
+    shape: SpaceShape
     state: str
+    outcomes: tuple[str, ...]
     missing: int
     total: int
 
@@ -45,31 +51,61 @@ class IndexState:
         )
 
 
-def indexed(store: Store, config: QueryConfig, current: Current, pool: Sequence[int]) -> IndexState:
-    """The vector space of the newest indexing of this model with this embedder, and the views to ask in."""
+def indexed(store: Store, embedder: str, current: Current, pool: Sequence[int]) -> IndexState:
+    """The vector space of the newest indexing of this model with this embedder.
+
+    Raises:
+        InputError: there is none (names `curator index`).
+    """
     for run in store.runs(stage=INDEX):
         made_for = run.scope in ("", current.model.fingerprint) and current.model.fingerprint in run.models
-        if run.status == "failed" or not made_for or run.config.get("embedder") != config.embedder:
+        if run.status == "failed" or not made_for or run.config.get("embedder") != embedder:
             continue
-        made = IndexConfig.from_table(run.config, where="index")
-        space = vector_space(made, current.model)
-        known = store.views(space)
-        if not known:
+        if "components" not in run.config:  # of an older version: its vectors are gone
             break
-        if config.view != "auto" and config.view not in known:
-            raise InputError(f"--view: expected auto or one of {', '.join(known)}, got {config.view!r}")
+        made = IndexConfig.from_table(run.config, where="index")
+        name = space_name(made, current.model)
+        shape = store.space(name)
+        if shape is None:
+            break
         ids = sorted({*store.image_ids(role="mine"), *pool})
-        work = index_work(made, current.model)
-        keys = [work.key(item) for item in index_items(store, current, culprits(store, current), ids)]
+        work = index_work(made, current.model, shape)
+        items = list(index_items(store, current, culprits(store, current), ids))
+        keys = [work.key(item) for item in items]
         done = store.done_keys(INDEX, keys)
+        with_outcomes = [
+            key for item, key in zip(items, keys, strict=True) if item.outcomes and key in done
+        ]
         return IndexState(
-            space=space,
-            views=tuple(known) if config.view == "auto" else (config.view,),
-            state=content_key(space, sorted(done)),
+            space=name,
+            shape=shape,
+            state=content_key(name, sorted(done)),
+            outcomes=tuple(with_outcomes),
             missing=len(keys) - len(done),
             total=len(keys),
         )
     raise InputError(
-        f"query: this detector's failures and pool have no {config.embedder!r} vectors yet; "
-        "run: curator index"
+        f"query: this detector's failures and pool have no {embedder!r} vectors yet; run: curator index"
+    )
+
+
+def read_mined(store: Store, current: Current, state: IndexState) -> Mined:
+    """What the mined images offer, with what is known of them."""
+    ids = store.image_ids(role="mine")
+    offered = store.boxes(state.space, "offered", image_ids=ids)
+    rows = store.boxes(state.space, "outcomes", keys=state.outcomes)
+    region = rows.attribution_ids >= 0
+    culprit_rows = rows.take(region)
+    units = {
+        member.image_id: f"group {member.group_key}"
+        for member in store.memberships(ids)
+        if member.role == "mine" and member.group_key
+    }
+    return Mined(
+        offered=offered,
+        image_ids=np.array(sorted(ids), np.int64),
+        outcomes=rows.take(~region),
+        culprits=culprit_rows if len(culprit_rows) else None,
+        known={outcome.id or 0: outcome for outcome in current.outcomes},
+        units=units,
     )

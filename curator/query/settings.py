@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from curator.config import StageConfig, option
+from curator.config import StageConfig, option, require
+from curator.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
 class IndexConfig(StageConfig):
-    """`curator index`: region vectors of failures, successes and the pool.
-
-    Attributes:
-        windows: for images where a detector that sees nothing offers no candidate.
-    """
+    """`curator index`: compact vectors of failures, successes and the pool."""
 
     embedder: str = option(
-        "detector:", "Embedder spec, e.g. detector: or detector:?levels=NAME,NAME&dimension=N."
+        "detector:",
+        "Embedder spec, e.g. detector: or detector:?levels=NAME,NAME&dimension=N; several joined by '+'.",
     )
     detector: str | None = option(None, "Detector spec; default: the diagnosed one.")
-    candidates: int = option(12, "Candidate boxes per image.")
-    cells: int = option(4, "Grid cells per side; half as many, twice as large, are added.")
+    candidates: int = option(32, "Candidate boxes per image.")
     windows: int = option(20, "Salient windows per image.")
-    batch_size: int = option(16, "Images per forward pass.", result=False)
+    components: int = option(24, "Principal components per view, a byte each.")
+    plan: bool = option(
+        False, "Say which FAISS index would serve this pool, and what it costs; index nothing.", result=False
+    )
+    batch_size: int = option(16, "Images read at a time.", result=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._at_least(1, "cells", "batch_size")
-        self._at_least(0, "candidates", "windows")
+        self._at_least(1, "batch_size", "windows")
+        self._at_least(0, "candidates")
+        require(4 <= self.components <= 256, f"components: expected 4 to 256, got {self.components}")
+        require(
+            self.candidates + self.windows <= 4096,
+            f"candidates and windows: expected at most 4096 together, got {self.candidates + self.windows}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +46,40 @@ class QueryConfig(StageConfig):
         "empty: all.",
     )
     budget: int = option(100, "Number of pool images wanted.")
+    budget_boxes: int = option(
+        0, "Number of objects that their annotator may have to draw, as far as can be expected; 0: no limit."
+    )
     name: str = option("query", "Name of the selection; an older one of this name is replaced.")
-    method: Literal["contrastive", "similarity", "random"] = option(
-        "contrastive", "contrastive, or the baselines similarity and random."
+    method: str = option(
+        "predictor",
+        "predictor (expected failures), contrastive, similarity, uncertainty, class-uncertainty, diversity, "
+        "random, or a plug-in's.",
     )
     view: str = option(
-        "auto", "auto (the best separating ones), object, context, sides or image."
+        "auto", "View in which similarity compares: auto (the first), object, context, image, ..."
+    )
+    diversity: float = option(
+        1.0, "How evenly the budget goes to groups of like failures; 0: the plain ranking."
+    )
+    quota: int = option(0, "Images that each group gets first, while the pool answers.")
+    where: str = option(
+        "",
+        "Which pool images may answer: KEY=VALUE joined by ',': dataset, source, group, after, before "
+        "(dates), selected=no.",
+    )
+    unlike: tuple[int, ...] = option(
+        (), "Images that show what is not wanted, by id, joined by commas.", metavar="IDS", joined=True
+    )
+    like: str = option("", "Ask by a picture instead of failures: PATH, or PATH:x1,y1,x2,y2.")
+    text: str = option("", "Ask by words instead of failures (an embedder that reads text, such as CLIP).")
+    preview: bool = option(
+        False, "Print how well methods rank the mined images, out of fold, and stop.", result=False
     )
     embedder: str = option("detector:", "Embedder spec that the index was made with.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_least(1, "budget")
+        self._at_least(0, "budget_boxes", "diversity", "quota")
+        if self.like and self.text:
+            raise ConfigError("like and text: expected one of them, got both")

@@ -50,9 +50,9 @@ from store.models.runs import (
     Item,
     Run,
 )
-from store.models.vectors import (
-    VectorRow,
-    VectorSpace,
+from store.models.spaces import (
+    IndexedImage,
+    SpaceRow,
 )
 
 __all__ = [
@@ -71,6 +71,7 @@ __all__ = [
     "Identifier",
     "Image",
     "ImageId",
+    "IndexedImage",
     "Item",
     "Json",
     "Key",
@@ -86,10 +87,9 @@ __all__ = [
     "SampleRow",
     "SegmentationRow",
     "SelectionRow",
+    "SpaceRow",
     "Tag",
     "TrialRow",
-    "VectorRow",
-    "VectorSpace",
     "VerdictRow",
     "VersionRow",
 ]

@@ -30,9 +30,9 @@ class HitRow(Boxed, Base):
     rank: Mapped[int]
     image_id: Mapped[ImageId]
     outcome_id: Mapped[int | None] = mapped_column(ForeignKey("outcomes.id"))
-    vector_id: Mapped[int | None] = mapped_column(ForeignKey("vectors.id"))
     group_name: Mapped[str]
     score: Mapped[float]
+    reason: Mapped[str] = mapped_column(Text)
 
 
 class SampleRow(Boxed, Base):

@@ -14,18 +14,19 @@ class Hit:
     """A pool image that a query found.
 
     Attributes:
-        outcome_id: the failure that asked for it. vector_id: the pool vector that answered.
-        box: that vector's box in the pool image.
+        outcome_id: the failure that asked for it.
+        box: the box of the pool image that answered.
         score: the query's score, higher is better; comparable within one group.
+        reason: why it was chosen, in one sentence for people.
     """
 
     rank: int
     image_id: int
     outcome_id: int | None
-    vector_id: int | None
     group: str
     box: BoxTuple
     score: float
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -108,7 +108,6 @@ def select(store: Store, name: str, image_ids: list[int]) -> None:
             rank=rank,
             image_id=image_id,
             outcome_id=None,
-            vector_id=None,
             group="FN:miss:car",
             box=BOX,
             score=2.5,

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from curator.detect.base import Detector, TrainableDetector
+from curator.detect.checking import predict_all
 from curator.detect.load import load_detector
+from curator.detect.one_pass import candidate_boxes, one_pass
 from curator.detect.python import conformance
 from curator.errors import InputError
 from curator.registry import DETECTORS, Spec
@@ -53,6 +55,7 @@ FLOOR = {
     "resnet": 0.01,
 }
 SAMPLED = ("small-faster-rcnn", "faster-rcnn")  # a step's loss depends on which proposals it draws
+TWICE = ("small-faster-rcnn", "faster-rcnn")  # proposals are frozen by a look of their own
 FEW_STEPS = ("ssd300", "retinanet", "fcos", "faster-rcnn")  # slow
 
 
@@ -186,6 +189,47 @@ def test_empty_index_gives_features_alone(detector: Detector, images: list[Tenso
         assert 0 < feature.offset[0] <= pin.input_size[1]
         assert last[0] <= pin.input_size[1] * 1.7  # a coarse map's last cell may look past the border
         assert last[1] <= pin.input_size[0] * 1.7
+
+
+def test_one_pass_gives_what_predict_and_candidates_give(
+    name: str, detector: Detector, images: list[Tensor]
+) -> None:
+    network = detector.modules()
+    assert network is not None
+    first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    for image in images[:2]:
+        answer = predict_all(detector, [image], score_threshold=FLOOR.get(name, 0.3))[0]
+        looks: list[int] = []
+        handle = first.register_forward_hook(lambda _, __, output, looks=looks: looks.append(len(output)))
+        try:
+            one = one_pass(detector, image, detector.levels)
+        finally:
+            handle.remove()
+        assert looks == ([1, 1] if name in TWICE else [1])
+        assert one.pin.to_json() == answer.pin.to_json()
+        assert torch.equal(one.u, detector.prepare(image, answer.pin))
+        rows = torch.searchsorted(one.candidates, torch.from_numpy(answer.detections.candidates))
+        found = answer.detections.scores > 0
+        if one.dropped:  # a box per class may have area where that of the best class has none
+            found &= np.isin(answer.detections.candidates, one.candidates.numpy())
+        assert found.any()
+        labels = torch.from_numpy(answer.detections.labels)
+        scores = one.scores[rows[found], labels[found]]
+        torch.testing.assert_close(
+            scores, torch.from_numpy(answer.detections.scores[found]), atol=1e-5, rtol=1e-4
+        )
+        alone = detector.candidates(
+            one.u[None], one.pin, index=torch.zeros(0, dtype=torch.int64), levels=detector.levels
+        )
+        assert set(one.features) == set(detector.levels)
+        for level, feature in alone.features.items():
+            torch.testing.assert_close(one.features[level].values, feature.values, atol=1e-4, rtol=1e-3)
+        boxes, _, offered = candidate_boxes(one, most=8)
+        height, width = image.shape[-2:]
+        assert 1 <= len(boxes) <= 8
+        assert (boxes >= 0).all()
+        assert (boxes <= np.array([width, height, width, height])).all()
+        assert offered[0, 0] >= scores.max() - 1e-5
 
 
 def test_heads_stay_in_fp32_under_autocast(detector: Detector, images: list[Tensor]) -> None:

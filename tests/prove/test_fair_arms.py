@@ -61,7 +61,7 @@ def store(data: Path, tmp_path: Path) -> Any:
 
 def select(store: Store, ids: Sequence[int]) -> None:
     hits = tuple(
-        Hit(rank=k, image_id=i, outcome_id=None, vector_id=None, group="g", box=(0, 0, 9, 9), score=0.0)
+        Hit(rank=k, image_id=i, outcome_id=None, group="g", box=(0, 0, 9, 9), score=0.0)
         for k, i in enumerate(ids, start=1)
     )
     selection = Selection(name="query", arm="query", hits=hits, config={}, key=content_key(list(ids)))

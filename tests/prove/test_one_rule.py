@@ -81,7 +81,7 @@ class World:
     def select(self, kinds: list[str]) -> None:
         ids = [self.image(kind, "pool") for kind in kinds]
         hits = tuple(
-            Hit(rank=k, image_id=i, outcome_id=None, vector_id=None, group="g", box=(0, 0, 9, 9), score=0.0)
+            Hit(rank=k, image_id=i, outcome_id=None, group="g", box=(0, 0, 9, 9), score=0.0)
             for k, i in enumerate(ids, start=1)
         )
         run = self.store.begin_run("query", config={})

@@ -38,7 +38,6 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 rank=rank,
                 image_id=i,
                 outcome_id=None,
-                vector_id=None,
                 group="",
                 score=0.0,
                 box=(0.0, 0.0, 192.0, 192.0),

@@ -120,7 +120,6 @@ def test_every_arm_adds_the_same_number_of_images(workspace: tuple[Path, str]) -
                 rank=k + 1,
                 image_id=i,
                 outcome_id=None,
-                vector_id=None,
                 group="g",
                 box=(0, 0, 9, 9),
                 score=1.0 - k,

@@ -1,102 +1,199 @@
-"""Budget, duplicates, leaks and diversity of a selection."""
+"""Greedy selection by expected failures: budgets, diversity, quotas, refusals, reasons."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pytest
 
-from curator.query.selection import Answer, select, shares
+from curator.errors import InputError
+from curator.query.selection import Answers, as_hits, choose, expected_objects, nearer_to
+from curator.query.wording import Shown, place, reason
+from store.records import BoxRows, ImageBoxes
 
 
-def answers(first: int, count: int, *, vectors: np.ndarray | None = None) -> list[Answer]:
-    vectors = np.eye(max(count, 2)) if vectors is None else vectors
-    return [
-        Answer(
-            image_id=first + i,
-            score=float(count - i),
-            box=(0, 0, 1, 1),
-            vector_id=first + i,
-            outcome_id=7,
-            vector=vectors[i],
-        )
-        for i in range(count)
+def answers(expected: Sequence[Sequence[float]], objects: Sequence[float] | None = None) -> Answers:
+    values = np.array(expected, np.float32)
+    return Answers(
+        groups=tuple("abcdef"[: values.shape[1]]),
+        image_ids=np.arange(10, 10 + len(values)),
+        expected=values,
+        objects=None if objects is None else np.array(objects, np.float64),
+    )
+
+
+def ids(choice) -> list[int]:  # type: ignore[no-untyped-def]
+    return [pick.image_id for pick in choice.picks]
+
+
+def utility(expected: np.ndarray, rows: Sequence[int], scale: float, strength: float) -> float:
+    return float((np.log1p(strength * expected[list(rows)].sum(0) / scale) * scale / strength).sum())
+
+
+def test_one_group_is_the_plain_ranking_whatever_the_strength() -> None:
+    values = np.random.default_rng(0).uniform(0, 3, (500, 1))
+    best = (10 + np.argsort(-values[:, 0], kind="stable")[:40]).tolist()
+    assert ids(choose(answers(values), budget=40, strength=5)) == best
+    assert ids(choose(answers(values), budget=40, strength=0)) == best
+
+
+def test_ties_go_to_the_smaller_id_and_what_answers_nothing_is_not_taken() -> None:
+    choice = choose(answers([[0], [1], [1], [2], [0]]), budget=4)
+    assert ids(choice) == [13, 11, 12]
+    assert choice.warnings == ("the pool answered with 3 images where 4 were asked for",)
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(1).gamma(0.3, 1, (3000, 4))
+    whole = ids(choose(answers(values), budget=300, strength=3))
+    monkeypatch.setattr("curator.query.selection.BLOCK", 37)
+    assert ids(choose(answers(values), budget=300, strength=3)) == whole
+
+
+def test_greedy_comes_near_the_best_of_all_subsets() -> None:
+    for seed in range(5):
+        values = np.random.default_rng(seed).gamma(0.5, 1, (14, 3))
+        scale = values[np.argsort(-values.sum(1))[:4]].sum() / 3
+        best = max(utility(values, rows, scale, 2) for rows in itertools.combinations(range(14), 4))
+        rows = [i - 10 for i in ids(choose(answers(values), budget=4, strength=2))]
+        assert utility(values, rows, scale, 2) >= 0.97 * best
+
+
+def test_diversity_gives_a_rare_group_its_share() -> None:
+    rng = np.random.default_rng(2)
+    often, rare = np.zeros((400, 2)), np.zeros((40, 2))
+    often[:, 0], rare[:, 1] = rng.uniform(1, 2, 400), rng.uniform(0.3, 0.6, 40)
+    pool = answers(np.concatenate([often, rare]))
+    of_rare = [
+        sum(pick.group == "b" for pick in choose(pool, budget=40, strength=strength).picks)
+        for strength in (0, 1, 4, 1000)
     ]
+    assert of_rare[0] == 0
+    assert of_rare == sorted(of_rare)
+    assert abs(of_rare[-1] - 20) <= 2  # proportional fairness: equal weights, equal shares
+    assert sum(p.group == "b" for p in choose(pool, budget=40, strength=1000, weights={"b": 3}).picks) >= 28
 
 
-def nothing(ids: Sequence[int]) -> dict[int, str]:
-    return []
+def test_a_quota_is_filled_while_the_pool_answers() -> None:
+    values = np.zeros((100, 3))
+    values[:60, 0], values[60:64, 1] = 2, 0.2
+    choice = choose(answers(values), budget=20, strength=0, quota={"b": 6, "c": 1})
+    assert ids(choice)[:4] == [70, 71, 72, 73]
+    assert len(choice.picks) == 20
+    assert "quota: 6 images of b wanted, 4 taken (the pool answers with no more)" in choice.warnings
+    assert "quota: 1 images of c wanted, 0 taken (the pool answers with no more)" in choice.warnings
+    spent = choose(answers(values), budget=3, strength=0, quota={"b": 4})
+    assert spent.warnings == ("quota: 4 images of b wanted, 3 taken (budget spent)",)
 
 
-def different(ids: Sequence[int], among: Sequence[int]) -> Mapping[int, int]:
-    return {}
+def test_a_budget_of_boxes_is_spent_by_gain_per_box() -> None:
+    pool = answers([[5], [2], [2], [2], [1]], [10, 2, 2, 2, 2])
+    choice = choose(pool, budget_boxes=7)
+    assert ids(choice) == [11, 12, 13]
+    assert choice.warnings == ()
+    assert sum(pick.objects for pick in choice.picks) <= 7
+    assert ids(choose(pool, budget=2, budget_boxes=7)) == [11, 12]
+    assert ids(choose(pool, budget=2)) == [10, 11]
+    assert "18 objects where 99" in choose(pool, budget_boxes=99).warnings[0]
 
 
-def test_shares_grow_less_than_weights_and_spend_the_budget() -> None:
-    assert shares({"a": 100, "b": 25, "c": 0}, 20) == {"a": 13, "b": 6, "c": 1}
-    assert sum(shares({"a": 3, "b": 3, "c": 3}, 100).values()) == 100
-    assert shares({"a": 1, "b": 9, "c": 4}, 2) == {"b": 1, "c": 1}
-    assert shares({}, 5) == {}
+def test_refused_and_near_duplicates_are_passed_over_with_reasons() -> None:
+    asked: list[int] = []
+
+    def leaks(those: Sequence[int]) -> Mapping[int, object]:
+        asked.extend(those)
+        return {i: "nearly equals a held-out image" for i in those if i < 13}
+
+    choice = choose(
+        answers([[30 - i] for i in range(30)]),
+        budget=10,
+        refusals=[leaks, lambda those: {i: "like what is not wanted" for i in those if i == 15}],
+        duplicates=lambda those, among: {i: i - 1 for i in those if i % 2 and i - 1 in among},
+    )
+    assert ids(choice) == [13, 14, 16, 18, 20, 22, 24, 26, 28, 30]
+    assert choice.refused == {"nearly equals a held-out image": 3, "like what is not wanted": 1}
+    assert choice.warnings[0] == (
+        "4 answers refused (1: like what is not wanted; 3: nearly equals a held-out image)"
+    )
+    assert choice.warnings[1] == "7 near-duplicates of chosen images passed over"
+    assert len(asked) == len(set(asked))
 
 
-def test_every_group_gets_its_share_and_an_image_is_taken_once() -> None:
-    groups = {"big": answers(0, 30), "small": answers(20, 30)}
-    hits, warnings = select(groups, {"big": 90, "small": 10}, 20, leaks=nothing, duplicates=different)
-    assert len(hits) == len({hit.image_id for hit in hits}) == 20
-    assert [hit.rank for hit in hits] == list(range(1, 21))
-    assert sum(hit.group == "small" for hit in hits) == shares({"big": 90, "small": 10}, 20)["small"]
-    assert {hit.outcome_id for hit in hits} == {7}
-    assert warnings == []
+def test_leaks_are_asked_about_near_the_top_only() -> None:
+    asked: list[int] = []
+
+    def leaks(those: Sequence[int]) -> Mapping[int, object]:
+        asked.extend(those)
+        return {}
+
+    values = np.random.default_rng(3).gamma(1, 1, (20000, 3))
+    choose(answers(values), budget=50, refusals=[leaks])
+    assert 50 <= len(asked) <= 1024
 
 
-def test_a_dry_group_leaves_its_share_and_a_dry_pool_is_told() -> None:
-    groups = {"a": answers(0, 3), "b": answers(100, 40)}
-    hits, _ = select(groups, {"a": 50, "b": 50}, 30, leaks=nothing, duplicates=different)
-    assert len(hits) == 30
-    hits, warnings = select(groups, {"a": 50, "b": 50}, 60, leaks=nothing, duplicates=different)
-    assert len(hits) == 43
-    assert "43 images where 60" in warnings[0]
+def test_what_is_nearer_to_the_unwanted_is_refused() -> None:
+    vectors = np.array([[1, 0], [0.9, 0.5], [0, 1]], np.float32)
+    found = nearer_to(np.array([4, 5, 6]), vectors, np.array([[0, 2.0]]), np.array([[3.0, 0]]))
+    assert found == {6: "like what is not wanted"}
+    assert nearer_to(np.array([4, 5, 6]), vectors, np.zeros((0, 2)), np.array([[3.0, 0]])) == {}
 
 
-def test_leaks_are_refused_and_duplicates_passed_over() -> None:
-    hits, warnings = select(
-        {"a": answers(0, 20)},
-        {"a": 1},
+@pytest.mark.parametrize(
+    ("more", "match"),
+    [
+        ({}, "--budget"),
+        ({"budget": 0}, "--budget"),
+        ({"budget": 3, "strength": -1.0}, "diversity"),
+        ({"budget": 3, "quota": {"z": 1}}, "got z"),
+    ],
+)
+def test_bad_input_is_told(more: dict, match: str) -> None:  # type: ignore[type-arg]
+    with pytest.raises(InputError, match=match):
+        choose(answers([[1.0]]), **more)
+
+
+def test_labelling_cost_counts_confident_candidates() -> None:
+    images = [
+        ImageBoxes(
+            image_id=image,
+            key="",
+            size=(50, 50),
+            boxes=np.zeros((4, 4), np.float32),
+            labels=np.tile(np.array([1, -1, -1, -1, -1]), (3, 1)),
+            scores=np.array(scores, np.float32)[:, None] * np.eye(5, dtype=np.float32)[0],
+            views={},
+            image_views={},
+        )
+        for image, scores in ((7, [0.9, 0.6, 0.4]), (3, [0.1, 0.1, 0.05]))
+    ]
+    found, objects = expected_objects(BoxRows.of(images), 0.5)
+    assert found.tolist() == [3, 7]
+    assert objects.tolist() == [1, 2]
+
+
+def test_reasons_are_sentences() -> None:
+    shown = Shown(
+        kind="FN",
+        category="Car",
+        box=(0, 0, 20, 20),
+        size=(90, 90),
+        seen=(("Truck", 0.44), ("Car", 0.12)),
+        outcome_id=12,
+    )
+    (hit,) = as_hits(choose(answers([[2.06]]), budget=1), {10: shown})
+    assert hit.reason == "2.1 missed Car expected: Truck .44 (Car .12) at the upper left, like failure 12"
+    assert (hit.rank, hit.image_id, hit.outcome_id, hit.group, hit.score) == (
+        1,
         10,
-        leaks=lambda ids: {i: "nearly equals a mined image" for i in ids if i < 3},
-        duplicates=lambda ids, among: {i: i - 1 for i in ids if i % 2 and i - 1 in among},
-        strength=0,
+        12,
+        "a",
+        pytest.approx(2.06),
     )
-    assert [hit.image_id for hit in hits] == [3, *range(4, 20, 2)]
-    assert any("3 answers refused" in w for w in warnings)
-    assert any("near-duplicates" in w for w in warnings)
-
-
-def test_copies_wait_when_diversity_counts() -> None:
-    vectors = np.array([[1, 0], [1, 0], [1, 0], [0, 1.0]])
-    ranked, _ = select(
-        {"a": answers(0, 4, vectors=vectors)}, {"a": 1}, 2, leaks=nothing, duplicates=different, strength=0
+    window = Shown(kind="FP", category="Car", box=(30, 70, 60, 90), size=(90, 90))
+    assert reason(0.5, window) == (
+        "0.5 false Car expected: a window at the bottom where the detector offers nothing"
     )
-    varied, _ = select(
-        {"a": answers(0, 4, vectors=vectors)}, {"a": 1}, 2, leaks=nothing, duplicates=different, strength=5
-    )
-    assert [h.image_id for h in ranked] == [0, 1]
-    assert [h.image_id for h in varied] == [0, 3]
-
-
-def test_what_a_doubtful_group_cannot_spend_goes_to_the_best_of_any() -> None:
-    groups = {"sure": answers(0, 40), "doubtful": answers(100, 40)}
-    floors = {"sure": 5.0, "doubtful": 39.0}
-    hits, _ = select(
-        groups,
-        {"sure": 50, "doubtful": 50},
-        30,
-        leaks=nothing,
-        duplicates=different,
-        floors=floors,
-        strength=0,
-    )
-    from_doubtful = [hit.score for hit in hits if hit.group == "doubtful"]
-    assert len(hits) == 30
-    assert from_doubtful[:2] == [40.0, 39.0]
-    assert min(hit.score for hit in hits) >= 25  # the rest is ranked over both groups together
+    assert place((40, 40, 50, 50), (90, 90)) == "in the middle"
+    assert place((80, 40, 90, 50), (90, 90)) == "at the right"

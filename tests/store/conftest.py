@@ -19,6 +19,7 @@ from store.records import (
     Detections,
     DetectionSet,
     Hit,
+    ImageBoxes,
     NewAnnotation,
     NewImage,
     Outcome,
@@ -26,10 +27,12 @@ from store.records import (
     Pin,
     Role,
     Selection,
+    SpaceShape,
     TargetRecord,
-    VectorOwner,
 )
 from store.store import Store
+
+SHAPE = SpaceShape(views={"object": 4, "context": 3}, image_views={"image": 2}, classes=6)
 
 
 @pytest.fixture(scope="session")
@@ -93,6 +96,7 @@ def sqlite_store(sqlite_template: Path, tmp_path: Path) -> Iterator[Store]:
 class Build:
     """Builds the records that tests store."""
 
+    shape = SHAPE
     image = staticmethod(lambda number, role="mine", **more: new_image(number, role, **more))
 
     @staticmethod
@@ -144,16 +148,31 @@ class Build:
         )
 
     @staticmethod
-    def owner(image_id: int, source: Any = "cell", **more: Any) -> VectorOwner:
-        """The owner of a vector."""
-        return VectorOwner(image_id=image_id, box=(0.0, 0.0, 8.0, 8.0), source=source, **more)
+    def boxes(image_id: int, key: str, *, seed: int = 0, count: int = 3, **more: Any) -> ImageBoxes:
+        """Random boxes of an image of 48 x 64 in `SHAPE`; all but the last are candidates."""
+        rng = np.random.default_rng(seed)
+        labels = rng.permuted(np.tile(np.arange(SHAPE.classes), (max(count - 1, 0), 1)), axis=1)[:, :5]
+        labels[np.arange(5) >= rng.integers(0, 6, (len(labels), 1))] = -1
+        facts: dict[str, Any] = {
+            "image_id": image_id,
+            "key": key,
+            "size": (48, 64),
+            "boxes": rng.uniform(0, 48, (count, 4)).astype(np.float32),
+            "labels": labels,
+            "scores": np.sort(rng.uniform(0, 1, labels.shape))[:, ::-1],
+            "views": {
+                view: rng.integers(-127, 128, (count, size), dtype=np.int8)
+                for view, size in SHAPE.views.items()
+            },
+            "image_views": {"image": rng.integers(-127, 128, 2, dtype=np.int8)},
+        }
+        return ImageBoxes(**{**facts, **more})
 
     @staticmethod
     def hit(image_id: int, rank: int = 0, **more: Any) -> Hit:
         """A chosen pool image."""
         facts: dict[str, Any] = {
             "outcome_id": None,
-            "vector_id": None,
             "group": "FN:miss:car",
             "score": 0.5,
             **more,

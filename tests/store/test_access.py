@@ -115,22 +115,24 @@ def test_holdout_images_cannot_be_selected(store: Store, run: int, build: Any) -
         store.put_selection(run, build.selection([holdout]))
 
 
-def test_holdout_vectors_are_closed(store: Store, run: int, build: Any) -> None:
+def test_holdout_boxes_are_closed(store: Store, run: int, build: Any) -> None:
     holdout, pool = add(store, run, build.image(1, "holdout"), build.image(2, "pool"))
-    store.put_vectors(
-        run,
-        "e",
-        "v",
-        [build.owner(holdout), build.owner(pool)],
-        np.eye(2, dtype=np.float32),
-        item_keys=["a", "b"],
-    )
-    with pytest.raises(AccessError):
-        store.vectors("e", "v", role="holdout")
-    with pytest.raises(AccessError):
-        store.search("e", "v", np.ones((1, 2), np.float32), k=2, role="holdout")
-    assert [owner.image_id for owner in store.vectors("e", "v").owners] == [pool]
-    assert store.vectors("e", "v", image_ids=[holdout]).owners == ()
+    store.create_space(run, "s", build.shape)
+    for kind in ("offered", "outcomes"):
+        store.put_boxes(run, "s", kind, [build.boxes(holdout, "a"), build.boxes(pool, "b")])
+        with pytest.raises(AccessError, match="holdout"):
+            store.boxes("s", kind, role="holdout")
+        assert set(store.boxes("s", kind).image_ids) == {pool}
+        assert len(store.boxes("s", kind, image_ids=[holdout])) == 0
+        assert len(store.boxes("s", kind, keys=["a"])) == 0
+    for ask in (store.scan_boxes, store.box_ranges):
+        with pytest.raises(AccessError, match="holdout"):
+            ask("s", role="holdout")
+    assert [set(part.image_ids) for part in store.scan_boxes("s", role=None)] == [{pool}]
+    assert store.box_ranges("s")[0].tolist() == [pool]
+    assert set(store.box_rows("s", np.arange(3, 6)).image_ids) == {pool}
+    with pytest.raises(AccessError, match=f"image {holdout}"):
+        store.box_rows("s", np.arange(2, 4))
 
 
 def test_ids_are_no_secret_and_unknown_ids_are_named(store: Store, run: int, build: Any) -> None:

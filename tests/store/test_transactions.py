@@ -18,15 +18,14 @@ def test_a_failed_transaction_leaves_nothing(store: Store, run: int, build: Any)
     def batch() -> None:
         with store.transaction():
             (added,) = store.add_images(run, [build.image(1)])
-            store.put_vectors(
-                run, "e", "v", [build.owner(added.image_id)], np.ones((1, 4), np.float32), item_keys=["a"]
-            )
+            store.create_space(run, "s", build.shape)
+            store.put_boxes(run, "s", "offered", [build.boxes(added.image_id, "a")])
             store.record_items(run, [ItemStatus(key="a", status="done", image_id=added.image_id)])
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         batch()
-    assert store.counts()["images"] == store.counts()["vectors"] == 0
+    assert store.counts()["images"] == store.counts()["boxes"] == 0
     assert store.done_keys("add", ["a"]) == set()
     assert list((store.path / "vectors").iterdir()) == []
     store.add_images(run, [build.image(1)])
@@ -36,20 +35,21 @@ def test_a_failed_transaction_leaves_nothing(store: Store, run: int, build: Any)
 def test_an_inner_failure_undoes_the_inner_part_alone(store: Store, run: int, build: Any) -> None:
     with store.transaction():
         (first,) = store.add_images(run, [build.image(1)])
-        owner, vectors = [build.owner(first.image_id)], np.ones((1, 4), np.float32)
-        store.put_vectors(run, "e", "v", owner, vectors, item_keys=["a"])
+        store.create_space(run, "s", build.shape)
+        store.put_boxes(run, "s", "offered", [build.boxes(first.image_id, "a", seed=1)])
 
         def inner() -> None:
             with store.transaction():
                 store.add_images(run, [build.image(2)])
-                store.put_vectors(run, "e", "v", owner, 2 * vectors, item_keys=["b"])
+                store.put_boxes(run, "s", "offered", [build.boxes(first.image_id, "b", seed=2, count=9)])
                 raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
             inner()
-        store.put_vectors(run, "e", "v", owner, 3 * vectors, item_keys=["c"])
+        store.put_boxes(run, "s", "offered", [build.boxes(first.image_id, "c", seed=3)])
     assert store.counts()["images"] == 1
-    np.testing.assert_array_equal(store.vectors("e", "v").vectors[:, 0], [1, 3])
+    kept = np.concatenate([build.boxes(1, "", seed=seed).views["object"] for seed in (1, 3)])
+    np.testing.assert_array_equal(store.boxes("s", "offered").views["object"], kept)
 
 
 def test_a_row_that_the_database_refuses_is_undone_alone(store: Store, run: int, build: Any) -> None:

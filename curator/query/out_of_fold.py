@@ -1,0 +1,121 @@
+"""Judging a failure predictor on mined images that it has not seen, and calibrating it there.
+
+In: `Mined` and what is asked. Out: cross-fitted logits, the curve that calibrates them, a fitted model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curator.query.asked import Asked, Images, Mined
+from curator.query.predictor import FailurePredictor, NotFittedError, Recipe, Training, expit, training
+from store.keys import content_key
+from store.records import BoxRows, Ints
+
+Array = NDArray[np.float64]
+FOLDS = 5
+FEW = 10  # failures below which the calibration moves the level alone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutOfFold:
+    """Predictions for mined images by models that have not seen them.
+
+    Attributes:
+        rows: the mined rows. logits: (N,) nan where a row is no unit. part: (N,) of a failure.
+        slope, shift: the calibration fitted to them. factor: failures in all over those that a box covers.
+    """
+
+    rows: BoxRows
+    logits: Array
+    part: Array
+    slope: float
+    shift: float
+    factor: float
+
+    def expected(self) -> Array:
+        """Calibrated expectation (N,) at each row that a pool image would offer too."""
+        known = np.isfinite(self.logits) & (self.rows.outcome_ids < 0)
+        calm = np.where(known, self.logits, 0)
+        return np.where(known, self.factor * expit(self.slope * calm + self.shift), 0)
+
+
+def folds(mined: Mined, failing: Ints, seed: int) -> Ints:
+    """A fold (M,) for each mined image: units stay together, failing ones are spread evenly."""
+    images = mined.image_ids
+    names = [mined.units.get(int(i), f"image {i}") for i in images]
+    bad = {name for name, image in zip(names, images, strict=True) if image in set(failing.tolist())}
+    distinct = sorted(set(names), key=lambda n: content_key("fold", n, seed))
+    distinct.sort(key=lambda n: n not in bad)
+    fold = {name: i % FOLDS for i, name in enumerate(distinct)}
+    return np.array([fold[name] for name in names], np.int64)
+
+
+def out_of_fold(mined: Mined, asked: Asked, recipe: Recipe | None = None, *, seed: int = 0) -> OutOfFold:
+    """Cross-fitted predictions and the calibration that they give.
+
+    Raises:
+        NotFittedError: fewer than two failing images.
+    """
+    failing = np.unique([o.image_id for o in mined.known.values() if asked.matches(o)])
+    if len(failing) < 2:
+        raise NotFittedError(f"{len(failing)} failing image: nothing to judge by")
+    data = training(mined, asked)
+    fold = folds(mined, failing, seed)
+    logits = np.full(len(data.rows), np.nan)
+    for number in range(FOLDS):
+        held = mined.image_ids[fold == number]
+        inside = np.flatnonzero(np.isin(data.rows.image_ids, held))
+        if not len(inside):
+            continue
+        model = FailurePredictor.fit(mined.only(mined.image_ids[fold != number]), asked, recipe, seed=seed)
+        rows = data.rows.take(inside)
+        values, places = model.logits(rows)
+        logits[inside[places]] = values
+    slope, shift = _calibration(logits, data)
+    covered = float(data.part[data.rows.outcome_ids < 0].sum())
+    factor = float(data.part.sum()) / covered if covered else 1.0
+    return OutOfFold(rows=data.rows, logits=logits, part=data.part, slope=slope, shift=shift, factor=factor)
+
+
+def _calibration(logits: Array, data: Training) -> tuple[float, float]:
+    """Slope and shift of a logistic curve (fewer than ten failures: the shift alone), lightly penalised
+    towards 1 and 0, over the boxes that a pool image would offer too."""
+    from scipy.optimize import minimize
+
+    known = np.isfinite(logits) & (data.rows.outcome_ids < 0)
+    x, y = logits[known], data.part[known]
+    few = y.sum() < FEW
+
+    def loss(theta: Array) -> float:
+        slope, shift = (1.0, theta[0]) if few else (theta[0], theta[1])
+        z = slope * x + shift
+        return float(np.sum(np.logaddexp(0, z) - y * z) + 0.5 * (slope - 1) ** 2 + 0.005 * shift**2)
+
+    found = minimize(loss, [0.0] if few else [1.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-3})
+    return (1.0, float(found.x[0])) if few else (float(found.x[0]), float(found.x[1]))
+
+
+def fitted(
+    mined: Mined, asked: Asked, recipe: Recipe | None = None, *, seed: int = 0
+) -> tuple[FailurePredictor, OutOfFold | None]:
+    """A calibrated model of all mined images, and what judges it (None with one failing image).
+
+    Raises:
+        NotFittedError: see `FailurePredictor.fit`.
+    """
+    model = FailurePredictor.fit(mined, asked, recipe, seed=seed)
+    try:
+        judged = out_of_fold(mined, asked, recipe, seed=seed)
+    except NotFittedError:
+        return model, None
+    return replace(model, slope=judged.slope, shift=judged.shift, factor=judged.factor), judged
+
+
+def image_scores(rows: BoxRows, values: Array) -> tuple[Ints, Array]:
+    """Sums of box values (N,) -> image ids (M,), scores (M,)."""
+    images = Images.of(rows.image_ids)
+    return images.ids, np.asarray(images.sums(values), np.float64)

@@ -1,0 +1,291 @@
+"""The failure predictor: how many failures of the asked kind does an image hold?
+
+In: mined boxes with their failures (`Mined`), and what is asked. Out: a probability per box; an image's score
+is their sum, the expected number of such failures.
+
+The model is a ridge logistic regression over three blocks of features (../shared/QUERY.md, recipe 1 to 5):
+
+    block          penalty   what it holds
+    E evidence          1    what the detector says about the box, relative to the asked class
+    S likeness         10    cosines to failures, negatives and successes, own image left out
+    V vectors          30    the components of every view
+
+Units: for a false positive the candidates that the detector takes for the class; for a miss every other box.
+A box that overlaps a failure (IoU >= .5) stands for 1/n of it, n being the number of such boxes, so that
+the expectations add up to the number of failures; one that overlaps none (IoU < .3) stands for nothing; those
+between are left out. A missed object that no box covers enters by its own box. `curator.query.out_of_fold`
+calibrates the probabilities by a logistic curve on predictions for images not seen (Platt 1999).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curator.query.asked import Asked, Mined, joined, overlaps
+from curator.query.evidence import class_scores, evidence
+from curator.query.likeness import Likeness
+from store.keys import content_key
+from store.records import BoxRows, Ints
+
+Array = NDArray[np.float64]
+
+PENALTIES = {"E": 1.0, "S": 10.0, "V": 30.0}
+CLIP = 6.0  # standardised features lie within +- this
+POSITIVE, NEGATIVE = 0.5, 0.3  # IoU with a failure
+MOST = 20_000  # rows that say "nothing here"; of more, a keyed sample with weights
+STEPS = 200  # of the solver
+
+
+class NotFittedError(Exception):
+    """Why no model could be fitted: too few failures, or a solver that did not converge."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Which features a predictor reads.
+
+    Attributes:
+        blocks: of "E", "S", "V". views: box and image views for S and V; None: all.
+        culprits: compare with the regions that explanations blame too.
+    """
+
+    blocks: tuple[str, ...] = ("E", "S", "V")
+    views: tuple[str, ...] | None = None
+    culprits: bool = False
+    penalties: dict[str, float] = field(default_factory=lambda: dict(PENALTIES))
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """Rows to learn from, complete by image.
+
+    Attributes:
+        use: places of those that are units. part: (N,) of a failure that each stands for. failure: (N,) the
+            outcome id concerned, -1.
+    """
+
+    rows: BoxRows
+    use: Ints
+    part: Array
+    failure: Ints
+
+
+def units(rows: BoxRows, asked: Asked) -> NDArray[np.bool_]:
+    """(N,) bool: boxes that such a failure can lie at."""
+    score, _ = class_scores(rows, asked.labels)
+    detected = (rows.labels[:, 0] >= 0) & (score >= asked.threshold)
+    if asked.kind == "FP":
+        return np.asarray(detected)
+    own = np.isin(rows.labels[:, 0], np.array(asked.labels, np.int64))
+    return np.asarray(~(detected & own))
+
+
+def training(mined: Mined, asked: Asked) -> Training:
+    """Rows of mined images as the model learns them.
+
+    Raises:
+        NotFittedError: they offer none.
+    """
+    rows, own = mined.offered, mined.asking(asked)
+    if not len(rows):
+        raise NotFittedError("no mined image offers boxes")
+    best, which = overlaps(rows, own.image_ids, own.boxes)
+    able = units(rows, asked)
+    covered = np.unique(own.outcome_ids[which[able & (best >= POSITIVE)]])
+    bare = own.take(~np.isin(own.outcome_ids, covered))
+    rows = joined(rows, bare)
+    best, which = overlaps(rows, own.image_ids, own.boxes)
+    able = units(rows, asked) | (rows.outcome_ids >= 0)
+    positive = able & (best >= POSITIVE)
+    failure = np.where(positive, own.outcome_ids[which] if len(own) else -1, -1)
+    part = np.zeros(len(rows))
+    if positive.any():
+        _, inverse, count = np.unique(failure[positive], return_inverse=True, return_counts=True)
+        part[positive] = 1 / count[inverse]
+    use = np.flatnonzero(positive | (able & (best < NEGATIVE)))
+    return Training(rows, use, part, np.asarray(failure))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailurePredictor:
+    """A fitted model.
+
+    Attributes:
+        likeness: what S compares with. mean, deviation: of the features. weights, intercept: of them.
+        slope, shift: calibration of the logit. factor: failures in all over those that a box covers.
+        failures: outcome ids that it learned from; references of them for naming the nearest.
+    """
+
+    asked: Asked
+    recipe: Recipe
+    views: tuple[str, ...]
+    likeness: Likeness | None
+    blamed: Likeness | None
+    mean: Array
+    deviation: Array
+    weights: Array
+    intercept: float
+    failures: tuple[int, ...]
+    slope: float = 1.0
+    shift: float = 0.0
+    factor: float = 1.0
+
+    # ------------------------------------------------------------ fitting
+
+    @classmethod
+    def fit(
+        cls,
+        mined: Mined,
+        asked: Asked,
+        recipe: Recipe | None = None,
+        *,
+        seed: int = 0,
+    ) -> FailurePredictor:
+        """Fit to mined images; not calibrated.
+
+        Raises:
+            NotFittedError: no box shows such a failure, or the solver did not converge.
+        """
+        recipe = recipe or Recipe()
+        data = training(mined, asked)
+        views = _views(data.rows, recipe.views)
+        positive = data.use[data.part[data.use] > 0]
+        negative = data.use[data.part[data.use] == 0]
+        if not len(positive) or not len(negative):
+            raise NotFittedError("no box of a mined image shows such a failure, or all do")
+        likeness = None
+        if "S" in recipe.blocks:
+            right = mined.outcomes.take(mined.outcome_kinds == "TP")
+            same = np.array(
+                [mined.known[int(i)].category in asked.categories for i in right.outcome_ids], bool
+            )
+            successes = right.take(same) if same.any() else right
+            likeness = Likeness.of(data.rows.take(positive), data.rows.take(negative), successes, views)
+        blamed = None
+        if recipe.culprits and mined.culprits is not None:
+            failing = np.array([i for i, o in mined.known.items() if asked.matches(o)], np.int64)
+            own = mined.culprits.take(np.isin(mined.culprits.outcome_ids, failing))
+            nothing = own.take(np.zeros(0, np.int64))
+            first = next(iter(own.views))  # the view in which regions have vectors
+            blamed = Likeness.of(own, nothing, nothing, (first,)) if len(own) else None
+        kept, weight = _sampled(data, positive, negative, asked, seed)
+        model = cls(
+            asked=asked,
+            recipe=recipe,
+            views=views,
+            likeness=likeness,
+            blamed=blamed,
+            mean=np.zeros(0),
+            deviation=np.zeros(0),
+            weights=np.zeros(0),
+            intercept=0.0,
+            failures=tuple(int(i) for i in np.unique(data.failure[data.part > 0])),
+        )
+        features, penalties = model._features(data.rows, kept, own=False)
+        solved = _solved(features, penalties, data.part[kept], weight)
+        return replace(
+            model,
+            mean=solved.mean,
+            deviation=solved.deviation,
+            weights=solved.weights,
+            intercept=solved.intercept,
+        )
+
+    def _features(self, rows: BoxRows, index: Ints, *, own: bool) -> tuple[Array, Array]:
+        """Features (n, F) of some rows of complete images, and the penalty of each."""
+        blocks: list[tuple[NDArray[Any], float]] = []
+        penalties = self.recipe.penalties
+        chosen = rows.take(index)
+        if "E" in self.recipe.blocks:
+            blocks.append((evidence(rows, self.asked)[index], penalties["E"]))
+        if self.likeness is not None:
+            blocks.append((self.likeness(chosen, own=own), penalties["S"]))
+        if self.blamed is not None:
+            blocks.append((self.blamed(chosen, own=own)[:, :2], penalties["S"]))
+        if "V" in self.recipe.blocks:
+            blocks += [(chosen.components(view), penalties["V"]) for view in self.views]
+        return (
+            np.concatenate([values for values, _ in blocks], axis=1),
+            np.concatenate([np.full(values.shape[1], penalty) for values, penalty in blocks]),
+        )
+
+    # ------------------------------------------------------------ answers
+
+    def logits(self, rows: BoxRows) -> tuple[Array, Ints]:
+        """Logits of the boxes that are units, and their places among the rows; images complete."""
+        index = np.flatnonzero(units(rows, self.asked))
+        if not len(index):
+            return np.zeros(0), index
+        features, _ = self._features(rows, index, own=False)
+        standard = np.clip((features - self.mean) / self.deviation, -CLIP, CLIP)
+        return np.asarray(standard @ self.weights + self.intercept, np.float64), index
+
+    def probabilities(self, rows: BoxRows) -> Array:
+        """Expected failures (N,) at each box, calibrated; 0 where such a failure cannot lie."""
+        found, index = self.logits(rows)
+        result = np.zeros(len(rows))
+        result[index] = self.factor * expit(self.slope * found + self.shift)
+        return result
+
+
+def expit(x: Array) -> Array:
+    """1 / (1 + exp(-x))."""
+    return np.asarray(0.5 * (1 + np.tanh(x / 2)))
+
+
+def _views(rows: BoxRows, wanted: Sequence[str] | None) -> tuple[str, ...]:
+    every = (*rows.views, *rows.image_views)
+    return every if wanted is None else tuple(view for view in every if view in wanted)
+
+
+def _sampled(data: Training, positive: Ints, negative: Ints, asked: Asked, seed: int) -> tuple[Ints, Array]:
+    """Rows to fit, ascending, with weights that stand for those left out."""
+    factor = 1.0
+    if len(negative) > MOST:
+        draw = np.random.default_rng(int(content_key("predictor", asked.name, seed)[:16], 16))
+        factor = len(negative) / MOST
+        negative = np.sort(draw.choice(negative, MOST, replace=False))
+    kept = np.concatenate([positive, negative])
+    weight = np.concatenate([np.ones(len(positive)), np.full(len(negative), factor)])
+    order = np.argsort(kept, kind="stable")
+    return kept[order], weight[order]
+
+
+@dataclass(frozen=True, slots=True)
+class _Solved:
+    mean: Array
+    deviation: Array
+    weights: Array
+    intercept: float
+
+
+def _solved(features: Array, penalties: Array, part: Array, weight: Array) -> _Solved:
+    """Mean, deviation, weights and intercept of the ridge logistic regression whose rows are a failure with
+    weight `part` and none with weight 1 - `part`."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    data = features.astype(np.float64)
+    mean = np.average(data, axis=0, weights=weight)
+    deviation = np.sqrt(np.average((data - mean) ** 2, axis=0, weights=weight))
+    deviation = np.where(deviation > 1e-6, deviation, 1.0)
+    standard = np.clip((data - mean) / deviation, -CLIP, CLIP) / np.sqrt(penalties)
+    some = part > 0
+    x = np.concatenate([standard, standard[some]])
+    y = np.concatenate([some, np.zeros(int(some.sum()), bool)])
+    w = np.concatenate([np.where(some, part, 1) * weight, (1 - part[some]) * weight[some]])
+    keep = w > 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        try:
+            solver = LogisticRegression(C=1.0, solver="newton-cholesky", max_iter=STEPS, tol=1e-6)
+            solver.fit(x[keep], y[keep], sample_weight=w[keep])
+        except (ConvergenceWarning, np.linalg.LinAlgError) as error:
+            raise NotFittedError(f"the solver did not converge: {error}") from error
+    return _Solved(mean, deviation, solver.coef_[0] / np.sqrt(penalties), float(solver.intercept_[0]))
