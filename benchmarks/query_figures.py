@@ -50,11 +50,13 @@ def figures(truth: NDArray[np.int64], answer: Answer) -> dict[str, float]:
         ranked = truth[np.argsort(-scores, kind="stable")]
         held = ranked > 0
         for budget, size in sizes(len(truth)).items():
-            found[f"hit@{budget}"].append(math.nan if common else float(held[:size].mean()))
-            found[f"fpi@{budget}"].append(float(ranked[:size].mean()))
+            first = ranked[:size] if answer.chosen is None else truth[answer.chosen(size)]
+            found[f"hit@{budget}"].append(math.nan if common else float((first > 0).mean()))
+            found[f"fpi@{budget}"].append(float(first.mean()))
         precision = np.cumsum(held) / np.arange(1, len(held) + 1)
         found["ap"].append(float(precision[held].mean()))
     result = {name: float(np.mean(values)) for name, values in found.items()}
+    result["fell back"] = float(bool(answer.note))
     if answer.expected is not None:
         result["expected"] = float(np.sum(answer.expected))
     return result
@@ -70,7 +72,7 @@ def row(episode: Episode, truth: NDArray[np.int64], answers: Mapping[str, Answer
         "cause": episode.cause,
         "selector": episode.selector,
         "split": episode.half.split,
-        "asked": len(episode.asked),
+        "asked": len(episode.failures),
         "pool": len(truth),
         "base": float((truth > 0).mean()),
         "true": int(truth.sum()),

@@ -1,9 +1,9 @@
 """What a detector sees and offers on every image of a set, once, in the cache folder of `query_real.py`.
 
-In: a `Labelled` set, a detector. Out: a `Look`: per image the product's candidates and salient windows (twice
-as many as it keeps, for ablations) with whole vectors, and the outcomes of the product's own diagnosis with
-theirs. `packed` makes of it what the product stores: at most 32 candidates and 20 windows an image, int8 of
-24 principal components, fitted on the mined images' boxes alone.
+In: a `Labelled` set, a detector. Out: a `Look`: per image what the product's `index` embeds (with twice as
+many candidates and windows as it keeps, for ablations) in whole vectors, and the outcomes of the product's
+own diagnosis with theirs. `packed` makes of it what the product stores: at most 32 candidates and 20 windows
+an image, int8 of 24 principal components, fitted on the mined images' boxes alone.
 
     python benchmarks/query_looks.py SET DETECTOR [--cache FOLDER]
 """
@@ -31,19 +31,17 @@ from curator.detect.load import load_detector
 from curator.diagnose.causes import Criteria
 from curator.diagnose.work import diagnose_predicted
 from curator.matching import ClassMap
-from curator.query.index_work import salient_windows
-from curator.registry import Spec
-from curator.represent.embedders.detector import DetectorEmbedder
-from curator.represent.proposals import distinct
+from curator.query.index_work import EmbedWork, IndexedOutcome, IndexItem
+from curator.represent.projection import Projection
 from curator.tensors import image_tensor
 from store.images import read_pixels
-from store.records import BoxTuple, Floats, Ints, Outcome, TargetRecord
-from store.records.box_rows import CLASSES, VIEW_SCALE, BoxRows, ImageBoxes
+from store.records import BoxTuple, Floats, ImageRecord, Ints, Outcome, TargetRecord
+from store.records.box_rows import CLASSES, ImageBoxes
 
-VERSION = 1
+VERSION = 2
 CANDIDATES, WINDOWS = 64, 40  # kept for ablations; the product keeps half
-OVERLAP = 0.6
-SEEN, STORED = 1e-4, 0.01  # floors of candidates, and of the detections that are diagnosed
+EMBEDDER = "detector:"
+FLOOR = 0.01  # of the detections that are diagnosed
 CRITERIA = Criteria()
 
 
@@ -53,8 +51,8 @@ class Look:
 
     Attributes:
         sha256: of image 0, 1, ... sizes: (I, 2) height and width.
-        candidates, windows, failures: (I,) how many boxes of each kind an image has: in `boxes` its
-            candidates by falling score, its windows, its outcomes' boxes.
+        failures, candidates, windows: (I,) how many boxes of each kind an image has: in `boxes` those of its
+            outcomes, its candidates by falling score, its windows.
         labels, scores: (all candidates, 5). views: view -> (N, D) float16; "image" (I, D).
         outcomes: of all images, in the order of their boxes; an outcome's id is its place.
         labels_of: class of the set -> the detector's labels.
@@ -75,36 +73,55 @@ class Look:
     facts: dict[str, Any]
 
 
+class LookWork(EmbedWork):
+    """The product's embedding work; keeps boxes, classes and whole vectors."""
+
+    def _image(self, state: Any, item: IndexItem, pixels: NDArray[np.uint8]) -> Any:
+        _, boxes, (labels, scores), raw = self._embedded(state, item, pixels)
+        return boxes, labels, scores, raw
+
+
 def look(dataset: Labelled, detector: Detector) -> Look:
     """Detect, diagnose, embed: all images, one by one."""
     start = time.perf_counter()
     answers = []
     for image in dataset.images:
-        answers += predict_all(detector, [_pixels(image)], score_threshold=SEEN)
+        answers += predict_all(detector, [_pixels(image)], score_threshold=FLOOR)
         _tell("detect", len(answers), len(dataset.images), start)
     outcomes, lows = _diagnosed(dataset, detector, answers)
     _tell("diagnose", 1, 1, start)
-    embedder = DetectorEmbedder(Spec.parse("detector:"), detector)
+    work = LookWork(
+        detector=detector.spec,
+        fingerprint=detector.fingerprint,
+        embedder=EMBEDDER,
+        candidates=CANDIDATES,
+        windows=WINDOWS,
+        batch_size=1,
+    )
+    state = work.setup("cpu")
     parts: dict[str, list[Any]] = {"boxes": [], "labels": [], "scores": [], "counts": []}
     views: dict[str, list[NDArray[np.float16]]] = {}
-    for i, (image, answer) in enumerate(zip(dataset.images, answers, strict=True)):
-        found, pin = answer.detections, answer.pin
-        chosen = found.take(np.array(distinct(found.boxes, CANDIDATES, OVERLAP), np.int64))
-        u = detector.prepare(_pixels(image), pin)[None]
-        windows = salient_windows(u, [pin], WINDOWS)[0]
-        own = np.array([o.box for o in outcomes[i]], np.float32).reshape(-1, 4)
-        boxes = np.concatenate([chosen.boxes, windows, own]).astype(np.float32)
-        labels, scores = top_classes(detector, u, answer, chosen.candidates)
+    for image, own in zip(dataset.images, outcomes, strict=True):
+        item = IndexItem(
+            image_id=image.id,
+            uri=image.uri,
+            sha256=image.sha256,
+            outcomes=tuple(IndexedOutcome(id=0, key="", box=o.box) for o in own),
+        )
+        (found,) = work.process(state, [item])
+        if isinstance(found, Exception):
+            raise found
+        boxes, labels, scores, raw = found
         for name, value in (
             ("boxes", boxes),
             ("labels", labels),
             ("scores", scores),
-            ("counts", (len(chosen), len(windows), len(own))),
+            ("counts", (len(own), len(labels), len(boxes) - len(labels) - len(own))),
         ):
             parts[name].append(value)
-        for name, vectors in embedder.embed(u, [pin], [boxes])[0].items():
+        for name, vectors in raw.items():
             views.setdefault(name, []).append(vectors.astype(np.float16))
-        _tell("embed", i + 1, len(dataset.images), start)
+        _tell("embed", len(parts["counts"]), len(dataset.images), start)
     counts = np.array(parts["counts"], np.int64)
     flat = [o for own in outcomes for o in own]
     vocabulary = dict.fromkeys(word for words in dataset.vocabulary for word in words)
@@ -112,9 +129,9 @@ def look(dataset: Labelled, detector: Detector) -> Look:
     return Look(
         sha256=tuple(image.sha256 for image in dataset.images),
         sizes=np.array([(image.height, image.width) for image in dataset.images], np.int64),
-        candidates=counts[:, 0],
-        windows=counts[:, 1],
-        failures=counts[:, 2],
+        failures=counts[:, 0],
+        candidates=counts[:, 1],
+        windows=counts[:, 2],
         boxes=np.concatenate(parts["boxes"]),
         labels=np.concatenate(parts["labels"]),
         scores=np.concatenate(parts["scores"]),
@@ -148,10 +165,7 @@ def _diagnosed(
         found, low = diagnose_predicted(
             detector,
             [(dataset.images[i], dataset.annotations[i]) for i in own],
-            [
-                (answers[i].detections.take(answers[i].detections.scores >= STORED), answers[i].pin)
-                for i in own
-            ],
+            [(answers[i].detections, answers[i].pin) for i in own],
             ClassMap.resolve(detector.classes, words, named),
             CRITERIA,
         )
@@ -161,20 +175,7 @@ def _diagnosed(
     return outcomes, lows
 
 
-def top_classes(detector: Detector, u: torch.Tensor, answer: Answer, candidates: Ints) -> tuple[Ints, Floats]:
-    """The five best classes of candidates -> labels, scores, both (C, 5); -1 and 0 where there are fewer."""
-    labels = np.full((len(candidates), CLASSES), -1, np.int64)
-    scores = np.zeros((len(candidates), CLASSES), np.float32)
-    if len(candidates):
-        with torch.no_grad():
-            every = detector.candidates(u, answer.pin, index=torch.from_numpy(candidates)).scores[0]
-        best = every.float().topk(min(CLASSES, every.shape[1]), dim=1)
-        labels[:, : best.indices.shape[1]] = best.indices.numpy()
-        scores[:, : best.indices.shape[1]] = best.values.numpy()
-    return labels, scores
-
-
-def _pixels(image: Any) -> torch.Tensor:
+def _pixels(image: ImageRecord) -> torch.Tensor:
     return image_tensor(read_pixels(image.uri, sha256=image.sha256))
 
 
@@ -254,27 +255,26 @@ def packed(seen: Look, mined: Ints, packing: Packing) -> Packed:
     Args:
         mined: places of the images whose offered boxes the components are fitted on.
     """
-    counts = np.stack([seen.candidates, seen.windows, seen.failures], axis=1)  # (I, 3)
-    starts = np.concatenate([[0], np.cumsum(counts.sum(1))])
-    kept = np.minimum(counts[:, :2], (packing.candidates, packing.windows))
+    starts = np.concatenate([[0], np.cumsum(seen.failures + seen.candidates + seen.windows)])
     first = np.concatenate([[0], np.cumsum(seen.candidates)])
     of_image = []
-    for i in range(len(counts)):
-        candidates = starts[i] + np.arange(kept[i, 0])
-        windows = starts[i] + counts[i, 0] + np.arange(kept[i, 1])
-        own = starts[i] + counts[i, :2].sum() + np.arange(counts[i, 2])
-        of_image.append((np.concatenate([candidates, windows]), own))
+    for i, start in enumerate(starts[:-1]):
+        candidates = start + seen.failures[i] + np.arange(min(seen.candidates[i], packing.candidates))
+        window = start + seen.failures[i] + seen.candidates[i]
+        windows = window + np.arange(min(seen.windows[i], packing.windows))
+        of_image.append((np.concatenate([candidates, windows]), start + np.arange(seen.failures[i])))
     fitted_on = np.concatenate([of_image[i][0] for i in mined])
     views: dict[str, NDArray[np.int8]] = {}
     whole: dict[str, NDArray[np.int8]] = {}
     for view in packing.views:
         vectors = seen.views[view]
-        sample = vectors[mined if view == "image" else fitted_on]
-        (whole if view == "image" else views)[view] = projected(vectors, sample, packing.components)
+        own = whole if len(vectors) == len(of_image) else views
+        sample = vectors[mined if own is whole else fitted_on]
+        own[view] = Projection.fit(sample, packing.components)(vectors)
     offered, outcomes = [], []
     identifier = 0
-    for i, (rows, own) in enumerate(of_image):
-        n = int(kept[i, 0])
+    for i, (rows, failing) in enumerate(of_image):
+        n = int(min(seen.candidates[i], packing.candidates))
         common: dict[str, Any] = {
             "image_id": i,
             "key": seen.sha256[i],
@@ -292,34 +292,16 @@ def packed(seen: Look, mined: Ints, packing: Packing) -> Packed:
         )
         outcomes.append(
             ImageBoxes(
-                boxes=seen.boxes[own],
+                boxes=seen.boxes[failing],
                 labels=np.zeros((0, CLASSES), np.int64),
                 scores=np.zeros((0, CLASSES), np.float32),
-                views={view: values[own] for view, values in views.items()},
-                outcome_ids=identifier + np.arange(len(own), dtype=np.int64),
+                views={view: values[failing] for view, values in views.items()},
+                outcome_ids=identifier + np.arange(len(failing), dtype=np.int64),
                 **common,
             )
         )
-        identifier += len(own)
+        identifier += len(failing)
     return Packed(offered=tuple(offered), outcomes=tuple(outcomes))
-
-
-def projected(vectors: NDArray[np.float16], sample: NDArray[np.float16], components: int) -> NDArray[np.int8]:
-    """int8 of principal components, each of unit deviation in the sample, of standardised vectors (N, D)."""
-    data = np.asarray(sample, np.float64)
-    mean, deviation = data.mean(0), data.std(0)
-    deviation = np.where(deviation > 1e-6 * max(1.0, float(deviation.max())), deviation, np.inf)
-    standard = (data - mean) / deviation
-    values, basis = np.linalg.eigh(standard.T @ standard / len(standard))
-    order = np.argsort(-values)[:components]
-    matrix = basis[:, order] / np.sqrt(np.maximum(values[order], 1e-9)) / deviation[:, None]
-    turned = np.asarray(vectors, np.float32) @ matrix.astype(np.float32) - (mean @ matrix).astype(np.float32)
-    return np.asarray(np.clip(np.rint(VIEW_SCALE * turned), -127, 127), np.int8)
-
-
-def rows_of(images: Sequence[ImageBoxes], places: Ints) -> BoxRows:
-    """`BoxRows` of the images at these places."""
-    return BoxRows.of([images[i] for i in places.tolist()])
 
 
 def main() -> None:

@@ -73,6 +73,10 @@ def report(rows: list[dict[str, Any]], methods: list[str], judged: str) -> dict[
             print(f"  {method:24s}", "  ".join(cells))
     print("\n ", "figures:", ", ".join(SHOWN))
     calibrated = {m: told for m in methods if (told := calibration(rows, m)) is not None}
+    for method in methods:
+        count = sum(r["methods"][method]["fell back"] for r in rows)
+        if count:
+            print(f"{method} fell back in {count:.0f} of {len(rows)} episodes")
     for method, told in calibrated.items():
         print(f"expected over true failures, {method}: {told}")
     differences = {
