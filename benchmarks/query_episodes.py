@@ -162,7 +162,7 @@ def ranked(ranker: Callable[[], Ranker]) -> Method:
     """A ranking method of the product: images by their scores, no diversity."""
 
     def method(episode: Episode) -> Answer:
-        return _answer(ranker().fit(episode.half.mined, episode.asked, seed=0), episode)
+        return _answer(_fitted(ranker, episode), episode)
 
     return method
 
@@ -175,7 +175,7 @@ def named(name: str) -> Method:
 def spread(episode: Episode) -> Answer:
     """The predictor with the diversity that `curator query` has by default: groups of like failures share
     the budget."""
-    scorer = Predictor().fit(episode.half.mined, episode.asked, seed=0)
+    scorer = _fitted(Predictor, episode)
     plain = _answer(scorer, episode)
     if not scorer.expects:
         return plain
@@ -193,6 +193,16 @@ def spread(episode: Episode) -> Answer:
         return np.asarray(np.searchsorted(episode.half.pool_images, ids))
 
     return Answer(scores=plain.scores, expected=plain.expected, chosen=chosen)
+
+
+def _fitted(ranker: Callable[[], Ranker], episode: Episode) -> Scorer:
+    """The fitted method; an episode's methods often share it."""
+    made = ranker()
+    key = (repr(made), episode.asked)
+    if episode.half.memory.get("key") != key:
+        episode.half.memory.update(key=key, scorer=made.fit(episode.half.mined, episode.asked, seed=0))
+    scorer: Scorer = episode.half.memory["scorer"]
+    return scorer
 
 
 def _answer(scorer: Scorer, episode: Episode) -> Answer:

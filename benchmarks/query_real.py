@@ -1,7 +1,7 @@
 """Does a query find the images that hold the asked failures, on photographs?
 
-    python benchmarks/query_real.py [--set NAME ...] [--method NAME ...] [--judge NAME] [--split N ...]
-                                    [--unread] [--cache FOLDER] [--out FILE.json]
+    python benchmarks/query_real.py [--set NAME ...] [--detector NAME ...] [--method NAME ...] [--judge NAME]
+                                    [--split N ...] [--unread] [--cache FOLDER] [--out FILE.json]
 
 Sets: vehicles_openimages, bccd, voc100 with coco_val128, deeppcb_1bit; detectors: YOLOX-nano, NanoDet, and
 for bccd and deeppcb an SSD trained here (`query_sets.py`). Splits, selectors and episodes are those of the
@@ -39,7 +39,7 @@ def measure(arguments: argparse.Namespace, packing: Packing) -> tuple[list[dict[
     """A row per episode, and facts per set and detector."""
     rows, facts = [], {}
     for dataset, detector in PAIRS:
-        if dataset not in arguments.set:
+        if dataset not in arguments.set or detector not in arguments.detector:
             continue
         seen = cached(dataset, detector, arguments.cache.expanduser())
         facts[f"{dataset} {detector}"] = seen.facts | {"images": len(seen.sha256)}
@@ -109,6 +109,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--set", nargs="+", choices=sorted(SETS), default=sorted(SETS))
+    detectors = sorted({detector for _, detector in PAIRS})
+    parser.add_argument("--detector", nargs="+", choices=detectors, default=detectors)
     parser.add_argument("--method", nargs="+", choices=sorted(METHODS), default=list(METHODS))
     parser.add_argument("--judge", default="predictor", help="the method that the claims are about")
     parser.add_argument("--split", nargs="+", type=int, default=list(DEVELOPMENT))
