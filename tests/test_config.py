@@ -55,7 +55,7 @@ def test_a_number_outside_its_range_is_refused_by_name(
     kind: type[StageConfig], name: str, value: float
 ) -> None:
     kind(**REQUIRED[kind])  # type: ignore[arg-type]
-    wrong = (value,) if name == "seeds" else value
+    wrong = (value,) if name in ("seeds", "unlike") else value
     with pytest.raises(ConfigError, match=rf"^{name}: expected .*, got "):
         kind(**REQUIRED[kind], **{name: wrong})  # type: ignore[arg-type]
 
@@ -79,7 +79,7 @@ TRAIN = ["train", "--detector", "builtin:", "--out", "weights.safetensors"]
         ["verify", "--added-weight", "0"],
         ["verify", "--learning-rate", "0"],
         ["index", "--batch-size", "0"],
-        ["index", "--cells", "0"],
+        ["index", "--components", "0"],
         ["report", "--failures-per-cause", "-1"],
         ["diagnose", "--low-score", "nan"],
         ["diagnose", "--low-score", "1"],

@@ -95,7 +95,7 @@ def test_settings_without_results_enter_no_key() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["query", "--method", "magic"], "query: method: expected one of contrastive, similarity, random"),
+        (["explain", "--precision", "magic"], "explain: precision: expected one of auto, fp32, bf16"),
         (["query", "--budget", "0"], "budget: expected at least 1, got 0"),
         (["verify", "--seeds", "0,x"], "--seeds: expected whole numbers joined by commas"),
         (["verify", "--seeds", ""], "--seeds: expected whole numbers joined by commas"),

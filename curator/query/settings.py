@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from curator.config import StageConfig, option, require
@@ -81,6 +82,8 @@ class QueryConfig(StageConfig):
         super().__post_init__()
         self._at_least(1, "budget")
         self._at_least(0, "budget_boxes", "diversity", "quota")
+        require(self.diversity < math.inf, f"diversity: expected a finite number, got {self.diversity}")
+        require(min(self.unlike, default=0) >= 0, f"unlike: expected ids of 0 or more, got {self.unlike}")
         if self.like and self.text:
             raise ConfigError("like and text: expected one of them, got both")
 
