@@ -169,6 +169,15 @@ INPAINTERS = Registry(
     },
 )
 EMBEDDERS = Registry("embedders", {"detector": "curator.represent.embedders.detector:DetectorEmbedder"})
+INDEXES = Registry(  # types of FAISS index
+    "indexes",
+    {
+        "flat": "curator.represent.index.flat:Flat",
+        "hnsw": "curator.represent.index.hnsw:Hnsw",
+        "ivfpq": "curator.represent.index.ivf:IvfPq",
+        "opq": "curator.represent.index.ivf:OpqIvfPq",
+    },
+)
 FORMATS = Registry(
     "formats",
     {
