@@ -191,6 +191,15 @@ RANKERS = Registry(  # of pool images, for a query
         "diversity": "curator.query.methods.diversity:Diversity",
     },
 )
+INDEXES = Registry(  # types of FAISS index
+    "indexes",
+    {
+        "flat": "curator.represent.index.flat:Flat",
+        "hnsw": "curator.represent.index.hnsw:Hnsw",
+        "ivfpq": "curator.represent.index.ivf:IvfPq",
+        "opq": "curator.represent.index.ivf:OpqIvfPq",
+    },
+)
 FORMATS = Registry(
     "formats",
     {

@@ -1,0 +1,1 @@
+"""FAISS answers over numbered rows: which rows are nearest to these queries?"""

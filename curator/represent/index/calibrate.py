@@ -1,0 +1,99 @@
+"""How much an index must search to find what the exact scan finds: measured at build, used at search.
+
+In: an index and its rows. Out: `Effort`s. For ranks r = 10, 100, 1000: the least width, and with it the least
+number of candidates per wanted row, with which the index holds the r truly nearest rows among its candidates.
+Candidates are rescored exactly, so that what they hold is found: recall@r.
+
+k rows of a part s of all rows, drawn anyhow, lie about as deep as rank k / s of all. So one curve, rank ->
+width, serves every k and every filter (`ivf` takes s from where the query lies, not from the whole).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curator.represent.index.base import Effort, Floats, Ints, Kind, Metric, Rows, Shard
+from curator.represent.index.exact import scan
+
+GOAL = 0.97
+"""recall that is aimed at, so that other queries than the measured ones reach the promised 0.95."""
+RANKS = ((10, 1000), (100, 200), (1000, 50))
+"""Ranks with the number of queries for each."""
+FACTORS = (2, 4, 8, 16)
+_LEAST_RANKED = 10  # a rank is measured where the rows are this many times as many
+
+
+def measure(
+    kind: Kind, shards: Sequence[Shard], rows: Rows, *, metric: Metric, seed: int
+) -> tuple[list[Effort], int]:
+    """(efforts by rising rank, number of queries for rank 10)."""
+    count = shards[-1].end
+    random = np.random.default_rng([seed, 1])
+    sample = np.sort(random.choice(count, min(count, RANKS[0][1]), replace=False))
+    queries = rows.read(random.permutation(sample))
+    efforts: list[Effort] = []
+    start = 0
+    for rank, most in RANKS:
+        if rank > 10 and rank * _LEAST_RANKED > count:
+            break
+        asked = queries[:most]
+        truth = scan(rows, asked, min(rank, count), metric=metric)[1]
+        effort = _least(kind, shards, asked, truth, rank, start)
+        efforts.append(effort)
+        start = effort.width
+    return efforts, len(queries)
+
+
+def _least(
+    kind: Kind, shards: Sequence[Shard], queries: Floats, truth: Ints, rank: int, start: int
+) -> Effort:
+    best = Effort(rank=rank, width=0, factor=0, recall=-1.0)
+    for width in kind.widths(shards[0].index):
+        if width < start:
+            continue
+        found = kind.candidates(
+            shards, queries, FACTORS[-1] * rank, k=rank, width=constant(width), allowed=None
+        )
+        for factor in FACTORS:
+            recall = held(found[:, : factor * rank], truth)
+            if recall > best.recall:
+                best = Effort(rank=rank, width=width, factor=factor, recall=recall)
+            if recall >= GOAL:
+                return best
+    return best
+
+
+def held(found: Ints, truth: Ints) -> float:
+    """Mean part of the true rows (Q, r) that (Q, n) found ones hold; -1 counts for nothing."""
+    parts = [np.isin(right, left).mean() for left, right in zip(found, truth, strict=True)]
+    return float(np.mean(parts)) if parts else 1.0
+
+
+def constant(width: int) -> Callable[[NDArray[np.float64]], Ints]:
+    """The same width whatever the rank."""
+    return lambda ranks: np.full(np.shape(ranks), width, np.int64)
+
+
+def widths(efforts: Sequence[Effort], *, count: int, most: int) -> Callable[[NDArray[np.float64]], Ints]:
+    """Rank -> width, straight between the measured ones in logarithms, `most` at rank `count`."""
+    ranks = [float(effort.rank) for effort in efforts]
+    values = [float(effort.width) for effort in efforts]
+    if count > ranks[-1]:
+        ranks.append(float(count))
+        values.append(float(most))
+    x, y = np.log(ranks), np.log(np.maximum.accumulate(np.maximum(values, 1.0)))
+
+    def width(asked: NDArray[np.float64]) -> Ints:
+        found = np.exp(np.interp(np.log(np.maximum(asked, 1.0)), x, y))
+        return np.asarray(np.clip(np.ceil(found - 1e-6), 1, most), np.int64)
+
+    return width
+
+
+def factor(efforts: Sequence[Effort], k: int) -> int:
+    """Candidates per wanted row for k rows: those of the next measured rank below, where more are needed."""
+    below = [effort for effort in efforts if effort.rank <= max(k, efforts[0].rank)]
+    return below[-1].factor
