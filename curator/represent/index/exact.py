@@ -29,6 +29,8 @@ def scan(
     for numbers, block in _blocks(rows, allowed):
         scores, places = faiss.knn(queries, block, min(k, len(block)), metric=kind)
         best = merge(best, (scores, numbers[places]), k, metric)
+    if not (best[1] >= 0).any():
+        return best
     return rescore(rows, queries, best[1], k, metric=metric)
 
 
