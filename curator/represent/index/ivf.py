@@ -28,6 +28,7 @@ _TABLE_BYTES = 4  # per row that tables for faster L2 distances may take
 _MARGIN = 2.0  # on the number of cells with a filter, which was not there when the curve was measured
 _AHEAD = 4  # cells looked at in a first go, times the expected number
 _QUERIES = 1024
+_BY_LIST, _BY_QUERY = 1, 3  # FAISS's parallel modes; the default one runs given lists on one thread
 
 
 class IvfPq:
@@ -201,9 +202,9 @@ def _search(
         scores, found = nothing(len(queries), n, metric)
         parameters = faiss.SearchParametersIVF(nprobe=lists.shape[1], sel=selector)
         pointers = (faiss.swig_ptr(array) for array in (lists, near, scores, found))
-        _ivf(shard.index).search_preassigned_c(
-            len(queries), faiss.swig_ptr(queries), n, *pointers, False, parameters
-        )
+        ivf = _ivf(shard.index)
+        ivf.parallel_mode = _BY_QUERY if len(queries) > 1 else _BY_LIST
+        ivf.search_preassigned_c(len(queries), faiss.swig_ptr(queries), n, *pointers, False, parameters)
         best = (scores, found) if best is None else merge(best, (scores, found), n, metric)
     assert best is not None
     return best[1]
