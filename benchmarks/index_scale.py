@@ -1,7 +1,7 @@
 """Indexes over 100 thousand to 10 million rows against bare FAISS and against the exact scan.
 
     python benchmarks/index_scale.py --sizes 100000                      a minute
-    python benchmarks/index_scale.py --sizes 100000 1000000 10000000     about an hour on two cores
+    python benchmarks/index_scale.py --sizes 100000 1000000 --full       about an hour on two cores
 
 Rows: int8 in a memory-mapped file (value = 25 x component), drawn from a Gaussian mixture of 1,000 components
 in 64 dimensions with a falling spectrum, or the rows of `--rows FILE.npy` (repeated with noise where they are

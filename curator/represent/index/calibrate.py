@@ -63,7 +63,8 @@ def _least(
         found = kind.candidates(
             shards, queries, factors[-1] * rank, k=rank, width=constant(width), allowed=None
         )
-        recalls = [held(found[:, : factor * rank], truth) for factor in factors]
+        places = _places(found, truth)
+        recalls = [float((places < factor * rank).mean()) for factor in factors]
         place = next((i for i, recall in enumerate(recalls) if recall >= GOAL), len(factors) - 1)
         effort = Effort(rank=rank, width=width, factor=factors[place], recall=recalls[place])
         if best is not None and best.recall >= GOAL:
@@ -77,10 +78,14 @@ def _least(
     return best
 
 
-def held(found: Ints, truth: Ints) -> float:
-    """Mean part of the true rows (Q, r) that (Q, n) found ones hold; -1 counts for nothing."""
-    parts = [np.isin(right, left).mean() for left, right in zip(found, truth, strict=True)]
-    return float(np.mean(parts)) if parts else 1.0
+def _places(found: Ints, truth: Ints) -> Ints:
+    """Where in each line (Q, n) of found rows the true ones (Q, r) stand, n where they do not."""
+    places = np.empty(truth.shape, np.int64)
+    for line, (left, right) in enumerate(zip(found, truth, strict=True)):
+        order = np.argsort(left)
+        spots = np.minimum(np.searchsorted(left, right, sorter=order), len(left) - 1)
+        places[line] = np.where(left[order[spots]] == right, order[spots], len(left))
+    return places
 
 
 def constant(width: int) -> Callable[[NDArray[np.float64]], Ints]:
