@@ -22,7 +22,10 @@ GOAL = 0.97
 """recall that is aimed at, so that other queries than the measured ones reach the promised 0.95."""
 RANKS = ((10, 1000), (100, 200), (1000, 50))
 """Ranks with the number of queries for each."""
-FACTORS = (2, 4, 8, 16)
+FACTORS = (2, 4, 8, 16, 32, 64)
+_CANDIDATES = 8000  # candidates of a query at most
+_FEW, _CHEAPER = 8, 4  # a factor that needs no saving, and what is worth twice the lists
+_GAIN, _MOSTLY = 0.002, 0.9  # more recall by twice the lists that counts for none, once most is found
 _LEAST_RANKED = 10  # a rank is measured where the rows are this many times as many
 
 
@@ -50,26 +53,39 @@ def measure(
 def _least(
     kind: Kind, shards: Sequence[Shard], queries: Floats, truth: Ints, rank: int, start: int
 ) -> Effort:
-    best = Effort(rank=rank, width=0, factor=0, recall=-1.0)
+    """The least width that reaches the goal; the next one where that saves most of the rescoring. Where no
+    width does, the least from which on more lists find no more."""
+    best: Effort | None = None
+    factors = [factor for factor in FACTORS if factor * rank <= max(_CANDIDATES, FACTORS[0] * rank)]
     for width in kind.widths(shards[0].index):
         if width < start:
             continue
         found = kind.candidates(
-            shards, queries, FACTORS[-1] * rank, k=rank, width=constant(width), allowed=None
+            shards, queries, factors[-1] * rank, k=rank, width=constant(width), allowed=None
         )
-        for factor in FACTORS:
-            recall = held(found[:, : factor * rank], truth)
-            if recall > best.recall:
-                best = Effort(rank=rank, width=width, factor=factor, recall=recall)
-            if recall >= GOAL:
-                return best
+        places = _places(found, truth)
+        recalls = [float((places < factor * rank).mean()) for factor in factors]
+        place = next((i for i, recall in enumerate(recalls) if recall >= GOAL), len(factors) - 1)
+        effort = Effort(rank=rank, width=width, factor=factors[place], recall=recalls[place])
+        if best is not None and best.recall >= GOAL:
+            return effort if _CHEAPER * effort.factor <= best.factor else best
+        if best is not None and effort.recall < min(best.recall + _GAIN, GOAL) and best.recall > _MOSTLY:
+            return best
+        best = effort
+        if best.recall >= GOAL and best.factor <= _FEW:
+            return best
+    assert best is not None
     return best
 
 
-def held(found: Ints, truth: Ints) -> float:
-    """Mean part of the true rows (Q, r) that (Q, n) found ones hold; -1 counts for nothing."""
-    parts = [np.isin(right, left).mean() for left, right in zip(found, truth, strict=True)]
-    return float(np.mean(parts)) if parts else 1.0
+def _places(found: Ints, truth: Ints) -> Ints:
+    """Where in each line (Q, n) of found rows the true ones (Q, r) stand, n where they do not."""
+    places = np.empty(truth.shape, np.int64)
+    for line, (left, right) in enumerate(zip(found, truth, strict=True)):
+        order = np.argsort(left)
+        spots = np.minimum(np.searchsorted(left, right, sorter=order), len(left) - 1)
+        places[line] = np.where(left[order[spots]] == right, order[spots], len(left))
+    return places
 
 
 def constant(width: int) -> Callable[[NDArray[np.float64]], Ints]:

@@ -33,7 +33,8 @@ from curator.represent.index.plan import GROWTH, PLANNED
 from curator.represent.index.plan import plan as make_plan
 
 EXACT_ROWS = 20_000
-"""Allowed rows up to which they are scanned exactly whatever the index."""
+"""Allowed rows up to which they are scanned exactly whatever the index: about where both take as long
+(benchmarks/index_scale.py)."""
 
 
 def open_index(
@@ -172,7 +173,7 @@ class RowIndex:
         candidates = self._kind.candidates(
             shards,
             asked,
-            min(factor(efforts, k) * k, size),
+            min(factor(efforts, k) * max(k, efforts[0].rank), size),
             k=k,
             width=widths(efforts, count=self._count, most=most),
             allowed=filtered,

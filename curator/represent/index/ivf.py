@@ -21,12 +21,14 @@ from numpy.typing import NDArray
 
 from curator.represent.index.allowed import Allowed
 from curator.represent.index.base import Floats, Ints, Metric, Shard, library
+from curator.represent.index.calibrate import RANKS
 from curator.represent.index.exact import merge, nothing
 
 _TABLE_BYTES = 4  # per row that tables for faster L2 distances may take
-_MARGIN = 1.5  # on the number of cells with a filter, which was not there when the curve was measured
+_MARGIN = 2.0  # on the number of cells with a filter, which was not there when the curve was measured
 _AHEAD = 4  # cells looked at in a first go, times the expected number
 _QUERIES = 1024
+_BY_LIST, _BY_QUERY = 1, 3  # FAISS's parallel modes; the default one runs given lists on one thread
 
 
 class IvfPq:
@@ -109,6 +111,7 @@ class IvfPq:
         """(nearness, number) of the lists to search for each query, (Q, W); -1: none."""
         ivf = _ivf(shards[0].index)
         sizes, kept = _sizes(shards), _kept(shards, allowed)
+        k = max(k, RANKS[0][0])  # of fewer rows the place says too little
         ahead = int(width(np.array(k / max(allowed.share, 1e-9)))) * _AHEAD
         for count in dict.fromkeys((min(ahead, ivf.nlist), ivf.nlist)):
             near, lists = ivf.quantizer.search(queries, count)
@@ -199,9 +202,9 @@ def _search(
         scores, found = nothing(len(queries), n, metric)
         parameters = faiss.SearchParametersIVF(nprobe=lists.shape[1], sel=selector)
         pointers = (faiss.swig_ptr(array) for array in (lists, near, scores, found))
-        _ivf(shard.index).search_preassigned_c(
-            len(queries), faiss.swig_ptr(queries), n, *pointers, False, parameters
-        )
+        ivf = _ivf(shard.index)
+        ivf.parallel_mode = _BY_QUERY if len(queries) > 1 else _BY_LIST
+        ivf.search_preassigned_c(len(queries), faiss.swig_ptr(queries), n, *pointers, False, parameters)
         best = (scores, found) if best is None else merge(best, (scores, found), n, metric)
     assert best is not None
     return best[1]

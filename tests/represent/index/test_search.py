@@ -26,7 +26,7 @@ def rows_like_real_ones(count: int, seed: int = 0) -> ArrayRows:
     spectrum = (1 + np.arange(DIMENSION)) ** -0.5
     centres = random.normal(size=(60, DIMENSION)) * spectrum
     values = centres[random.integers(0, 60, count)] + 0.6 * random.normal(size=(count, DIMENSION)) * spectrum
-    return ArrayRows(np.clip(np.rint(25 * values / values.std(0)), -127, 127).astype(np.int8), scale=25)
+    return ArrayRows(np.clip(np.rint(25 * values), -127, 127).astype(np.int8), scale=25)
 
 
 def brute(rows: ArrayRows, queries: Any, k: int, metric: Metric, mask: Any = None) -> tuple[Any, Any]:
@@ -71,10 +71,10 @@ def test_the_scan_is_exact(metric: Metric, count: int) -> None:
         truth, _ = brute(rows, queries, k, metric)
         assert ((found >= 0).sum(1) == min(k, count)).all()
         np.testing.assert_allclose(scores[:, :count], truth, atol=1e-3)
-        assert (np.sort(found[:, :count], 1) == np.unique(found[:, :count], axis=1)).all() or count > 1
+        assert all(len(set(line)) == min(k, count) for line in found[:, :count].tolist())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     kind=st.sampled_from(KINDS),
     metric=st.sampled_from(["ip", "l2"]),
