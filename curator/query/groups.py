@@ -19,7 +19,9 @@ Celeux and Govaert, PAMI 2000): BIC that also asks for groups which do not overl
 
 A smaller K within `DECISIVE` of it is preferred: more groups need very strong evidence (Raftery 1995).
 Misses, false positives on background and those at an object are never in one group. Culprit regions are not
-among the features: with them the groups met the example's planted causes worse (benchmarks/query_groups.py).
+among the features: on one rendering of the example, with wider vectors, they made the groups worse; that was
+a look, not a benchmark. `COMPONENTS`, `STABLE`, `SIZE` and `EVIDENCE` were set on three renderings of the
+example and on no photographs; benchmarks/query_groups.py draws others.
 """
 
 from __future__ import annotations
