@@ -67,7 +67,7 @@ def outcome(number: int, image_id: int, box: np.ndarray, kind: str = "FN", categ
 
 
 def planted(mined: int, pool: int, *, share: float, seed: int = 0) -> tuple[Mined, BoxRows, np.ndarray]:
-    """Mined images and a pool (images numbered from 10,000), of each a share with one or two failures; and the
+    """Mined images and a pool (numbered from 10,000), of each a share with one or two failures; and the
     failures of each pool image."""
     rng = np.random.default_rng(seed)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -55,8 +57,6 @@ def test_a_missed_object_that_no_box_covers_enters_by_its_own_box() -> None:
     bare = mined.known[int(mined.asking(ASKED).outcome_ids[0])]
     far = mined.outcomes.boxes.copy()
     far[mined.outcomes.outcome_ids == bare.id] = (390, 390, 399, 399)
-    from dataclasses import replace
-
     moved = replace(mined, outcomes=replace(mined.outcomes, boxes=far))
     data = training(moved, ASKED)
     own = data.rows.outcome_ids >= 0
@@ -68,8 +68,6 @@ def test_a_missed_object_that_no_box_covers_enters_by_its_own_box() -> None:
 
 def test_units_of_misses_and_false_positives_are_apart() -> None:
     mined, _, _ = planted(20, 1, share=0.5)
-    from dataclasses import replace
-
     rows = mined.offered
     wrong = units(rows, replace(ASKED, kind="FP"))
     assert (rows.labels[wrong, 0] >= 0).all()
@@ -122,8 +120,6 @@ def test_evidence_knows_no_other_image() -> None:
 
 def test_folds_keep_units_together_and_spread_failing_images() -> None:
     mined, _, _ = planted(50, 1, share=0.4)
-    from dataclasses import replace
-
     mined = replace(mined, units={i: f"video {i // 5}" for i in range(50)})
     failing = np.unique([o.image_id for o in mined.known.values() if ASKED.matches(o)])
     fold = folds(mined, failing, seed=0)
@@ -142,11 +138,10 @@ def test_it_says_why_it_cannot_be_fitted() -> None:
     mined, _, _ = planted(20, 1, share=0.0)
     with pytest.raises(NotFittedError, match="no box"):
         FailurePredictor.fit(mined, ASKED)
-    from dataclasses import replace
-
     one = int(mined.offered.image_ids[0])
     known = {**mined.known, 999: outcome(999, one, mined.offered.boxes[3])}
-    extra = replace(mined.outcomes.take(np.arange(1)), outcome_ids=np.array([999]), boxes=mined.offered.boxes[3:4])
+    box = mined.offered.boxes[3:4]
+    extra = replace(mined.outcomes.take(np.arange(1)), outcome_ids=np.array([999]), boxes=box)
     few = replace(mined, known=known, outcomes=extra)
     model, judged = fitted(few, ASKED)
     assert judged is None

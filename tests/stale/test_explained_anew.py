@@ -77,7 +77,8 @@ def test_an_index_that_grew_is_asked_again(fresh: Open) -> None:
     """A query of a half-made index is not the answer of the whole one."""
     store = fresh("diagnosed")
     with pytest.raises(KeyboardInterrupt):
-        pipeline.index(store, indexing(), executor=Stopping(5))  # 12 of 18 images, after 2 batches for the projections
+        # 12 of 18 images, after two batches for the projections.
+        pipeline.index(store, indexing(), executor=Stopping(5))
     half = pipeline.query(store, querying())
     assert any("curator index" in warning for warning in half.summary["warnings"])
     pipeline.index(store, indexing())

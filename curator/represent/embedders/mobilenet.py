@@ -45,17 +45,21 @@ class MobileNetV1(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> dict[str, FeatureMap]:
-        """x (B, 3, h, w) RGB [0, 1], sides multiples of 32 -> the maps of `LEVELS`."""
-        values, step, centre = x * 2 - 1, 1.0, 0.5
+        """x (B, 3, h, w) RGB [0, 1], sides multiples of 32 -> the maps of `LEVELS`.
+
+        A cell counts as centred on its own square, where the gradients of the trained weights are centred;
+        the windows of the padded layers are centred up to half a cell farther.
+        """
+        values, step = x * 2 - 1, 1.0
         found = {}
         for name, layer in self.layers.items():
             if layer.kernel_size == (3, 3):
                 values = F.pad(values, (0, 1, 0, 1) if layer.stride == (2, 2) else (1, 1, 1, 1))
             if layer.stride == (2, 2):
-                step, centre = 2 * step, centre + step
+                step *= 2
             values = F.relu6(layer(values))
             if name in LEVELS:
-                found[name] = FeatureMap(values, (step, step), (centre, centre))
+                found[name] = FeatureMap(values, (step, step), (step / 2, step / 2))
         return found
 
 
