@@ -67,7 +67,7 @@ stage_command(
     IndexConfig,
     lines=index_lines,
     without=("seed",),
-    help="Store vectors of failures, successes and the pool, to be queried.",
+    help="Store compact vectors of failures, successes and the pool, to be queried.",
 )
 stage_command(
     "groups",
@@ -81,7 +81,7 @@ stage_command(
     QueryConfig,
     lines=query_lines,
     without=("device",),
-    help="Select the pool images that are most like the failures and unlike what works.",
+    help="Select the pool images that are expected to hold most of the asked failures.",
 )
 stage_command(
     "synthesize",

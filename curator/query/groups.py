@@ -279,7 +279,7 @@ def clusters(points: Array, *, most: int = MOST, seed: int = 0) -> tuple[Ints, d
     taken = next((k for k in fewer if _stable(agreed, sample, k, seed) >= STABLE), best)
     if taken not in mixtures:
         return np.zeros(len(points), np.int64), scores, 1.0
-    found, labels = np.unique(mixtures[taken].predict(points), return_inverse=True)
+    found, labels = np.unique(mixtures[taken].predict_proba(points).argmax(1), return_inverse=True)
     order = np.argsort(-np.bincount(labels, minlength=len(found)), kind="stable")
     return np.argsort(order)[labels].astype(np.int64), scores, agreed[taken]
 
@@ -304,7 +304,7 @@ def stable(points: Array, count: int, *, seed: int) -> float:
         fitted = [_mixture(points[part], count) for part in both]
         shared = np.intersect1d(both[0], both[1])
         if len(shared) and all(mixture is not None for mixture in fitted):
-            agreed.append(adjusted_rand_score(*(m.predict(points[shared]) for m in fitted)))
+            agreed.append(adjusted_rand_score(*(m.predict_proba(points[shared]).argmax(1) for m in fitted)))
     return float(np.mean(agreed)) if agreed else 0.0
 
 

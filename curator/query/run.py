@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from curator.diagnose.current import Current
 from curator.diagnose.run_current import read_current
@@ -21,15 +20,14 @@ from curator.jobs.base import Executor
 from curator.jobs.stage import StageResult, recorded_run
 from curator.query.asked import Mined
 from curator.query.filters import PoolFilter
-from curator.query.kinds import vectors
-from curator.query.methods.base import image_scores
-from curator.query.run_answers import Answered, Question, answers, shown
+from curator.query.run_answers import Question, answers, shown
+from curator.query.run_choice import BLIND, draw, gains, refused, unlike
 from curator.query.run_coverage import covered
 from curator.query.run_examples import example_question, parse_like
 from curator.query.run_indexed import IndexState, indexed, read_mined
 from curator.query.run_questions import judged_table, questions
 from curator.query.run_retrieval import retrieve
-from curator.query.selection import Answers, Refusals, as_hits, choose, nearer_to
+from curator.query.selection import Answers, as_hits, choose
 from curator.query.settings import QueryConfig
 from curator.query.wording import failed
 from store.errors import NotFoundError
@@ -61,14 +59,16 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
     by_example = bool(config.like or config.text)
     failures = [] if by_example else _failures(config, current)
     pool = _pool(store, config)
-    index = indexed(store, config.embedder, current, store.image_ids(role="pool"))
+    index = None
+    if config.method != BLIND or by_example:
+        index = indexed(store, config.embedder, current, store.image_ids(role="pool"))
     leaks = store.leaks(pool)
     key = content_key(
         STAGE,
         STAGE_VERSION,
         config.results(),
         current.digest,
-        index.state,
+        None if index is None else index.state,
         sorted(outcome.key for outcome in failures),
         _sha256(store, pool),
         _sha256(store, list(leaks)),
@@ -77,6 +77,8 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
         _picture(config),
     )
     if config.preview:
+        if index is None:
+            raise InputError(f"query: --method {BLIND} learns nothing, so there is nothing to preview")
         return _preview(store, config, current, failures, index)
     with recorded_run(
         store, STAGE, config, models=[current.model.fingerprint], config_key=key, scope=config.name
@@ -84,7 +86,8 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
         selection = _stored(store, config.name, key)
         counts.update(done=int(selection is None), skipped=int(selection is not None), failed=0)
         if selection is None:
-            selection = _select(store, config, key, failures, current, pool, index, leaks)
+            make = draw if index is None else partial(_select, index=index)
+            selection = make(store, config, key, failures, current, pool, leaks=leaks)
             with store.transaction():
                 store.put_selection(run_id, selection)
                 store.record_items(run_id, [ItemStatus(key=key, status="done")])
@@ -187,6 +190,7 @@ def _select(
     failures: Sequence[Outcome],
     current: Current,
     pool: Sequence[int],
+    *,
     index: IndexState,
     leaks: Mapping[int, Leak],
 ) -> Selection:
@@ -196,25 +200,18 @@ def _select(
     found = answers(store, index.space, asking, named.image_ids, current.criteria.score)
     if not len(found.image_ids):
         raise InputError("query: no pool image has vectors yet; run: curator index")
-    train = store.image_ids(role="train")
     choice = choose(
         Answers(
             groups=found.groups,
             image_ids=found.image_ids,
-            expected=_gains(asking, found),
+            expected=gains(asking, found),
             objects=found.objects,
         ),
         budget=config.budget,
         budget_boxes=config.budget_boxes or None,
         strength=config.diversity,
         quota=dict.fromkeys(found.groups, config.quota) if config.quota else None,
-        refusals=[
-            lambda ids: {i: leaks[i] for i in ids if i in leaks},
-            lambda ids: dict.fromkeys(
-                store.near_duplicates(ids, train) if train else {}, "the training set has it already"
-            ),
-            *_unlike(store, config, index, asking),
-        ],
+        refusals=[*refused(store, leaks), *unlike(store, config, index, asking)],
         duplicates=store.near_duplicates,
     )
     picked = {pick.image_id: pick.group for pick in choice.picks}
@@ -245,10 +242,10 @@ def _select(
                 {
                     **_group(question),
                     "hits": sum(hit.group in question.groups for hit in hits),
-                    "expected": None if holds[number] is None else round(holds[number].expected, 2),
-                    "coverage": None if holds[number] is None else holds[number].plain(),
+                    "expected": None if there is None else round(there.expected, 2),
+                    "coverage": None if there is None else there.plain(),
                 }
-                for number, question in enumerate(asking)
+                for question, there in zip(asking, holds, strict=True)
             ],
             "judged": judged_table(asking, mined, config),
             "warnings": warnings,
@@ -258,54 +255,6 @@ def _select(
             "current": current.digest,
         },
     )
-
-
-def _gains(asking: Sequence[Question], found: Answered) -> np.ndarray:
-    """What the selection adds up (M, G): expectations, or where a method gives scores alone one over the rank
-    in the pool, so that groups of different scales take turns (Cormack, Clarke and Buettcher 2009)."""
-    result = np.zeros_like(found.scores)
-    for column, number in enumerate(found.of):
-        scores = found.scores[:, column]
-        if asking[number].scorer.expects:
-            result[:, column] = np.maximum(scores, 0)
-        else:
-            rank = np.argsort(np.argsort(-scores, kind="stable"), kind="stable")
-            result[:, column] = np.where(np.isfinite(scores), 1 / (1 + rank), 0)
-    return result
-
-
-def _unlike(
-    store: Store, config: QueryConfig, index: IndexState, asking: Sequence[Question]
-) -> list[Refusals]:
-    """Refuses images whose best boxes are nearer to images that are not wanted than to the failures.
-
-    Raises:
-        InputError: an image that is not indexed.
-    """
-    if not config.unlike:
-        return []
-    views = tuple(index.shape.views)
-    shown_there = store.boxes(index.space, "offered", image_ids=config.unlike)
-    absent = sorted(set(config.unlike) - set(shown_there.image_ids.tolist()))
-    if absent:
-        raise InputError(
-            f"--unlike: expected ids of indexed images, got {', '.join(map(str, absent))} "
-            "(curator query prints ids with --json)"
-        )
-    # What is not wanted is what of those images answers most.
-    best = np.concatenate([image_scores(q.scorer, shown_there)[2] for q in asking])
-    unwanted = vectors(shown_there.take(np.unique(best)), views)
-    like = np.concatenate([question.kinds.examples for question in asking])
-
-    def refuse(ids: Sequence[int]) -> Mapping[int, object]:
-        rows = store.boxes(index.space, "offered", image_ids=ids)
-        found: dict[int, str] = {}
-        for question in asking:
-            images, _, own = image_scores(question.scorer, rows)
-            found |= nearer_to(images, vectors(rows.take(own), views), unwanted, like)
-        return {**found, **dict.fromkeys(set(ids) & set(config.unlike), "named as not wanted")}
-
-    return [refuse]
 
 
 def _asking(failures: Sequence[Outcome], mined: Mined) -> dict[str, Any]:

@@ -59,9 +59,11 @@ def covered(
         if scorer.judged is not None:
             rows, values = scorer.judged.rows, scorer.judged.expected()
             places = np.searchsorted(mined.image_ids, rows.image_ids)
-            own = np.bincount(places, weights=values, minlength=len(mined.image_ids))
+            count = len(mined.image_ids)
+            own = np.bincount(places, weights=values, minlength=count).astype(np.float64)
             units = np.array([mined.units.get(int(i), f"image {i}") for i in mined.image_ids])
             if own.sum() > 0:
-                calibration = calibrated(own, failures_per_image(mined, question.asked), units, seed=seed)
+                truth = failures_per_image(mined, question.asked).astype(np.float64)
+                calibration = calibrated(own, truth, units, seed=seed)
         result.append(coverage(exact, sampled, calibration, seed=seed))
     return result

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,7 +24,6 @@ from curator.query.sketch import Sketch
 from store.records import Floats, Ints, SpaceShape
 
 if TYPE_CHECKING:
-    from curator.represent.index.faiss_index import RowIndex
     from store.store import Store
 
 
@@ -101,11 +100,16 @@ def retrieve(
     budget: int,
     *,
     exact_rows: int = EXACT_ROWS,
+    least: int = IMAGES,
 ) -> Named:
-    """Name the images that are worth scoring."""
+    """Name the images that are worth scoring.
+
+    Args:
+        exact_rows: boxes up to which every image is. least: images that are named at least.
+    """
     ids, first, count = store.box_ranges(space, role="pool", image_ids=pool)
     total = int(count.sum())
-    wanted = max(IMAGES, DEPTH * budget)
+    wanted = max(least, DEPTH * budget)
     vectors = [asking_vectors(question, mined, shape) for question in questions]
     if total <= exact_rows or len(ids) <= wanted or any(v is None for v in vectors):
         why = "all" if total <= exact_rows or len(ids) <= wanted else "all: this method names no vectors"
@@ -115,10 +119,11 @@ def retrieve(
             whole=True,
             how=f"{len(ids)} images with {total} boxes scored, {why}",
         )
-    from curator.represent.index.faiss_index import open_index  # loads faiss
+    from curator.represent.index.allowed import Allowed  # loads faiss
+    from curator.represent.index.faiss_index import open_index
 
     index = open_index(space_rows(store, space, shape), index_folder(store, space))
-    allowed = _ranges(index, first, count)
+    allowed = Allowed.of_ranges(first, count, total=index.count)
     found: list[Ints] = []
     for both in vectors:
         if both is None:
@@ -138,16 +143,6 @@ def retrieve(
         whole=False,
         how=f"{len(named)} of {len(ids)} images named by FAISS ({index.facts.kind}) and scored exactly",
     )
-
-
-def _ranges(index: RowIndex, first: Ints, count: Ints) -> Any:
-    """The rows that may answer, as a mask over the index."""
-    mask = np.zeros(index.count, bool)
-    edges = np.zeros(index.count + 1, np.int64)
-    np.add.at(edges, first, 1)
-    np.add.at(edges, first + count, -1)
-    mask[:] = np.cumsum(edges[:-1]) > 0
-    return mask
 
 
 def asking_vectors(question: Question, mined: Mined, shape: SpaceShape) -> tuple[Floats, Floats] | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from curator.config import StageConfig, option, require
 from curator.errors import ConfigError
+from curator.registry import RANKERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +82,8 @@ class QueryConfig(StageConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_least(1, "budget")
+        known = RANKERS.names()
+        require(self.method in known, f"method: expected one of {', '.join(known)}, got {self.method!r}")
         self._at_least(0, "budget_boxes", "diversity", "quota")
         require(self.diversity < math.inf, f"diversity: expected a finite number, got {self.diversity}")
         require(min(self.unlike, default=0) >= 0, f"unlike: expected ids of 0 or more, got {self.unlike}")

@@ -56,7 +56,7 @@ def test_seed_and_device_are_defaults_of_every_stage(tmp_path: Path) -> None:
         ("[query]\nbudget = 0\n", "expected at least 1, got 0"),
         ("[query]\nbudgets = 3\n", "unknown key budgets"),
         ('[query]\nbudget = "many"\n', "expected int, got 'many'"),
-        ('[query]\nmethod = "magic"\n', "expected one of contrastive"),
+        ('[query]\nmethod = "magic"\n', "expected one of class-uncertainty"),
         ("[detect]\n", "detector"),
         ("seed = 3\n", "no stage"),
         ("[query\n", "not valid TOML"),
