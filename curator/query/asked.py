@@ -119,6 +119,11 @@ class Mined:
     known: Mapping[int, Outcome]
     units: Mapping[int, str]
 
+    @cached_property
+    def unit_names(self) -> list[str]:
+        """The unit of each of `image_ids`."""
+        return [self.units.get(int(i), f"image {i}") for i in self.image_ids]
+
     def only(self, image_ids: Ints) -> Mined:
         """What some of the images show."""
         kept = set(image_ids.tolist())

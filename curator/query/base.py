@@ -84,7 +84,6 @@ class ContrastiveQuery:
         separation: AUC of the failing images against those without such failures, held out; nan with one.
         found: ids of the failing images that it ranks above nearly all of the others. bar: the score needed
             for that.
-        height: sum of their heights above the bar, capped.
         limits: evidence that a box must lie between.
     """
 
@@ -95,7 +94,6 @@ class ContrastiveQuery:
     separation: float
     found: tuple[int, ...]
     bar: float
-    height: float
     limits: tuple[float, float]
     whitenings: Mapping[str, Whitening]
     direction: Array
@@ -106,11 +104,6 @@ class ContrastiveQuery:
     def covered(self) -> int:
         """Number of failing images that it ranks above nearly all of the others."""
         return len(self.found)
-
-    @property
-    def weight(self) -> float:
-        """What its share of a budget grows with."""
-        return max(self.height, 1.0)
 
     def score(self, table: BoxTable) -> Array:
         """Scores (N,) of boxes: 0 is the typical best box of an image without such failures, 1 a deviation

@@ -51,11 +51,6 @@ EXCEEDED = 0.005  # share of images without such failures that a proposal may ra
 HEIGHT, GAIN = 4.0, 6.0  # where height above the bar stops to count, and what a query must add, in deviations
 DEVIATIONS = 3.5  # a failing image must also lie this far above the mean of those images
 
-# Why a failure does not ask (`unused`).
-FOUND = "are found already by the queries that others ask"
-UNREMARKABLE = "look like what images without such failures show too"
-NOT_DRAWN = f"lie on images beyond the {IMAGES} that queries are judged on"
-
 
 def fit_queries(
     examples: Sequence[Examples],
@@ -92,25 +87,6 @@ def fit_queries(
         judge.query(proposal, f"{kind}/{number}", limits) for number, proposal in enumerate(chosen, start=1)
     ]
     return sorted(queries, key=lambda query: -query.covered)
-
-
-def unused(
-    queries: Sequence[ContrastiveQuery], failures: Mapping[int, int], *, judged: int = IMAGES
-) -> dict[int, str]:
-    """Why failures do not ask: outcome id -> the reason, of those that no query was made from.
-
-    Args:
-        failures: outcome id -> image id, of one kind. judged: images that proposals were judged on.
-    """
-    asking = {outcome for query in queries for outcome in query.outcome_ids}
-    found = {image for query in queries for image in query.found}
-    images = np.unique(np.array(list(failures.values()), dtype=np.int64))
-    drawn = set(_evenly(images, judged).tolist())
-    return {
-        outcome: FOUND if image in found else UNREMARKABLE if image in drawn else NOT_DRAWN
-        for outcome, image in failures.items()
-        if outcome not in asking
-    }
 
 
 def _limits(examples: Sequence[Examples], kind: str) -> tuple[float, float]:
@@ -274,7 +250,6 @@ class _Judge:
             separation=separation,
             found=tuple(int(image) for image in self.groups.values[proposal.covers]),
             limits=limits,
-            height=float(np.clip(proposal.excess, 0, HEIGHT).sum()),
             bar=(proposal.bar - proposal.mean) / proposal.deviation,
             direction=direction,
             scale=(proposal.mean, proposal.deviation),

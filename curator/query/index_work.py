@@ -289,7 +289,8 @@ class IndexWork(EmbedWork):
 
 def _windows(u: Any, level: Any, pin: Pin, most: int) -> Floats:
     """Salient windows of a prepared image (1, 3, h, w) with its pixel maps: (N, 4) in stored-image pixels."""
-    from curator.represent.embedders.detector import contrast_maps, image_frames
+    from curator.represent.embedders.pixels import contrast_maps
+    from curator.represent.embedders.pooling import image_frames
 
     size = (u.shape[-2], u.shape[-1])
     (found,) = salient(contrast_maps(level), level.scale[0], size, image_frames([pin]), most)

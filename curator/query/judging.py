@@ -73,8 +73,7 @@ def judge(
     for name, ranker in methods.items():
         fitted = (known or {}).get(name)
         if isinstance(fitted, PredictorScorer) and fitted.judged is not None:
-            values = fitted.judged.expected()
-            scores = _by_image(mined.image_ids, fitted.judged.rows.image_ids, values)
+            scores = fitted.judged.by_image(mined.image_ids)
             expected: float | None = float(scores.sum())
         else:
             scores, expected = _held_out(ranker, mined, asked, fold, seed), None
@@ -103,11 +102,6 @@ def _held_out(ranker: Ranker, mined: Mined, asked: Asked, fold: Ints, seed: int)
         ids, found, _ = image_scores(scorer, rows)
         scores[np.searchsorted(mined.image_ids, ids)] = found
     return scores
-
-
-def _by_image(image_ids: Ints, owners: Ints, values: Array) -> Array:
-    places = np.searchsorted(image_ids, owners)
-    return np.asarray(np.bincount(places, weights=values, minlength=len(image_ids)), np.float64)
 
 
 def _judged(name: str, scores: Array, truth: Ints, expected: float | None) -> Judged:

@@ -59,19 +59,15 @@ class Likeness:
         )
         return cls(tuple(views), *found)
 
-    def __call__(self, rows: BoxRows, *, own: bool) -> Floats:
-        """Similarities (N, 4 x views) in [-1, 1].
-
-        Args:
-            own: compare with references on the same image too (a pool image has none).
-        """
+    def __call__(self, rows: BoxRows) -> Floats:
+        """Similarities (N, 4 x views) in [-1, 1], to references on other images."""
         result = np.full((len(rows), PER_VIEW * len(self.views)), ALONE, np.float32)
         for number, view in enumerate(self.views):
             vectors = unit(rows.components(view)).astype(np.float32)
             for start in range(0, len(rows), CHUNK):
                 part = slice(start, start + CHUNK)
                 to = [
-                    _top(vectors[part], rows.image_ids[part], references, view, k, own)
+                    _top(vectors[part], rows.image_ids[part], references, view, k)
                     for references, k in ((self.failures, 3), (self.negatives, 5), (self.successes, 1))
                 ]
                 columns = (to[0][:, 0], to[0].mean(1), to[1].mean(1), to[2][:, 0])
@@ -79,14 +75,13 @@ class Likeness:
         return result
 
 
-def _top(vectors: Floats, image_ids: Ints, references: References, view: str, k: int, own: bool) -> Floats:
+def _top(vectors: Floats, image_ids: Ints, references: References, view: str, k: int) -> Floats:
     """The k highest cosines (n, k), best first; `ALONE` where there are no references."""
     others = references.vectors[view]
     if not len(others):
         return np.full((len(vectors), 1), ALONE, np.float32)
     cosines = vectors @ others.T
-    if not own:
-        cosines[image_ids[:, None] == references.image_ids[None, :]] = -np.inf
+    cosines[image_ids[:, None] == references.image_ids[None, :]] = -np.inf
     k = min(k, cosines.shape[1])
     best = np.partition(cosines, cosines.shape[1] - k, axis=1)[:, -k:]
     best = -np.sort(-best, axis=1)

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
-from curator.query.asked import Asked, Images, Mined
-from curator.query.predictor import FailurePredictor, NotFittedError, Recipe, Training, expit, training
+from curator.query.asked import Asked, Mined
+from curator.query.predictor import FailurePredictor, NotFittedError, Recipe, Training, training
 from store.keys import content_key
 from store.records import BoxRows, Ints
 
@@ -42,12 +43,17 @@ class OutOfFold:
         calm = np.where(known, self.logits, 0)
         return np.where(known, self.factor * expit(self.slope * calm + self.shift), 0)
 
+    def by_image(self, image_ids: Ints) -> Array:
+        """Expected failures (M,) of mined images, ascending ids."""
+        places = np.searchsorted(image_ids, self.rows.image_ids)
+        sums = np.bincount(places, weights=self.expected(), minlength=len(image_ids))
+        return np.asarray(sums, np.float64)
+
 
 def folds(mined: Mined, failing: Ints, seed: int) -> Ints:
     """A fold (M,) for each mined image: units stay together, failing ones are spread evenly."""
-    images = mined.image_ids
-    names = [mined.units.get(int(i), f"image {i}") for i in images]
-    bad = {name for name, image in zip(names, images, strict=True) if image in set(failing.tolist())}
+    names = mined.unit_names
+    bad = {name for name, wrong in zip(names, np.isin(mined.image_ids, failing), strict=True) if wrong}
     distinct = sorted(set(names), key=lambda n: content_key("fold", n, seed))
     distinct.sort(key=lambda n: n not in bad)
     fold = {name: i % FOLDS for i, name in enumerate(distinct)}
@@ -113,9 +119,3 @@ def fitted(
     except NotFittedError:
         return model, None
     return replace(model, slope=judged.slope, shift=judged.shift, factor=judged.factor), judged
-
-
-def image_scores(rows: BoxRows, values: Array) -> tuple[Ints, Array]:
-    """Sums of box values (N,) -> image ids (M,), scores (M,)."""
-    images = Images.of(rows.image_ids)
-    return images.ids, np.asarray(images.sums(values), np.float64)

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from curator.query.asked import Asked, Mined, joined, main_view, overlaps
 from curator.query.evidence import class_scores, evidence
@@ -119,7 +120,7 @@ class FailurePredictor:
     Attributes:
         likeness: what S compares with. mean, deviation: of the features. weights, intercept: of them.
         slope, shift: calibration of the logit. factor: failures in all over those that a box covers.
-        failures: outcome ids that it learned from; references of them for naming the nearest.
+        failures: outcome ids that it learned from.
     """
 
     asked: Asked
@@ -187,7 +188,7 @@ class FailurePredictor:
             intercept=0.0,
             failures=tuple(int(i) for i in np.unique(data.failure[data.part > 0])),
         )
-        features, penalties = model._features(data.rows, kept, own=False)
+        features, penalties = model._features(data.rows, kept)
         solved = _solved(features, penalties, data.part[kept], weight)
         return replace(
             model,
@@ -197,7 +198,7 @@ class FailurePredictor:
             intercept=solved.intercept,
         )
 
-    def _features(self, rows: BoxRows, index: Ints, *, own: bool) -> tuple[Array, Array]:
+    def _features(self, rows: BoxRows, index: Ints) -> tuple[Array, Array]:
         """Features (n, F) of some rows of complete images, and the penalty of each."""
         blocks: list[tuple[NDArray[Any], float]] = []
         penalties = self.recipe.penalties
@@ -205,9 +206,9 @@ class FailurePredictor:
         if "E" in self.recipe.blocks:
             blocks.append((evidence(rows, self.asked)[index], penalties["E"]))
         if self.likeness is not None:
-            blocks.append((self.likeness(chosen, own=own), penalties["S"]))
+            blocks.append((self.likeness(chosen), penalties["S"]))
         if self.blamed is not None:
-            blocks.append((self.blamed(chosen, own=own)[:, :2], penalties["S"]))
+            blocks.append((self.blamed(chosen)[:, :2], penalties["S"]))
         if "V" in self.recipe.blocks:
             blocks += [(chosen.components(view), penalties["V"]) for view in self.views]
         return (
@@ -222,7 +223,7 @@ class FailurePredictor:
         index = np.flatnonzero(units(rows, self.asked))
         if not len(index):
             return np.zeros(0), index
-        features, _ = self._features(rows, index, own=False)
+        features, _ = self._features(rows, index)
         standard = np.clip((features - self.mean) / self.deviation, -CLIP, CLIP)
         return np.asarray(standard @ self.weights + self.intercept, np.float64), index
 
@@ -230,13 +231,12 @@ class FailurePredictor:
         """Expected failures (N,) at each box, calibrated; 0 where such a failure cannot lie."""
         found, index = self.logits(rows)
         result = np.zeros(len(rows))
-        result[index] = self.factor * expit(self.slope * found + self.shift)
+        result[index] = self.calibrated(found)
         return result
 
-
-def expit(x: Array) -> Array:
-    """1 / (1 + exp(-x))."""
-    return np.asarray(0.5 * (1 + np.tanh(x / 2)))
+    def calibrated(self, logits: Array) -> Array:
+        """Expected failures at boxes with these logits."""
+        return np.asarray(self.factor * expit(self.slope * logits + self.shift))
 
 
 def _views(rows: BoxRows, wanted: Sequence[str] | None) -> tuple[str, ...]:

@@ -62,6 +62,10 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
     index = None
     if config.method != BLIND or by_example:
         index = indexed(store, config.embedder, current, store.image_ids(role="pool"))
+    if config.preview:
+        if index is None:
+            raise InputError(f"query: --method {BLIND} learns nothing, so there is nothing to preview")
+        return _preview(store, config, current, failures, index)
     leaks = store.leaks(pool)
     key = content_key(
         STAGE,
@@ -76,10 +80,6 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
         _sha256(store, store.image_ids(role="train")),
         _picture(config),
     )
-    if config.preview:
-        if index is None:
-            raise InputError(f"query: --method {BLIND} learns nothing, so there is nothing to preview")
-        return _preview(store, config, current, failures, index)
     with recorded_run(
         store, STAGE, config, models=[current.model.fingerprint], config_key=key, scope=config.name
     ) as (run_id, counts):

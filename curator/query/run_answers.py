@@ -28,9 +28,15 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A fitted method with what it was fitted for; `kinds` splits its failures into groups of like ones."""
+    """A fitted method with what it was fitted for.
+
+    Attributes:
+        kinds: splits its failures into groups of like ones.
+        told: what ranks, in words, where a method gives scores alone: "missed Car by similarity".
+    """
 
     asked: Asked
+    told: str
     scorer: Scorer
     kinds: Kinds
 
@@ -127,6 +133,7 @@ def shown(
     rows = store.boxes(space, "offered", image_ids=sorted(picked))
     images = Images.of(rows.image_ids)
     question_of = dict(zip(answered.groups, answered.of, strict=True))
+    columns = {name: column for column, name in enumerate(answered.groups)}
     result: dict[int, Shown] = {}
     for number, question in enumerate(questions):
         own = [i for i, image in enumerate(images.ids) if question_of[picked[int(image)]] == number]
@@ -149,6 +156,11 @@ def shown(
                 if label >= 0
             ]
             outcome = int(nearest[at]) if nearest is not None else -1
+            lead, score = "", None
+            if not question.scorer.expects:
+                place = int(np.searchsorted(answered.image_ids, image))
+                score = float(answered.scores[place, columns[picked[image]]])
+                lead = f"{question.told} {score:.2f}"
             result[image] = Shown(
                 kind=question.asked.kind,
                 category=question.asked.category,
@@ -157,5 +169,7 @@ def shown(
                 seen=tuple(seen),
                 outcome_id=outcome if outcome >= 0 else None,
                 likeness=None if likeness is None else float(likeness[at]),
+                lead=lead,
+                score=score,
             )
     return result

@@ -57,13 +57,9 @@ def covered(
         sampled = stratified(np.ones(len(images)), evaluate, size=SAMPLE, seed=seed) if len(images) else None
         calibration = None
         if scorer.judged is not None:
-            rows, values = scorer.judged.rows, scorer.judged.expected()
-            places = np.searchsorted(mined.image_ids, rows.image_ids)
-            count = len(mined.image_ids)
-            own = np.bincount(places, weights=values, minlength=count).astype(np.float64)
-            units = np.array([mined.units.get(int(i), f"image {i}") for i in mined.image_ids])
+            own = scorer.judged.by_image(mined.image_ids)
             if own.sum() > 0:
                 truth = failures_per_image(mined, question.asked).astype(np.float64)
-                calibration = calibrated(own, truth, units, seed=seed)
+                calibration = calibrated(own, truth, np.array(mined.unit_names), seed=seed)
         result.append(coverage(exact, sampled, calibration, seed=seed))
     return result

@@ -61,7 +61,7 @@ def example_question(config: QueryConfig, current: Current, index: IndexState) -
         outcome_ids=np.zeros(0, np.int64),
         labels=np.zeros(0, np.int64),
     )
-    return Question(asked=asked, scorer=scorer, kinds=kinds)
+    return Question(asked=asked, told=name, scorer=scorer, kinds=kinds)
 
 
 def _work(current: Current, index: IndexState) -> EmbedWork:

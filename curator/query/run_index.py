@@ -129,7 +129,7 @@ def _planned(store: Store, config: IndexConfig) -> StageResult:
         run_id=0,
         summary={
             "images": images,
-            "plan": [f"at most {count} boxes of {dimension} numbers", *lines, explain(found)],
+            "plan": [f"at most {count} boxes of at most {dimension} numbers", *lines, explain(found)],
             "kind": found.kind,
         },
     )

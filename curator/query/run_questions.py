@@ -14,14 +14,17 @@ from curator.query.asked import Mined, asked_of
 from curator.query.judging import judge
 from curator.query.kinds import Kinds
 from curator.query.methods.base import Ranker
+from curator.query.methods.plain import ClassUncertainty
 from curator.query.methods.similarity import Similarity
 from curator.query.run_answers import Question
 from curator.query.run_indexed import IndexState
 from curator.query.settings import QueryConfig
+from curator.query.wording import failed
 from curator.registry import RANKERS
 from store.records import Outcome
 
-RIVALS = ("class-uncertainty", "similarity", "random")
+FALLBACK = "class-uncertainty"
+RIVALS = (FALLBACK, "similarity", "random")
 
 
 def questions(
@@ -53,7 +56,9 @@ def questions(
             spread=scorer.expects and config.diversity > 0,
             seed=config.seed,
         )
-        result.append(Question(asked=asked, scorer=scorer, kinds=kinds))
+        by = FALLBACK if isinstance(scorer, ClassUncertainty) else config.method
+        told = f"{failed(asked.kind, asked.category)} by {by}"
+        result.append(Question(asked=asked, told=told, scorer=scorer, kinds=kinds))
     if not result:
         raise InputError("query: the failures have no vectors yet; run: curator index")
     return result

@@ -31,6 +31,7 @@ IMAGES = 4000  # images that stage one names at least, and `DEPTH` times the bud
 DEPTH = 20
 CHUNK = 65_536  # rows read at a time
 NEAREST = 200  # rows that each example names
+LEAST_WEIGHT = 0.05  # of a mined box, beside its expected failures, where the model is followed
 EXAMPLES = 64  # of a question, evenly
 
 
@@ -110,15 +111,14 @@ def retrieve(
     ids, first, count = store.box_ranges(space, role="pool", image_ids=pool)
     total = int(count.sum())
     wanted = max(least, DEPTH * budget)
+    every = ids.tolist()
+    said = f"{len(ids)} images with {total} boxes scored, all"
+    if total <= exact_rows or len(ids) <= wanted:
+        return Named(image_ids=every, allowed=every, whole=True, how=said)
     vectors = [asking_vectors(question, mined, shape) for question in questions]
-    if total <= exact_rows or len(ids) <= wanted or any(v is None for v in vectors):
-        why = "all" if total <= exact_rows or len(ids) <= wanted else "all: this method names no vectors"
-        return Named(
-            image_ids=ids.tolist(),
-            allowed=ids.tolist(),
-            whole=True,
-            how=f"{len(ids)} images with {total} boxes scored, {why}",
-        )
+    if any(both is None for both in vectors):
+        how = f"{said}: this method names no vectors"
+        return Named(image_ids=every, allowed=every, whole=True, how=how)
     from curator.represent.index.allowed import Allowed  # loads faiss
     from curator.represent.index.faiss_index import open_index
 
@@ -139,7 +139,7 @@ def retrieve(
     named = np.unique(ids[order][np.searchsorted(first[order], rows, side="right") - 1])
     return Named(
         image_ids=named.tolist(),
-        allowed=ids.tolist(),
+        allowed=every,
         whole=False,
         how=f"{len(named)} of {len(ids)} images named by FAISS ({index.facts.kind}) and scored exactly",
     )
@@ -158,7 +158,7 @@ def asking_vectors(question: Question, mined: Mined, shape: SpaceShape) -> tuple
     scorer = question.scorer
     if isinstance(scorer, PredictorScorer):
         logits, index = scorer.model.logits(mined.offered)
-        weight = 0.05 + np.asarray(scorer.values(mined.offered))[index]
+        weight = LEAST_WEIGHT + scorer.model.calibrated(logits)
         return sketch.linear(mined.offered.take(index), logits, weight)[None], examples
     if isinstance(scorer, SimilarityScorer):
         return nothing, examples

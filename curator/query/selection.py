@@ -209,17 +209,18 @@ def as_hits(choice: Choice, shown: Mapping[int, Shown]) -> tuple[Hit, ...]:
     Args:
         shown: image id -> what of the image says why.
     """
-    return tuple(
-        Hit(
-            rank=rank,
-            image_id=pick.image_id,
-            outcome_id=shown[pick.image_id].outcome_id,
-            group=pick.group,
-            box=shown[pick.image_id].box,
-            score=pick.expected,
-            reason=reason(pick.expected, shown[pick.image_id]),
-        )
-        for rank, pick in enumerate(choice.picks, start=1)
+    return tuple(_hit(rank, pick, shown[pick.image_id]) for rank, pick in enumerate(choice.picks, start=1))
+
+
+def _hit(rank: int, pick: Pick, shown: Shown) -> Hit:
+    return Hit(
+        rank=rank,
+        image_id=pick.image_id,
+        outcome_id=shown.outcome_id,
+        group=pick.group,
+        box=shown.box,
+        score=pick.expected if shown.score is None else shown.score,
+        reason=reason(pick.expected, shown),
     )
 
 

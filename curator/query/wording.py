@@ -21,6 +21,8 @@ class Shown:
             detector offers nothing.
         outcome_id: the failure most like it, None where nothing was compared.
         likeness: cosine to that failure, None where it does not matter.
+        lead: what ranked the image, where its method does not say how many failures to expect.
+        score: the method's own, None where that is the expectation.
     """
 
     kind: Literal["FN", "FP"]
@@ -30,11 +32,13 @@ class Shown:
     seen: tuple[tuple[str, float], ...] = ()
     outcome_id: int | None = None
     likeness: float | None = None
+    lead: str = ""
+    score: float | None = None
 
 
 def reason(expected: float, shown: Shown) -> str:
     """Why an image was chosen, one sentence: "2.1 missed Car expected: Truck .44 (Car .12) at the upper left,
-    like failure 12"."""
+    like failure 12"; "missed Car by similarity .81: ..." where a method gives scores alone."""
     at = place(shown.box, shown.size)
     scores = dict(shown.seen)
     if not shown.seen:
@@ -47,7 +51,8 @@ def reason(expected: float, shown: Shown) -> str:
     like = "" if shown.outcome_id is None else f", like failure {shown.outcome_id}"
     if like and shown.likeness is not None:
         like += f" (cosine {decimal(shown.likeness)})"
-    return f"{expected:.1f} {failed(shown.kind, shown.category)} expected: {what}{like}"
+    lead = shown.lead or f"{expected:.1f} {failed(shown.kind, shown.category)} expected"
+    return f"{lead}: {what}{like}"
 
 
 def failed(kind: str, category: str) -> str:

@@ -28,7 +28,7 @@ from curator.jobs.stage import recorded_run, run_items
 from curator.prove.settings import VerifyConfig
 from curator.prove.trials import predict
 from curator.query.settings import IndexConfig
-from curator.represent.embedders.detector import pixel_maps
+from curator.represent.embedders.pixels import pixel_maps
 from curator.synthesize.work import detect
 from curator.tensors import image_tensor
 from store.records import Detections, DetectionSet, ImageBoxes, SpaceShape

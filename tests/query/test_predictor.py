@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from curator.query.asked import Images, overlaps
 from curator.query.evidence import NAMES, evidence
 from curator.query.likeness import Likeness
-from curator.query.out_of_fold import fitted, folds, image_scores, out_of_fold
+from curator.query.out_of_fold import fitted, folds, out_of_fold
 from curator.query.predictor import (
     FailurePredictor,
     NotFittedError,
@@ -27,7 +27,8 @@ def test_it_ranks_images_with_planted_failures_first_and_counts_them() -> None:
     mined, pool, truth = planted(150, 150, share=0.3)
     model, judged = fitted(mined, ASKED)
     assert judged is not None
-    ids, expected = image_scores(pool, model.probabilities(pool))
+    images = Images.of(pool.image_ids)
+    ids, expected = images.ids, images.sums(model.probabilities(pool))
     assert ids.tolist() == list(range(10_000, 10_150))
     first = np.argsort(-expected)[:30]
     assert (truth[first] > 0).mean() > 0.85
@@ -99,11 +100,11 @@ def test_likeness_leaves_the_own_image_out_and_finds_the_nearest() -> None:
     mined, pool, _ = planted(30, 5, share=0.5)
     rows = mined.offered
     likeness = Likeness.of(mined.asking(ASKED), rows.take(np.arange(0, 300, 3)), rows, ("object",))
-    own, other = likeness(rows, own=True), likeness(rows, own=False)
+    own, other = likeness(replace(rows, image_ids=rows.image_ids + 5000)), likeness(rows)
     covered = overlaps(rows, mined.asking(ASKED).image_ids, mined.asking(ASKED).boxes)[0] > 0.99
     assert own[covered, 0] == pytest.approx(1, abs=1e-5)
     assert (other[covered, 0] < 0.999).all()
-    assert (np.abs(likeness(pool, own=False)) <= 1 + 1e-5).all()
+    assert (np.abs(likeness(pool)) <= 1 + 1e-5).all()
 
 
 def test_evidence_knows_no_other_image() -> None:

@@ -147,11 +147,11 @@ def test_what_gets_into_the_holdout_later_is_not_selected_again(indexed: Path, t
         images = tmp_path / "late" / "images"
         images.mkdir(parents=True)
         shutil.copyfile(first["uri"], images / "same.jpg")
-        Image.open(second["uri"]).save(images / "near.jpg", quality=95)
+        Image.open(second["uri"]).resize((128, 128)).save(images / "near.jpg", quality=85)
         table = {
             "images": [
-                {"id": n, "file_name": f"images/{name}.jpg", "width": 96, "height": 96}
-                for n, name in enumerate(("same", "near"))
+                {"id": n, "file_name": f"images/{name}.jpg", "width": side, "height": side}
+                for n, (name, side) in enumerate((("same", 96), ("near", 128)))
             ],
             "annotations": [],
             "categories": [{"id": n, "name": name} for n, name in enumerate(CLASSES)],

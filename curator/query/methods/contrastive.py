@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from curator.query.asked import Asked, Mined, main_view, overlaps
 from curator.query.base import BoxTable, ContrastiveQuery, Examples
 from curator.query.contrast import fit_queries
-from curator.query.evidence import evidence
+from curator.query.evidence import NAMES, evidence, log_odds
 from curator.query.methods.base import Array, Scorer
 from curator.query.methods.plain import ClassUncertainty
 from store.records import BoxRows
@@ -23,10 +23,10 @@ CLEAR = 0.2  # IoU below which it shows something else
 
 def box_table(rows: BoxRows, asked: Asked, views: Sequence[str], *, complete: bool) -> BoxTable:
     """Boxes as contrastive queries read them; evidence only of complete images."""
-    known = evidence(rows, asked) if complete and len(rows) else np.zeros((len(rows), 13), np.float32)
     # The best score of any class at the box: its own, or what overlaps it.
-    own = np.clip(rows.scores[:, 0], 1e-4, 1 - 1e-4)
-    best = np.maximum(np.log(own / (1 - own)), known[:, 11] if complete else -np.inf)
+    best = log_odds(rows.scores[:, 0])
+    if complete and len(rows):
+        best = np.maximum(best, evidence(rows, asked)[:, NAMES.index("near_own")])
     return BoxTable(
         image_ids=rows.image_ids,
         boxes=rows.boxes,
@@ -90,30 +90,14 @@ class Contrastive:
 def _evident(outcomes: BoxTable, mined: Mined) -> BoxTable:
     """Outcomes with their own scores as evidence."""
     score = np.array([mined.known[int(i)].score for i in outcomes.outcome_ids], np.float64)
-    p = np.clip(score, 1e-4, 1 - 1e-4)
-    return BoxTable(
-        image_ids=outcomes.image_ids,
-        boxes=outcomes.boxes,
-        ids=outcomes.ids,
-        outcome_ids=outcomes.outcome_ids,
-        evidence=np.asarray(np.log(p / (1 - p)), np.float32),
-        views=outcomes.views,
-    )
+    return replace(outcomes, evidence=log_odds(score))
 
 
 def _twins(offered: BoxTable, mined: Mined, own: BoxTable, least: float) -> BoxTable:
     """Offered boxes that overlap a row of `own`, with its outcome id."""
     best, which = overlaps(mined.offered, own.image_ids, own.boxes)
     rows = np.flatnonzero(best >= least)
-    table = offered.take(rows)
-    return BoxTable(
-        image_ids=table.image_ids,
-        boxes=table.boxes,
-        ids=table.ids,
-        outcome_ids=own.outcome_ids[which[rows]],
-        evidence=table.evidence,
-        views=table.views,
-    )
+    return replace(offered.take(rows), outcome_ids=own.outcome_ids[which[rows]])
 
 
 def _stacked(a: BoxTable, b: BoxTable) -> BoxTable:

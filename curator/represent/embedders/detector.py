@@ -40,7 +40,6 @@ from curator.represent.embedders.base import REGION
 from curator.represent.embedders.pixels import (
     PIXELS,
     STATISTICS,
-    contrast_maps,
     pixel_maps,
     pixel_statistics,
 )
@@ -50,7 +49,6 @@ from curator.represent.embedders.pooling import (
     box_mean,
     clipped,
     geometry,
-    image_frames,
     mask_boxes,
     mask_mean,
     place_means,
@@ -58,8 +56,6 @@ from curator.represent.embedders.pooling import (
 from curator.tensors import generator
 from store.keys import content_key
 from store.records import Floats, Pin
-
-__all__ = ["DetectorEmbedder", "box_mean", "contrast_maps", "image_frames", "pixel_maps"]
 
 VERSION = 3  # of the vectors; it enters the fingerprint
 VIEWS = ("object", "context", "sides", "image")

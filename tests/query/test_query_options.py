@@ -1,0 +1,181 @@
+"""What a query can be asked besides failures, through the command line and the stage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from curator import pipeline
+from curator.cli import app
+from curator.data.settings import AddConfig
+from curator.detect.settings import DetectConfig
+from curator.diagnose.run_current import read_current
+from curator.diagnose.settings import DiagnoseConfig
+from curator.errors import InputError
+from curator.example.dataset import write_dataset
+from curator.example.flowers import CLASSES
+from curator.query.run_answers import answers
+from curator.query.run_coverage import covered
+from curator.query.run_examples import parse_like
+from curator.query.run_indexed import indexed, read_mined
+from curator.query.run_questions import questions
+from curator.query.settings import IndexConfig, QueryConfig
+from store.records import ROLES
+from store.store import Store
+
+DETECTOR = f"curator:ssd?classes={','.join(CLASSES)}&size=96&channels=8,8,16,16,16"
+SIZES = {"train": 4, "mine": 20, "pool": 24, "holdout": 4}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("options")
+    write_dataset(root / "data", sizes=SIZES, seed=4, size=96)
+    with Store.create(root / "ws") as store:
+        for role in ROLES:
+            pipeline.add(store, AddConfig(format="coco", path=root / "data" / role, role=role))
+        pipeline.detect(store, DetectConfig(detector=DETECTOR, device="cpu"))
+        pipeline.diagnose(store, DiagnoseConfig(score_threshold=0.4))
+        pipeline.index(store, IndexConfig(device="cpu"))
+    return root
+
+
+@pytest.fixture
+def store(folder: Path) -> Iterator[Store]:
+    with Store.open(folder / "ws") as opened:
+        yield opened
+
+
+def curator(folder: Path, *arguments: str) -> str:
+    result = CliRunner().invoke(app, ["-w", str(folder / "ws"), *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_preview_prints_the_table_and_stores_nothing(folder: Path, store: Store) -> None:
+    before = [s.name for s in store.selections()]
+    text = curator(folder, "query", "--failures", "FN", "--preview")
+    for word in ("out of fold", "predictor", "class-uncertainty", "similarity", "random", "expected"):
+        assert word in text
+    assert [s.name for s in store.selections()] == before
+    told = json.loads(curator(folder, "query", "--failures", "FN", "--preview", "--json"))
+    stored = pipeline.query(store, QueryConfig(name="judged", failures="FN", budget=3)).summary
+    assert told["judged"] == stored["judged"]
+    with pytest.raises(InputError, match="nothing to preview"):
+        pipeline.query(store, QueryConfig(method="random", preview=True))
+
+
+def test_the_plan_names_an_index_and_its_cost(folder: Path) -> None:
+    text = curator(folder, "index", "--plan")
+    assert f"at most {52 * 44} boxes of at most 64 numbers" in text
+    assert "without an index" in text
+
+
+def test_reasons_say_expectations_only_where_they_are_some(store: Store) -> None:
+    counted = pipeline.query(store, QueryConfig(name="counted", failures="FN", budget=4)).summary
+    ranked = pipeline.query(
+        store, QueryConfig(name="ranked", failures="FN", budget=4, method="similarity")
+    ).summary
+    assert all(" expected: " in hit["reason"] for hit in counted["hits"])
+    for hit in ranked["hits"]:
+        assert "expected" not in hit["reason"]
+        assert f" by similarity {hit['score']:.2f}: " in hit["reason"]
+        assert -1 <= hit["score"] <= 1  # a cosine, not a place in a ranking
+    assert all(group["expected"] is None for group in ranked["groups"])
+    assert all(group["coverage"]["low"] <= group["coverage"]["high"] for group in counted["groups"])
+
+
+def test_a_picture_of_the_pool_finds_itself_first(folder: Path, store: Store) -> None:
+    pool = store.images(reader="query", role="pool")
+    wanted = pool[5]
+    whole = pipeline.query(store, QueryConfig(name="like", like=wanted.uri, budget=3)).summary
+    assert whole["hits"][0]["image"] == wanted.id
+    assert whole["hits"][0]["score"] == pytest.approx(1, abs=1e-3)
+    assert whole["hits"][0]["reason"].startswith(f"like {Path(wanted.uri).name} 1.00: ")
+    rows = store.boxes(space_of(store), "offered", image_ids=[wanted.id])
+    corners = ",".join(f"{v:.3f}" for v in rows.boxes[-1])
+    boxed = pipeline.query(store, QueryConfig(name="box", like=f"{wanted.uri}:{corners}", budget=3)).summary
+    assert boxed["hits"][0]["image"] == wanted.id
+    assert boxed["hits"][0]["score"] > 0.97
+    again = pipeline.query(store, QueryConfig(name="box", like=f"{wanted.uri}:{corners}", budget=3))
+    assert again.skipped == 1
+    with pytest.raises(InputError, match="there is no file"):
+        pipeline.query(store, QueryConfig(like="absent.jpg"))
+
+
+def space_of(store: Store) -> str:
+    current = read_current(store, "test")
+    return indexed(store, "detector:", current, store.image_ids(role="pool")).space
+
+
+@pytest.mark.parametrize("box", ["5,5,1,9", "-1,0,4,4", "0,0,inf,4"])
+def test_a_box_that_is_none_is_refused(box: str) -> None:
+    with pytest.raises(InputError, match="x1 < x2"):
+        parse_like(f"a.jpg:{box}")
+    assert parse_like("C:/a.jpg") == (Path("C:/a.jpg"), None)
+
+
+def test_words_need_an_embedder_that_reads_them(store: Store) -> None:
+    with pytest.raises(InputError, match="reads text"):
+        pipeline.query(store, QueryConfig(text="a red flower"))
+
+
+def test_where_and_unlike_leave_images_out(store: Store) -> None:
+    pool = store.image_ids(role="pool")
+    first = pipeline.query(store, QueryConfig(name="first", failures="FN", budget=5)).summary["hits"]
+    taken = {hit["image"] for hit in first}
+    rest = pipeline.query(
+        store, QueryConfig(name="rest", failures="FN", budget=5, where="selected=no,dataset=pool")
+    ).summary["hits"]
+    chosen = {i for s in store.selections() if s.name != "rest" for i in s.image_ids}
+    assert {hit["image"] for hit in rest} <= set(pool) - chosen
+    assert taken <= chosen
+    with pytest.raises(InputError, match="none of 24 pool images passes"):
+        pipeline.query(store, QueryConfig(where="dataset=other"))
+    unwanted = first[0]["image"]
+    summary = pipeline.query(
+        store, QueryConfig(name="unlike", failures="FN", budget=24, unlike=(unwanted,))
+    ).summary
+    assert unwanted not in {hit["image"] for hit in summary["hits"]}
+    assert any("not wanted" in warning for warning in summary["warnings"])
+    with pytest.raises(InputError, match="99999"):
+        pipeline.query(store, QueryConfig(unlike=(99999,)))
+
+
+def test_boxes_limit_a_selection_and_groups_have_quotas(store: Store) -> None:
+    free = pipeline.query(store, QueryConfig(name="free", failures="FN", budget=12)).summary["hits"]
+    tight = pipeline.query(
+        store, QueryConfig(name="tight", failures="FN", budget=12, budget_boxes=4)
+    ).summary["hits"]
+    assert 0 < len(tight) <= 4 < len(free)  # an image counts for one box at least
+    summary = pipeline.query(store, QueryConfig(name="quota", failures="FN", budget=12, quota=1)).summary
+    answered = [g for g in summary["groups"] if g["hits"]]
+    told = " ".join(summary["warnings"])
+    assert len(answered) == len(summary["groups"]) or "quota" in told
+
+
+def test_what_was_not_scored_is_counted_from_a_sample(store: Store) -> None:
+    """With the rest sampled whole, the pool's content is that of scoring all of it."""
+    current = read_current(store, "test")
+    pool = store.image_ids(role="pool")
+    state = indexed(store, "detector:", current, pool)
+    mined = read_mined(store, current, state)
+    failures = [o for o in current.outcomes if o.kind == "FN"]
+    asking = questions(QueryConfig(diversity=0), current, failures, mined, state)
+    whole = answers(store, state.space, asking, pool, 0.4)
+    half = answers(store, state.space, asking, pool[::2], 0.4)
+    for one, two in zip(
+        covered(store, state.space, asking, whole, [], mined, 0),
+        covered(store, state.space, asking, half, pool[1::2], mined, 0),
+        strict=True,
+    ):
+        assert one is not None
+        assert two is not None
+        assert two.expected == pytest.approx(one.expected, rel=1e-6)
+        assert two.exact < one.exact
+        assert np.isclose([two.low, two.high], [one.low, one.high], rtol=0.2).all()
