@@ -36,7 +36,7 @@ class Question:
     """
 
     asked: Asked
-    told: str
+    told: str = ""
     scorer: Scorer
     kinds: Kinds
 

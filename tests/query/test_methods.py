@@ -96,7 +96,7 @@ def test_groups_share_what_an_image_is_expected_to_hold_and_no_nan_is_hidden() -
     kinds = Kinds.of(mined.asking(ASKED), ASKED.name, ("object", "context"), spread=True, seed=0)
     assert len(kinds.names) > 1
     images = Images.of(pool.image_ids)
-    split = scores_by_group(Question(asked=ASKED, told="", scorer=scorer, kinds=kinds), pool, images)
+    split = scores_by_group(Question(asked=ASKED, scorer=scorer, kinds=kinds), pool, images)
     np.testing.assert_allclose(split.sum(1), image_scores(scorer, pool)[1], rtol=1e-9)
 
     class Broken:
@@ -106,7 +106,7 @@ def test_groups_share_what_an_image_is_expected_to_hold_and_no_nan_is_hidden() -
             return np.where(pool.image_ids == pool.image_ids[0], np.nan, 1.0)
 
     with pytest.raises(StageError, match=r"nan for 1 pool images \(first: 10000\)"):
-        scores_by_group(Question(asked=ASKED, told="", scorer=Broken(), kinds=kinds), pool, images)  # type: ignore[arg-type]
+        scores_by_group(Question(asked=ASKED, scorer=Broken(), kinds=kinds), pool, images)  # type: ignore[arg-type]
 
 
 def member(**facts: object) -> Membership:
