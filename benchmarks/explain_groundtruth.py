@@ -42,7 +42,7 @@ from curator.detect.load import load_detector
 from curator.detect.settings import DetectConfig
 from curator.diagnose.settings import DiagnoseConfig
 from curator.example.dataset import GapRates, draw_gaps, write_dataset
-from curator.example.scene import Scene, SceneParams, render_scene
+from curator.example.scene import RenderedScene, SceneParams, render_scene
 from curator.explain.base import AttributionOptions, Target, TargetChoice
 from curator.explain.fills.fill import make_fill
 from curator.explain.game import coalition_game
@@ -247,7 +247,7 @@ def open_scenes(work: Path, count: int, seed: int) -> Store:
     return store
 
 
-def failures_of(scene: Scene, members: Sequence[Outcome], gap: str) -> list[Outcome]:
+def failures_of(scene: RenderedScene, members: Sequence[Outcome], gap: str) -> list[Outcome]:
     """Failures that the planted gap concerns: misses of objects with it, false positives on look-alikes."""
     having = np.array([a.box for a in scene.annotations if a.attributes.get("gap") == gap]).reshape(-1, 4)
     culprits = np.array(scene.culprit_boxes, dtype=np.float64).reshape(-1, 4)
@@ -265,7 +265,9 @@ def failures_of(scene: Scene, members: Sequence[Outcome], gap: str) -> list[Outc
     return found
 
 
-def culprit_row(scene: Scene, outcome: Outcome, found: Map, segments: NDArray[np.uint16]) -> dict[str, Any]:
+def culprit_row(
+    scene: RenderedScene, outcome: Outcome, found: Map, segments: NDArray[np.uint16]
+) -> dict[str, Any]:
     """Does the strongest segment of the culprit's sign lie at least half inside the culprit's mask?"""
     values = segment_values(found, segments)
     values = values / np.bincount(segments.ravel(), minlength=len(values))  # density
@@ -279,7 +281,9 @@ def culprit_row(scene: Scene, outcome: Outcome, found: Map, segments: NDArray[np
     }
 
 
-def part_row(scene: Scene, outcome: Outcome, found: Map, segments: NDArray[np.uint16]) -> dict[str, Any]:
+def part_row(
+    scene: RenderedScene, outcome: Outcome, found: Map, segments: NDArray[np.uint16]
+) -> dict[str, Any]:
     """Pointing game and IoU area for the part that bears the class's colour (VEBI, Figs. 8 and 9)."""
     boxes = np.array([a.box for a in scene.annotations])
     number = int(iou(np.array([outcome.box]), boxes)[0].argmax())

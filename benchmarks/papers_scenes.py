@@ -23,7 +23,7 @@ from torch import Tensor
 from curator.detect.base import Detector
 from curator.detect.load import load_detector
 from curator.example.dataset import GapRates, draw_gaps
-from curator.example.scene import Scene, SceneParams, render_scene
+from curator.example.scene import RenderedScene, SceneParams, render_scene
 from curator.explain.base import AttributionOptions, Fill, Target
 from curator.explain.fills.fill import make_fill
 from curator.registry import ATTRIBUTIONS, Spec
@@ -88,7 +88,7 @@ class SceneCase:
         gap: what is planted; None is a clean scene. image: x (3, h, w). outcomes: all of them.
     """
 
-    scene: Scene
+    scene: RenderedScene
     gap: str | None
     key: str
     image: Tensor

@@ -20,7 +20,7 @@ from curator.query.asked import KINDS, Asked, Images, Mined
 from curator.query.kinds import Kinds
 from curator.query.methods.base import Ranker, Scorer, image_scores
 from curator.query.methods.predictor import Predictor
-from curator.query.predictor import Recipe
+from curator.query.predictor import FeatureRecipe
 from curator.query.run_answers import Question, scores_by_group
 from curator.query.selection import Answers, choose
 from curator.registry import RANKERS
@@ -221,8 +221,8 @@ METHODS: dict[str, Method] = {
     "contrastive": named("contrastive"),
     "predictor": named("predictor"),
     "predictor spread": spread,
-    "predictor E": ranked(lambda: Predictor(recipe=Recipe(blocks=("E",)))),
-    "predictor E+S": ranked(lambda: Predictor(recipe=Recipe(blocks=("E", "S")))),
-    "predictor E+V": ranked(lambda: Predictor(recipe=Recipe(blocks=("E", "V")))),
-    "predictor S+V": ranked(lambda: Predictor(recipe=Recipe(blocks=("S", "V")))),
+    "predictor E": ranked(lambda: Predictor(recipe=FeatureRecipe(blocks=("E",)))),
+    "predictor E+S": ranked(lambda: Predictor(recipe=FeatureRecipe(blocks=("E", "S")))),
+    "predictor E+V": ranked(lambda: Predictor(recipe=FeatureRecipe(blocks=("E", "V")))),
+    "predictor S+V": ranked(lambda: Predictor(recipe=FeatureRecipe(blocks=("S", "V")))),
 }

@@ -45,7 +45,7 @@ from store.records import (
 from store.session import Database
 from store.stored_boxes import StoredBoxes
 from store.stored_findings import StoredFindings
-from store.stored_outputs import StoredOutputs
+from store.stored_products import StoredProducts
 from store.summary import counts
 from store.vectors.spaces import Spaces
 from store.workspace import (
@@ -58,7 +58,7 @@ from store.workspace import (
 )
 
 
-class Store(StoredFindings, StoredBoxes, StoredOutputs):
+class Store(StoredFindings, StoredBoxes, StoredProducts):
     """A workspace: a folder with `curator.db` (or a PostgreSQL URL), `blobs/` and `vectors/`."""
 
     path: Path

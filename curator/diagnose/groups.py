@@ -1,4 +1,4 @@
-"""Groups: failures of one cause and class, with the successes of that class beside them.
+"""Groups: failures of one cause and class.
 
 In: outcomes. Out: `Group`s named KIND:CAUSE:CLASS, the unit that queries and recipes work on.
 """
@@ -14,13 +14,10 @@ from store.records import Group, Outcome, OutcomeKind
 def group_outcomes(outcomes: Iterable[Outcome]) -> list[Group]:
     """Group stored failures by (kind, cause, class); members in the order of their ids, groups by name."""
     failures: dict[tuple[OutcomeKind, str, str], list[int]] = defaultdict(list)
-    successes: dict[str, list[int]] = defaultdict(list)
     for outcome in sorted(outcomes, key=lambda o: o.id or 0):
         if outcome.id is None:
             raise ValueError("expected stored outcomes, got one without an id")
-        if outcome.kind == "TP":
-            successes[outcome.category].append(outcome.id)
-        else:
+        if outcome.kind != "TP":
             failures[outcome.kind, outcome.cause or "", outcome.category].append(outcome.id)
     return [
         Group(
@@ -29,7 +26,6 @@ def group_outcomes(outcomes: Iterable[Outcome]) -> list[Group]:
             cause=cause or None,
             category=category,
             outcome_ids=tuple(ids),
-            success_ids=tuple(successes[category]),
         )
         for (kind, cause, category), ids in sorted(failures.items())
     ]

@@ -21,7 +21,7 @@ from PIL import Image
 from curator.config import require
 from curator.example.flowers import CLASSES
 from curator.example.gaps import GAPS, Gap
-from curator.example.scene import RENDERER_VERSION, Scene, SceneParams, render_scene
+from curator.example.scene import RENDERER_VERSION, RenderedScene, SceneParams, render_scene
 from curator.progress import progress
 from store.records import ROLES, Role
 
@@ -68,7 +68,7 @@ def draw_gaps(role: Role, count: int, seed: int, rates: GapRates) -> list[Gap | 
 
 def scenes(
     role: Role, count: int, *, seed: int = 0, size: int = 192, rates: GapRates | None = None
-) -> Iterator[Scene]:
+) -> Iterator[RenderedScene]:
     """Render the scenes of a role, one at a time."""
     gaps = draw_gaps(role, count, seed, rates or GapRates())
     for index, gap in enumerate(gaps):

@@ -23,7 +23,7 @@ from curator.detect.checking import predict_all
 from curator.detect.small_ssd import BUILTIN, SsdOptions, make_detector
 from curator.example.dataset import GapRates, scenes
 from curator.example.flowers import CLASSES
-from curator.example.scene import Scene
+from curator.example.scene import RenderedScene
 from curator.example.settings import SCHEDULES, ExampleDetectorConfig
 from curator.prove.trainers.fine_tune import Example, FineTuneConfig, fine_tune
 from curator.tensors import image_tensor
@@ -35,7 +35,7 @@ RENDERER_SEED = 740_003
 class RenderedScenes:
     """A `fine_tune.TrainingSet` over rendered scenes, kept in memory (110 kB each at 192 px)."""
 
-    def __init__(self, rendered: Sequence[Scene], weights: Sequence[float] | None = None) -> None:
+    def __init__(self, rendered: Sequence[RenderedScene], weights: Sequence[float] | None = None) -> None:
         self._examples = [example_of(scene) for scene in rendered]
         self.weights = weights or [1.0] * len(self._examples)
 
@@ -46,7 +46,7 @@ class RenderedScenes:
         return self._examples[index]
 
 
-def example_of(scene: Scene) -> Example:
+def example_of(scene: RenderedScene) -> Example:
     """A scene as a training example; labels index `CLASSES`."""
     return Example(
         pixels=scene.pixels,
@@ -103,7 +103,7 @@ def _fresh(config: ExampleDetectorConfig) -> TrainableDetector:
     )
 
 
-def hits(detector: Detector, scene: Scene, *, threshold: float = 0.5) -> tuple[int, int, int]:
+def hits(detector: Detector, scene: RenderedScene, *, threshold: float = 0.5) -> tuple[int, int, int]:
     """Objects found, objects missed and false detections of one scene, at IoU 0.5."""
     answers = predict_all(detector, [image_tensor(scene.pixels)], score_threshold=threshold)
     detections = answers[0].detections

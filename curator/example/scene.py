@@ -1,7 +1,7 @@
 """One scene of flowers: `render_scene(params)` is a pure function of its parameters.
 
-In: `SceneParams` (renderer seed, role, index, size, gap). Out: `Scene`: pixels, labelled objects, part masks
-and the culprit's mask. The parameters that shape scenes and gaps are fixed in
+In: `SceneParams` (renderer seed, role, index, size, gap). Out: `RenderedScene`: pixels, labelled objects,
+part masks and the culprit's mask. The parameters that shape scenes and gaps are fixed in
 docs/decisions/0001-example-renderer.md.
 """
 
@@ -41,7 +41,7 @@ class SceneParams:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scene:
+class RenderedScene:
     """A rendered scene.
 
     Attributes:
@@ -74,7 +74,7 @@ class _Object:
     gap: Gap | None = None
 
 
-def render_scene(params: SceneParams) -> Scene:
+def render_scene(params: SceneParams) -> RenderedScene:
     """Render a scene; equal parameters give equal pixels on every machine with equal library versions."""
     rng = np.random.default_rng([params.seed, ROLES.index(params.role), params.index])
     scale, size = params.size / 192, params.size
@@ -124,7 +124,7 @@ def _scene(
     flowers: list[_Object],
     unlabelled: list[_Object],
     haze: NDArray[np.bool_],
-) -> Scene:
+) -> RenderedScene:
     annotations, masks = [], []
     culprit = haze.copy()
     boxes: list[BoxTuple] = []
@@ -163,7 +163,7 @@ def _scene(
             if found is not None:
                 boxes.append(found)
     boxes = list(dict.fromkeys(boxes))
-    return Scene(
+    return RenderedScene(
         pixels=pixels,
         annotations=tuple(annotations),
         part_masks=tuple(masks),

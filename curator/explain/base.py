@@ -148,7 +148,7 @@ Fill = ContinuousFill | HoleFill
 FillKind = Literal["continuous", "hole"]
 
 
-class Attribution(Protocol):
+class AttributionMethod(Protocol):
     """A method that explains targets of one image; the masks and forward passes are shared by all.
 
     Attributes:

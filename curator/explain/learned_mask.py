@@ -145,7 +145,9 @@ class MaskOptimiser:
         seed: int,
         image_key: str,
     ) -> list[SegmentMap | GridMap]:
-        """Explain every target of an image; see `curator.explain.base.Attribution`. Segments play no part.
+        """Explain every target of an image; see `curator.explain.base.AttributionMethod`.
+
+        Segments play no part.
 
         Returns:
             a `GridMap` per target with values in [0, 1]; the gap is nan. `extra` holds `masked`, the target

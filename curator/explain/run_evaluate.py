@@ -21,8 +21,14 @@ from torch import Tensor
 from curator.detect.base import Detector
 from curator.diagnose.run_current import read_current
 from curator.errors import InputError, StageError
-from curator.explain.base import EVIDENCE_FLOOR, AttributionOptions, Fill, Target, TargetKind
-from curator.explain.base import Attribution as AttributionMethod
+from curator.explain.base import (
+    EVIDENCE_FLOOR,
+    AttributionMethod,
+    AttributionOptions,
+    Fill,
+    Target,
+    TargetKind,
+)
 from curator.explain.evaluation_output import check_outputs, summarise, write_outputs
 from curator.explain.fills.fill import make_fill
 from curator.explain.game import coalition_game

@@ -19,8 +19,7 @@ import numpy as np
 from curator.detect.base import Detector
 from curator.detect.load import load_detector
 from curator.errors import InputError, StageError
-from curator.explain.base import Attribution as AttributionMethod
-from curator.explain.base import AttributionOptions, Fill, Target, TargetKind
+from curator.explain.base import AttributionMethod, AttributionOptions, Fill, Target, TargetKind
 from curator.explain.batches import fitting_batch, free_bytes, saved_bytes
 from curator.explain.fills.fill import INPAINT, make_fill
 from curator.explain.fills.inpainting import load_inpainter

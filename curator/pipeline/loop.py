@@ -48,14 +48,14 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LoopPlan:
     """What a file asks for: the workspace (None: the command line's) and the steps in order."""
 
     workspace: Path | None
     steps: tuple[Step, ...]
 
 
-def read_plan(path: Path, *, workspace: Path | None = None) -> Plan:
+def read_plan(path: Path, *, workspace: Path | None = None) -> LoopPlan:
     """Read and validate a whole file before anything runs.
 
     Args:
@@ -80,7 +80,7 @@ def read_plan(path: Path, *, workspace: Path | None = None) -> Plan:
             require(isinstance(entry, Mapping), f"{where}: expected a table, got {entry!r}")
             steps.append(Step(stage, _config(stage, {**defaults, **entry}, names, here, where)))
     require(bool(steps), f"{path}: no stage; expected at least one of [{'], ['.join(ORDER)}]")
-    return Plan(workspace, tuple(steps))
+    return LoopPlan(workspace, tuple(steps))
 
 
 def _config(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from curator.query.asked import Asked, Mined
-from curator.query.predictor import FailurePredictor, NotFittedError, Recipe, Training, training
+from curator.query.predictor import FailurePredictor, FeatureRecipe, NotFittedError, Training, training
 from store.keys import content_key
 from store.records import BoxRows, Ints
 
@@ -60,7 +60,9 @@ def folds(mined: Mined, failing: Ints, seed: int) -> Ints:
     return np.array([fold[name] for name in names], np.int64)
 
 
-def out_of_fold(mined: Mined, asked: Asked, recipe: Recipe | None = None, *, seed: int = 0) -> OutOfFold:
+def out_of_fold(
+    mined: Mined, asked: Asked, recipe: FeatureRecipe | None = None, *, seed: int = 0
+) -> OutOfFold:
     """Cross-fitted predictions and the calibration that they give.
 
     Raises:
@@ -106,7 +108,7 @@ def _calibration(logits: Array, data: Training) -> tuple[float, float]:
 
 
 def fitted(
-    mined: Mined, asked: Asked, recipe: Recipe | None = None, *, seed: int = 0
+    mined: Mined, asked: Asked, recipe: FeatureRecipe | None = None, *, seed: int = 0
 ) -> tuple[FailurePredictor, OutOfFold | None]:
     """A calibrated model of all mined images, and what judges it (None with one failing image).
 

@@ -48,7 +48,7 @@ class NotFittedError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class FeatureRecipe:
     """Which features a predictor reads.
 
     Attributes:
@@ -124,7 +124,7 @@ class FailurePredictor:
     """
 
     asked: Asked
-    recipe: Recipe
+    recipe: FeatureRecipe
     views: tuple[str, ...]
     likeness: Likeness | None
     blamed: Likeness | None
@@ -144,7 +144,7 @@ class FailurePredictor:
         cls,
         mined: Mined,
         asked: Asked,
-        recipe: Recipe | None = None,
+        recipe: FeatureRecipe | None = None,
         *,
         seed: int = 0,
     ) -> FailurePredictor:
@@ -153,7 +153,7 @@ class FailurePredictor:
         Raises:
             NotFittedError: no box shows such a failure, or the solver did not converge.
         """
-        recipe = recipe or Recipe()
+        recipe = recipe or FeatureRecipe()
         data = training(mined, asked)
         views = _views(data.rows, recipe.views)
         positive = data.use[data.part[data.use] > 0]

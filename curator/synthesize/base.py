@@ -23,7 +23,7 @@ class Scene:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class SamplePlan:
     """What a recipe wants painted: where, from which exemplar, and what the result's labels are."""
 
     recipe: str
@@ -71,7 +71,7 @@ class Recipe(Protocol):
     def suits(self, category: str, annotations: Sequence[NewAnnotation]) -> bool:
         """True when a scene with these objects can serve a failure of `category`; looks at no pixels."""
 
-    def plan(self, exemplar: Exemplar, scene: Scene, *, seed: int) -> Plan:
+    def plan(self, exemplar: Exemplar, scene: Scene, *, seed: int) -> SamplePlan:
         """Plan one sample; equal arguments give an equal plan.
 
         Raises:

@@ -20,7 +20,7 @@ from curator.errors import InputError
 from curator.registry import RECIPES
 from curator.synthesize.base import Recipe
 from curator.synthesize.settings import SynthesizeConfig
-from curator.synthesize.work import Failure, LabelledImage, SynthesisItem
+from curator.synthesize.work import Failure, SceneImage, SynthesisItem
 from store.keys import content_key
 from store.records import ImageRecord, NewAnnotation, Outcome
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def plan_items(
-    failures: Sequence[Failure], scenes: Sequence[LabelledImage], config: SynthesizeConfig
+    failures: Sequence[Failure], scenes: Sequence[SceneImage], config: SynthesizeConfig
 ) -> list[SynthesisItem]:
     """Numbered plans: groups in turn, within a group the failures in turn, recipes that answer them in turn.
 
@@ -120,7 +120,7 @@ def _masks(
     return masks
 
 
-def labelled_scenes(store: Store, config: SynthesizeConfig) -> list[LabelledImage]:
+def labelled_scenes(store: Store, config: SynthesizeConfig) -> list[SceneImage]:
     """Human-labelled images of the training set and of the selection."""
     ids = set(store.image_ids(role="train"))
     if config.selection is not None:
@@ -134,7 +134,7 @@ def labelled_scenes(store: Store, config: SynthesizeConfig) -> list[LabelledImag
             found = labels.get(image.id)
             if found is not None and found.status == "human":
                 scenes.append(
-                    LabelledImage(
+                    SceneImage(
                         image,
                         tuple(
                             NewAnnotation(

@@ -23,7 +23,7 @@ from curator.errors import InputError, StageError
 from curator.inpaint.backends import build_inpainter
 from curator.inpaint.base import Inpainter
 from curator.registry import RECIPES, Spec
-from curator.synthesize.base import Exemplar, Plan, Recipe, Scene
+from curator.synthesize.base import Exemplar, Recipe, SamplePlan, Scene
 from curator.synthesize.gate.base import Bounds, Evidence, Found, checks_alone
 from curator.synthesize.settings import SynthesizeConfig
 from curator.tensors import image_pixels, image_tensor, resolve_device
@@ -50,7 +50,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledImage:
+class SceneImage:
     """A scene before it is decoded."""
 
     image: ImageRecord
@@ -65,7 +65,7 @@ class SynthesisItem:
     number: int
     recipe: str
     failure: Failure
-    scene: LabelledImage
+    scene: SceneImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class SynthesisWork:
         """Plan, paint and judge; a plan that does not fit its scene gives a `Painted` without picture."""
         detector, inpainter, device = state
         results: list[Painted | Exception] = [Painted()] * len(batch)
-        plans: dict[int, Plan] = {}
+        plans: dict[int, SamplePlan] = {}
         for i, item in enumerate(batch):
             try:
                 plans[i] = self._plan(item)
@@ -142,7 +142,7 @@ class SynthesisWork:
                 results[i] = error
         return results
 
-    def _plan(self, item: SynthesisItem) -> Plan:
+    def _plan(self, item: SynthesisItem) -> SamplePlan:
         failure, scene = item.failure, item.scene
         image = image_tensor(read_pixels(failure.image.uri, sha256=failure.image.sha256))
         blamed = None
@@ -172,7 +172,7 @@ def config_key(
     fingerprints: tuple[str, str],
     class_map: dict[str, str],
     failures: Sequence[Failure],
-    scenes: Sequence[LabelledImage],
+    scenes: Sequence[SceneImage],
 ) -> str:
     """Digest of all that changes the plans and what is painted, but how many plans are worked off.
 
@@ -193,7 +193,7 @@ def config_key(
 
 
 def _judged(
-    plan: Plan, sample: torch.Tensor, detections: Found | Exception, outcome: Outcome, bounds: Bounds
+    plan: SamplePlan, sample: torch.Tensor, detections: Found | Exception, outcome: Outcome, bounds: Bounds
 ) -> Painted:
     if isinstance(detections, Exception):
         raise detections
@@ -208,7 +208,7 @@ def _judged(
     )
 
 
-def paint(inpainter: Inpainter, plans: dict[int, Plan]) -> dict[int, torch.Tensor]:
+def paint(inpainter: Inpainter, plans: dict[int, SamplePlan]) -> dict[int, torch.Tensor]:
     """Sample (3, H, W), in 8-bit steps, for every plan; plans of one image size are painted together."""
     samples = {i: plan.rendered for i, plan in plans.items() if plan.rendered is not None}
     by_size: dict[tuple[int, ...], list[int]] = defaultdict(list)

@@ -38,7 +38,7 @@ from store.models.images import (
     Member,
     Tag,
 )
-from store.models.outputs import (
+from store.models.products import (
     HitRow,
     SampleRow,
     SelectionRow,

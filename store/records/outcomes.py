@@ -68,7 +68,7 @@ class Group:
 
     Attributes:
         name: e.g. "FN:miss:Car".
-        outcome_ids: its failures. success_ids: true positives of the same class, to compare with.
+        outcome_ids: its failures.
     """
 
     name: str
@@ -76,4 +76,3 @@ class Group:
     cause: str | None
     category: str
     outcome_ids: tuple[int, ...]
-    success_ids: tuple[int, ...]

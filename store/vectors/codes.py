@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from store.records import CLASSES, BoxesKind, Floats, ImageBoxes, Ints, SpaceShape
 from store.vectors.files import ColumnFile
 
-Group = Literal["boxes", "candidates", "images"]
-GROUPS: tuple[Group, ...] = ("boxes", "candidates", "images")
+CodeGroup = Literal["boxes", "candidates", "images"]
+CODE_GROUPS: tuple[CodeGroup, ...] = ("boxes", "candidates", "images")
 CLIP = 1e-4
 LIMIT = log((1 - CLIP) / CLIP)
 STEPS = 65535
@@ -41,7 +41,7 @@ class Column:
         group: what one row belongs to: a box, a candidate or an image.
     """
 
-    group: Group
+    group: CodeGroup
     name: str
     dtype: str
     width: int

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, select
 from store.models import Image, IndexedImage
 from store.records import BoxesKind, Ints
 from store.session import Database, table
-from store.vectors.codes import Group
+from store.vectors.codes import CodeGroup
 
 KINDS: dict[BoxesKind, int] = {"offered": 0, "outcomes": 1}
 _FIELDS = (
@@ -50,7 +50,7 @@ class Places:
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def committed(self, group: Group) -> int:
+    def committed(self, group: CodeGroup) -> int:
         """How many rows of a group's files count."""
         if group == "images" or not len(self):
             return len(self)
@@ -98,7 +98,7 @@ class PlaceReader:
         return Places(*found)
 
 
-def committed(connection: Connection, space_id: int, kind: BoxesKind) -> dict[Group, int]:
+def committed(connection: Connection, space_id: int, kind: BoxesKind) -> dict[CodeGroup, int]:
     """How many rows of each group's files count."""
     query = select(table(IndexedImage)).where(
         IndexedImage.space_id == space_id, IndexedImage.kind == KINDS[kind]

@@ -25,8 +25,8 @@ from store.session import Database, table
 from store.vectors.codes import check_images, columns, encode, folder_name
 from store.vectors.files import ColumnFile
 from store.vectors.places import KINDS, PlaceReader, Places, committed, stored_key
+from store.vectors.queries import check_sizes, find_space, may_read, one_writer, places_of, require_space
 from store.vectors.reading import BoxReader
-from store.vectors.tables import check_sizes, find_space, may_read, one_writer, places_of, require_space
 
 OLD_FILES = ("*.f32", "*.faiss")  # of the schema before 0003
 

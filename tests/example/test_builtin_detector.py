@@ -12,7 +12,7 @@ from curator.detect.ssd import SsdDetector
 from curator.example.detector import hits
 from curator.example.flowers import CLASSES
 from curator.example.gaps import GAPS, Gap
-from curator.example.scene import Scene, SceneParams, render_scene
+from curator.example.scene import RenderedScene, SceneParams, render_scene
 from curator.registry import Spec
 from curator.tensors import image_tensor
 
@@ -22,7 +22,7 @@ def detector() -> SsdDetector:
     return build_builtin(Spec.parse("builtin:"))
 
 
-def rendered(gap: Gap | None, count: int) -> list[Scene]:
+def rendered(gap: Gap | None, count: int) -> list[RenderedScene]:
     return [render_scene(SceneParams(role="holdout", index=i, seed=31, gap=gap)) for i in range(count)]
 
 

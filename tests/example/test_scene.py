@@ -8,12 +8,12 @@ import pytest
 from curator.boxes import iou
 from curator.example.flowers import CLASSES
 from curator.example.gaps import GAPS, Gap
-from curator.example.scene import HEIGHTS, SMALL_HEIGHTS, Scene, SceneParams, render_scene
+from curator.example.scene import HEIGHTS, SMALL_HEIGHTS, RenderedScene, SceneParams, render_scene
 from curator.example.shapes import tight_box
 from store.records import ROLES
 
 
-def rendered(gap: Gap | None, count: int = 6, seed: int = 4) -> list[Scene]:
+def rendered(gap: Gap | None, count: int = 6, seed: int = 4) -> list[RenderedScene]:
     return [render_scene(SceneParams(role="mine", index=i, seed=seed, gap=gap)) for i in range(count)]
 
 

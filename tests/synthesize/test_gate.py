@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from curator.registry import CHECKS
-from curator.synthesize.base import Exemplar, Plan, Scene
+from curator.synthesize.base import Exemplar, SamplePlan, Scene
 from curator.synthesize.gate.base import Bounds, Evidence, Found, checks_alone, checks_among
 from curator.synthesize.gate.changed import ChangedCheck
 from curator.synthesize.gate.detector import DetectorCheck
@@ -25,7 +25,7 @@ BOUNDS = Bounds()
 UNSEEN = Evidence(found=[], kind="FN", category="cup")
 
 
-def _detected(plan: Plan, sample: torch.Tensor, found: Found, kind: str = "FN") -> Verdict:
+def _detected(plan: SamplePlan, sample: torch.Tensor, found: Found, kind: str = "FN") -> Verdict:
     return DetectorCheck().judge(plan, sample, Evidence(found=found, kind=kind, category="cup"), BOUNDS)
 
 
@@ -39,7 +39,7 @@ def test_the_gate_is_a_list_of_checks_in_a_fixed_order() -> None:
     assert sorted(CHECKS.names()) == ["changed", "detector", "near-duplicate", "seam"]
 
 
-def _plan(scene: Scene, failing: MakeExemplar) -> Plan:
+def _plan(scene: Scene, failing: MakeExemplar) -> SamplePlan:
     mask = torch.zeros(96, 96, dtype=torch.bool)
     mask[40:60, 30:50] = True
     return dataclasses.replace(

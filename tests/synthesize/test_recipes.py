@@ -16,7 +16,7 @@ from scipy import ndimage
 from curator.boxes import intersection
 from curator.errors import StageError
 from curator.registry import RECIPES
-from curator.synthesize.base import Exemplar, Plan, Scene
+from curator.synthesize.base import Exemplar, SamplePlan, Scene
 from curator.synthesize.recipes.appearance import AppearanceRecipe, shrink
 from curator.synthesize.recipes.culprit import MAX_OCCLUSION, CulpritRecipe, culprit_mask
 from curator.synthesize.recipes.lookalike import LookalikeRecipe
@@ -172,7 +172,7 @@ def test_pixels_outside_the_mask_come_back_bit_identical(
     }[name]
     recipe = RECIPES.load({"replace": "culprit"}.get(name, name))()
     scene = dataclasses.replace(scene, image=image_tensor(image_pixels(scene.image)))
-    plans: dict[int, Plan] = {}
+    plans: dict[int, SamplePlan] = {}
     for seed in range(24):
         try:
             plans[seed] = recipe.plan(exemplar, scene, seed=seed)
@@ -202,6 +202,6 @@ def test_appearance_answers_a_small_object_by_scale_and_refuses_where_nothing_di
         AppearanceRecipe().plan(same, alone, seed=0)
 
 
-def _bounds(plan: Plan) -> tuple[float, ...]:
+def _bounds(plan: SamplePlan) -> tuple[float, ...]:
     rows, columns = plan.mask.any(1).nonzero()[:, 0], plan.mask.any(0).nonzero()[:, 0]
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)

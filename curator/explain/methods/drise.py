@@ -96,7 +96,7 @@ class DRISE:
         seed: int,
         image_key: str,
     ) -> list[SegmentMap | GridMap]:
-        """Explain every target of an image; see `curator.explain.base.Attribution`.
+        """Explain every target of an image; see `curator.explain.base.AttributionMethod`.
 
         Returns:
             a `GridMap` of at most 64 x 64 cells over the picture per target; segments play no part.

@@ -86,7 +86,7 @@ class Dve:
         seed: int,
         image_key: str,
     ) -> list[SegmentMap | GridMap]:
-        """Explain every target of an image; see `curator.explain.base.Attribution`.
+        """Explain every target of an image; see `curator.explain.base.AttributionMethod`.
 
         Returns:
             a `GridMap` of the level's cells per target, values >= 0 (with `weighted`, above the mean). Their

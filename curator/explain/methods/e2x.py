@@ -85,7 +85,7 @@ class _WeightedGradients:
         seed: int,
         image_key: str,
     ) -> list[SegmentMap | GridMap]:
-        """Explain every target of an image; see `curator.explain.base.Attribution`.
+        """Explain every target of an image; see `curator.explain.base.AttributionMethod`.
 
         Returns:
             a `SegmentMap` per target. `passes` counts what the target costs alone: K forwards, K backwards

@@ -84,7 +84,7 @@ class E2XKernel:
         seed: int,
         image_key: str,
     ) -> list[SegmentMap | GridMap]:
-        """Explain every target of an image; see `curator.explain.base.Attribution`.
+        """Explain every target of an image; see `curator.explain.base.AttributionMethod`.
 
         Raises:
             ConfigError: a fill that only fills holes, or log-odds that the detector does not give.

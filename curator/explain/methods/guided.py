@@ -238,7 +238,7 @@ class GuidedBackpropagation:
         seed: int,
         image_key: str,
     ) -> list[SegmentMap | GridMap]:
-        """Explain every target of an image; see `curator.explain.base.Attribution`.
+        """Explain every target of an image; see `curator.explain.base.AttributionMethod`.
 
         Returns:
             a `GridMap` of the input's size per target, values >= 0; the gap is nan (no completeness).

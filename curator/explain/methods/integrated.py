@@ -62,7 +62,9 @@ class IntegratedGradients:
         seed: int,
         image_key: str,
     ) -> list[SegmentMap | GridMap]:
-        """Explain every target of an image; see `curator.explain.base.Attribution`. Segments play no part.
+        """Explain every target of an image; see `curator.explain.base.AttributionMethod`.
+
+        Segments play no part.
 
         Returns:
             a `GridMap` per target; `passes` counts K forwards, K backwards and the two ends. `evidence` is

@@ -137,7 +137,7 @@ class KernelSHAP:
         seed: int,
         image_key: str,
     ) -> list[SegmentMap | GridMap]:
-        """Explain every target of an image; see `curator.explain.base.Attribution`.
+        """Explain every target of an image; see `curator.explain.base.AttributionMethod`.
 
         Returns:
             a `SegmentMap` per target, its gap 0 up to rounding.

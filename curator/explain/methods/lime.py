@@ -97,7 +97,7 @@ class LIME:
         seed: int,
         image_key: str,
     ) -> list[SegmentMap | GridMap]:
-        """Explain every target of an image; see `curator.explain.base.Attribution`.
+        """Explain every target of an image; see `curator.explain.base.AttributionMethod`.
 
         Returns:
             a `SegmentMap` per target; `extra` holds the intercept and the weighted R^2 of the fit (nan for a

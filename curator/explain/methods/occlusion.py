@@ -46,7 +46,7 @@ class Occlusion:
         seed: int,
         image_key: str,
     ) -> list[SegmentMap | GridMap]:
-        """Explain every target of an image; see `curator.explain.base.Attribution`.
+        """Explain every target of an image; see `curator.explain.base.AttributionMethod`.
 
         Raises:
             InputError: shapes that do not agree, or no target.

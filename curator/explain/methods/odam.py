@@ -59,7 +59,7 @@ class ODAM:
         seed: int,
         image_key: str,
     ) -> list[SegmentMap | GridMap]:
-        """Explain every target of an image; see `curator.explain.base.Attribution`.
+        """Explain every target of an image; see `curator.explain.base.AttributionMethod`.
 
         Segments, fill and seed play no part: nothing is hidden and nothing drawn.
 

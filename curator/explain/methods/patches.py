@@ -85,7 +85,7 @@ class SlidingPatch:
         seed: int,
         image_key: str,
     ) -> list[SegmentMap | GridMap]:
-        """Explain every target of an image; see `curator.explain.base.Attribution`.
+        """Explain every target of an image; see `curator.explain.base.AttributionMethod`.
 
         Returns:
             a `GridMap` of the windows per target, in units of the target. Segments play no part; seed is the

@@ -102,7 +102,7 @@ class E2XPath:
         seed: int,
         image_key: str,
     ) -> list[SegmentMap | GridMap]:
-        """Explain every target of an image; see `curator.explain.base.Attribution`.
+        """Explain every target of an image; see `curator.explain.base.AttributionMethod`.
 
         Returns:
             a `SegmentMap` per target; `passes` counts K forwards, K backwards and the two ends.

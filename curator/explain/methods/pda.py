@@ -118,7 +118,7 @@ class PDA:
         seed: int,
         image_key: str,
     ) -> list[SegmentMap | GridMap]:
-        """Explain every target of an image; see `curator.explain.base.Attribution`.
+        """Explain every target of an image; see `curator.explain.base.AttributionMethod`.
 
         Returns:
             a `GridMap` over its analysis window per target, in bits (log-odds targets: in log-odds). Segments

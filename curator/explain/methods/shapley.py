@@ -88,7 +88,9 @@ class _Shapley:
         seed: int,
         image_key: str,
     ) -> list[SegmentMap | GridMap]:
-        """Explain every target of an image, with either kind of fill; see `curator.explain.base.Attribution`.
+        """Explain every target of an image; see `curator.explain.base.AttributionMethod`.
+
+        Either kind of fill will do.
 
         Raises:
             ConfigError: too many segments for enumeration.

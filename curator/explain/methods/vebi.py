@@ -73,7 +73,7 @@ class Vebi:
         seed: int,
         image_key: str,
     ) -> list[SegmentMap | GridMap]:
-        """Explain every target of an image; see `curator.explain.base.Attribution`.
+        """Explain every target of an image; see `curator.explain.base.AttributionMethod`.
 
         Returns:
             a `GridMap` of the input's size per target, values in units of r. `evidence` is False when no

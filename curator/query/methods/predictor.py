@@ -12,7 +12,7 @@ from curator.query.asked import Asked, Mined
 from curator.query.methods.base import Array, Scorer
 from curator.query.methods.plain import ClassUncertainty
 from curator.query.out_of_fold import OutOfFold, fitted
-from curator.query.predictor import FailurePredictor, NotFittedError, Recipe
+from curator.query.predictor import FailurePredictor, FeatureRecipe, NotFittedError
 from store.records import BoxRows
 
 
@@ -35,7 +35,7 @@ class PredictorScorer:
 class Predictor:
     """See the module."""
 
-    recipe: Recipe | None = None
+    recipe: FeatureRecipe | None = None
 
     def fit(self, mined: Mined, asked: Asked, *, seed: int) -> Scorer:
         """Fit and calibrate."""

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from curator.registry import CHECKS
-from curator.synthesize.base import Plan
+from curator.synthesize.base import SamplePlan
 from store.records import BoxTuple, Verdict
 
 ALONE = ("changed", "seam", "detector")
@@ -70,7 +70,7 @@ class Check(Protocol):
 
     name: str
 
-    def judge(self, plan: Plan, sample: Tensor, evidence: Evidence, bounds: Bounds) -> Verdict:
+    def judge(self, plan: SamplePlan, sample: Tensor, evidence: Evidence, bounds: Bounds) -> Verdict:
         """Judge a sample (3, H, W)."""
 
 

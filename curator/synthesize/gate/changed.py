@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from curator.synthesize.base import Plan
+from curator.synthesize.base import SamplePlan
 from curator.synthesize.gate.base import Bounds, Evidence, verdict
 from store.records import Verdict
 
@@ -14,7 +14,7 @@ class ChangedCheck:
 
     name = "changed"
 
-    def judge(self, plan: Plan, sample: Tensor, evidence: Evidence, bounds: Bounds) -> Verdict:
+    def judge(self, plan: SamplePlan, sample: Tensor, evidence: Evidence, bounds: Bounds) -> Verdict:
         """Mean absolute difference between scene and sample over the hole."""
         value = float((sample - plan.scene.image).abs().mean(0)[plan.mask].mean())
         return verdict(

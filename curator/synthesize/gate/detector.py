@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from curator.boxes import clip, iou
 from curator.inpaint.exemplar import UNKNOWN
-from curator.synthesize.base import Plan
+from curator.synthesize.base import SamplePlan
 from curator.synthesize.gate.base import Bounds, Evidence, Found, verdict
 from store.records import BoxTuple, Verdict
 
@@ -24,7 +24,7 @@ class DetectorCheck:
 
     name = "detector"
 
-    def judge(self, plan: Plan, sample: Tensor, evidence: Evidence, bounds: Bounds) -> Verdict:
+    def judge(self, plan: SamplePlan, sample: Tensor, evidence: Evidence, bounds: Bounds) -> Verdict:
         """Can the labelled object be told (FN), or does the detector mistake the look-alike (FP)?"""
         found, category = evidence.found, evidence.category
         if evidence.kind == "FP":
@@ -77,7 +77,7 @@ class DetectorCheck:
         )
 
 
-def likeness(plan: Plan, sample: Tensor) -> float:
+def likeness(plan: SamplePlan, sample: Tensor) -> float:
     """Mean absolute difference between the painting and its exemplar, where the exemplar shows something."""
     left, top, right, bottom = (int(v) for v in plan.painted)
     shown = F.interpolate(plan.exemplar[None], (bottom - top, right - left), mode="bilinear", antialias=True)[

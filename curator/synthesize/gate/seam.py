@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from curator.synthesize.base import Plan
+from curator.synthesize.base import SamplePlan
 from curator.synthesize.gate.base import Bounds, Evidence, verdict
 from store.records import Verdict
 
@@ -17,7 +17,7 @@ class SeamCheck:
 
     name = "seam"
 
-    def judge(self, plan: Plan, sample: Tensor, evidence: Evidence, bounds: Bounds) -> Verdict:
+    def judge(self, plan: SamplePlan, sample: Tensor, evidence: Evidence, bounds: Bounds) -> Verdict:
         """The median step across the hole's border, less that between neighbours just outside it."""
         value = 0.0 if plan.rendered is not None else seam_step(sample, plan.mask.numpy())
         return verdict(

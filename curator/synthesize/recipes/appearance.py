@@ -1,6 +1,6 @@
 """The `appearance` recipe: global conditions, which no local inpainter can bring about.
 
-In: a failure with its image, and a labelled scene. Out: a `Plan` whose sample is rendered already. No
+In: a failure with its image, and a labelled scene. Out: a `SamplePlan` whose sample is rendered already. No
 diffusion is involved; it is colour statistics and geometry:
 
     colour   mean and spread of each CIE Lab channel, taken from the failing image around the object, are
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from curator.boxes import area, clip, expand
 from curator.errors import StageError
-from curator.synthesize.base import Exemplar, Plan, Scene
+from curator.synthesize.base import Exemplar, SamplePlan, Scene
 from store.records import BoxTuple, NewAnnotation
 
 SMALLER = 0.5
@@ -46,7 +46,7 @@ class AppearanceRecipe:
         """Needs an object of the class."""
         return any(a.category == category and not a.crowd for a in annotations)
 
-    def plan(self, exemplar: Exemplar, scene: Scene, *, seed: int) -> Plan:
+    def plan(self, exemplar: Exemplar, scene: Scene, *, seed: int) -> SamplePlan:
         """Plan one sample; see `curator.synthesize.base.Recipe`."""
         rng = np.random.default_rng([seed, scene.image_id])
         chosen = [
@@ -78,7 +78,7 @@ class AppearanceRecipe:
             rendered = torch.where(mask, rendered, scene.image)
         rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
         painted: BoxTuple = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
-        return Plan(
+        return SamplePlan(
             recipe=self.name,
             group=exemplar.group,
             scene=scene,

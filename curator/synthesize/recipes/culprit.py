@@ -1,7 +1,7 @@
 """The `culprit` recipe: what is blamed for a miss, beside or over another object of the class.
 
-In: a miss with its image (`Exemplar`) and a labelled scene. Out: a `Plan` that puts the thing blamed in the
-same relation to another object, which keeps its label; at most 60% of its box is covered. Without an
+In: a miss with its image (`Exemplar`) and a labelled scene. Out: a `SamplePlan` that puts the thing blamed in
+the same relation to another object, which keeps its label; at most 60% of its box is covered. Without an
 explanation the whole failed object with its surroundings is painted over an object of the class.
 """
 
@@ -16,7 +16,7 @@ from scipy import ndimage
 from curator.boxes import area, clip, expand
 from curator.errors import StageError
 from curator.inpaint.masks import IntBox, Mask, bounds, main_part, superpixels
-from curator.synthesize.base import Exemplar, Plan, Scene
+from curator.synthesize.base import Exemplar, SamplePlan, Scene
 from curator.synthesize.recipes.placing import (
     box_tuple,
     centre,
@@ -49,7 +49,7 @@ class CulpritRecipe:
         """Needs an object of the class that is no crowd and not tiny."""
         return bool(_paintable(category, annotations))
 
-    def plan(self, exemplar: Exemplar, scene: Scene, *, seed: int) -> Plan:
+    def plan(self, exemplar: Exemplar, scene: Scene, *, seed: int) -> SamplePlan:
         """Plan one sample; see `curator.synthesize.base.Recipe`."""
         rng = np.random.default_rng([seed, scene.image_id])
         paintable = _paintable(exemplar.category, scene.annotations)
@@ -107,7 +107,7 @@ class CulpritRecipe:
 
     def _replace(
         self, exemplar: Exemplar, scene: Scene, chosen: int, seed: int, rng: np.random.Generator
-    ) -> Plan:
+    ) -> SamplePlan:
         """Without an explanation: paint the failed object as it is, surroundings and all, over `chosen`."""
         target = np.asarray(scene.annotations[chosen].box)
         height, width = exemplar.image.shape[1:]

@@ -1,7 +1,7 @@
 """The `lookalike` recipe: what was mistaken for an object, unlabelled, in another scene: a hard negative.
 
-In: a false positive on background with its image (`Exemplar`) and a labelled scene. Out: a `Plan` that puts
-the thing, without a label, away from labelled objects.
+In: a false positive on background with its image (`Exemplar`) and a labelled scene. Out: a `SamplePlan` that
+puts the thing, without a label, away from labelled objects.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from curator.boxes import clip, expand, intersection
 from curator.errors import StageError
 from curator.inpaint.masks import bounds, main_part, standing_out, superpixels
-from curator.synthesize.base import Exemplar, Plan, Scene
+from curator.synthesize.base import Exemplar, SamplePlan, Scene
 from curator.synthesize.recipes.placing import make_plan, place, shown_in, visible_part, whole
 from curator.tensors import image_pixels
 from store.records import NewAnnotation
@@ -33,7 +33,7 @@ class LookalikeRecipe:
         """Any labelled scene will do; `plan` finds out whether there is a free place."""
         return True
 
-    def plan(self, exemplar: Exemplar, scene: Scene, *, seed: int) -> Plan:
+    def plan(self, exemplar: Exemplar, scene: Scene, *, seed: int) -> SamplePlan:
         """Plan one sample; see `curator.synthesize.base.Recipe`."""
         rng = np.random.default_rng([seed, scene.image_id])
         height, width = exemplar.image.shape[1:]

@@ -1,8 +1,8 @@
 """Placing: what recipes share to cut a thing out of an image and put it into a scene.
 
 In: images, masks and boxes. Out: holes to paint, exemplars that fit them, the labels that a painted scene
-keeps, and the `Plan` of it all. A labelled object whose box is covered by more than 70% loses its label;
-below that it keeps it, whole, as annotators label occluded objects.
+keeps, and the `SamplePlan` of it all. A labelled object whose box is covered by more than 70% loses its
+label; below that it keeps it, whole, as annotators label occluded objects.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from curator.errors import StageError
 from curator.inpaint.exemplar import UNKNOWN
 from curator.inpaint.masks import Mask, bounds
-from curator.synthesize.base import Exemplar, Plan, Scene
+from curator.synthesize.base import Exemplar, SamplePlan, Scene
 from store.records import BoxTuple, NewAnnotation
 
 LOSES_LABEL = 0.7
@@ -90,7 +90,7 @@ def make_plan(
     seed: int,
     details: dict[str, Any],
     annotations: tuple[NewAnnotation, ...] | None = None,
-) -> Plan:
+) -> SamplePlan:
     """The plan of a recipe that paints `shown` into `mask` (H, W).
 
     Args:
@@ -101,7 +101,7 @@ def make_plan(
     if not mask.any():
         raise StageError(f"scene {scene.image_id}: nothing would be painted")
     kept = kept_labels(scene.annotations, mask) if annotations is None else annotations
-    return Plan(
+    return SamplePlan(
         recipe=name,
         group=exemplar.group,
         scene=scene,

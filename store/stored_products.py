@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from store import outputs
+from store import products
 from store.blobs import BlobStore
 from store.records import (
     DatasetVersion,
@@ -16,7 +16,7 @@ from store.records import (
 from store.session import Database
 
 
-class StoredOutputs:
+class StoredProducts:
     """Reads and writes blobs, selections, samples, dataset versions and trials."""
 
     _database: Database
@@ -24,13 +24,13 @@ class StoredOutputs:
 
     def put_selection(self, run_id: int, selection: Selection) -> int:
         """Store or replace by name (a changed selection under the same name replaces it, atomically)."""
-        return outputs.put_selection(self._database, run_id, selection)
+        return products.put_selection(self._database, run_id, selection)
 
     def selection(self, name: str) -> Selection:
-        return outputs.selections(self._database, name)[0]
+        return products.selections(self._database, name)[0]
 
     def selections(self) -> list[Selection]:
-        return outputs.selections(self._database)
+        return products.selections(self._database)
 
     def put_blob(self, data: bytes) -> str:
         return self._blobs.put(data)
@@ -39,29 +39,29 @@ class StoredOutputs:
         return self._blobs.get(sha256)
 
     def put_sample(self, run_id: int, sample: Sample) -> int:
-        return outputs.put_sample(self._database, run_id, sample)
+        return products.put_sample(self._database, run_id, sample)
 
     def put_verdicts(self, run_id: int, sample_key: str, verdicts: Sequence[Verdict]) -> None:
-        outputs.put_verdicts(self._database, run_id, sample_key, verdicts)
+        products.put_verdicts(self._database, run_id, sample_key, verdicts)
 
     def samples(
         self, *, name: str | None = None, accepted: bool | None = None, config_key: str | None = None
     ) -> list[Sample]:
         """Samples of a named batch (`Sample.name`), all without a name, by plan: those of the batch's current
         run, which end where its budget is accepted; or all of one configuration."""
-        return outputs.samples(self._database, name=name, accepted=accepted, config_key=config_key)
+        return products.samples(self._database, name=name, accepted=accepted, config_key=config_key)
 
     def put_version(self, run_id: int, version: DatasetVersion) -> int:
-        return outputs.put_version(self._database, run_id, version)
+        return products.put_version(self._database, run_id, version)
 
     def version(self, name: str) -> DatasetVersion:
-        return outputs.versions(self._database, name)[-1]
+        return products.versions(self._database, name)[-1]
 
     def versions(self) -> list[DatasetVersion]:
-        return outputs.versions(self._database)
+        return products.versions(self._database)
 
     def put_trial(self, run_id: int, trial: Trial) -> int:
-        return outputs.put_trial(self._database, run_id, trial)
+        return products.put_trial(self._database, run_id, trial)
 
     def trials(self, verification: str | None = None) -> list[Trial]:
-        return outputs.trials(self._database, verification)
+        return products.trials(self._database, verification)
