@@ -9,6 +9,11 @@ import pytest
 
 os.environ.setdefault("CURATOR_QUIET", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several workers share the cores; libraries that take all of them wait for one another (up to 11-fold).
+    share = str(max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
+    for library in ("OMP", "OPENBLAS", "MKL"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", share)
 
 
 @pytest.fixture(scope="session")
