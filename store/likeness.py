@@ -21,6 +21,7 @@ block, so means of 2 x 2 blocks are compared then, with a larger share.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -98,7 +99,7 @@ def _compare(a: Planes, b: Planes, window: Window, tolerance: Tolerance) -> tupl
         range_luma, range_colour = _mean4(range_luma), _mean4(range_colour)
     out = np.abs(left) / (tolerance.floor + tolerance.share * range_luma)
     out_colour = np.abs(left_colour) / (tolerance.floor + tolerance.share * range_colour)
-    return float(max(out.max(), out_colour.max())), float(np.quantile(out, LIE_SHARE)) <= LYING
+    return float(max(out.max(), out_colour.max())), _quantile(out.ravel(), LIE_SHARE) <= LYING
 
 
 def _cut_off(luma: Doubles, colour: Doubles, spread: Doubles) -> Doubles:
@@ -126,13 +127,27 @@ def fit_brightness(a: Doubles, b: Doubles) -> tuple[float, float]:
     kept = np.ones(len(x), dtype=bool)
     for _ in range(6):
         p, q = x[kept], y[kept]
-        if p.std() < 3 or q.std() < 3:
+        mean_p, mean_q = float(p.sum()) / len(p), float(q.sum()) / len(q)
+        p, q = p - mean_p, q - mean_q
+        variance = float(p @ p) / len(p)
+        if variance < 9 or float(q @ q) / len(q) < 9:
             return 1.0, 0.0
-        gain = float(np.clip(((p - p.mean()) * (q - q.mean())).mean() / p.var(), 0.5, 2.0))
-        offset = float(q.mean() - gain * p.mean())
+        gain = min(max(float(p @ q) / len(p) / variance, 0.5), 2.0)
+        offset = mean_q - gain * mean_p
         error = np.abs(gain * x + offset - y)
-        kept = error <= max(float(np.quantile(error, 0.7)), 1.0)
+        before, kept = kept, error <= max(_quantile(error, 0.7), 1.0)
+        if np.array_equal(before, kept):
+            break
     return gain, offset
+
+
+def _quantile(values: Doubles, share: float) -> float:
+    """`np.quantile` of many values that are all numbers, in a fifth of its time."""
+    at = share * (len(values) - 1)
+    low = int(at)
+    high = min(low + 1, len(values) - 1)
+    ordered = np.partition(values, (low, high))
+    return float(ordered[low] + (at - low) * (ordered[high] - ordered[low]))
 
 
 def find_window(a: Planes, b: Planes) -> Window | None:
@@ -142,17 +157,20 @@ def find_window(a: Planes, b: Planes) -> Window | None:
         plane.reshape(_SEARCH, LUMA // _SEARCH, _SEARCH, LUMA // _SEARCH).mean((1, 3))
         for plane in (a.luma, b.luma)
     )
-    other = other - other.mean()
-    contrast = float(np.sqrt((other * other).mean()))
+    other = (other - other.mean()).ravel()
+    size = other.size
+    contrast = math.sqrt(float(other @ other) / size)
 
     def cost(window: Window) -> float:
-        shown = _shown(own, window, _SEARCH)
-        shown = shown - shown.mean()
-        scale = contrast / max(float(np.sqrt((shown * shown).mean())), 1e-6)
-        return float(np.abs(shown * scale - other).mean())
+        shown = _shown(own, window, _SEARCH).ravel()
+        shown = shown - float(shown.sum()) / size
+        scale = contrast / max(math.sqrt(float(shown @ shown) / size), 1e-6)
+        shown *= scale
+        shown -= other
+        return float(np.abs(shown, out=shown).sum()) / size
 
     starts = sorted((cost(window), window) for window in WINDOWS[1:])[:_STARTS]
-    if starts[0][0] > _WORTH * float(np.abs(other).mean()):
+    if starts[0][0] > _WORTH * float(np.abs(other).sum()) / size:
         return None
     return min(_descend(cost, window, value) for value, window in starts)[1]
 
