@@ -226,3 +226,18 @@ METHODS: dict[str, Method] = {
     "predictor E+V": ranked(lambda: Predictor(recipe=FeatureRecipe(blocks=("E", "V")))),
     "predictor S+V": ranked(lambda: Predictor(recipe=FeatureRecipe(blocks=("S", "V")))),
 }
+
+
+def _shrunk(e: float, s: float, v: float, prior: bool = True) -> Method:
+    penalties = {"E": e, "S": s, "V": v}
+    return ranked(lambda: Predictor(recipe=FeatureRecipe(penalties=penalties, prior=prior)))
+
+
+# How decision 0011 was made; asked for by name.
+SHRUNK: dict[str, Method] = {
+    "no prior, 1 10 30": _shrunk(1, 10, 30, prior=False),
+    "no prior, 10 30 100": _shrunk(10, 30, 100, prior=False),
+    "prior, 3 30 100": _shrunk(3, 30, 100),
+    "prior, 30 100 300": _shrunk(30, 100, 300),
+    "prior, 100 300 1000": _shrunk(100, 300, 1000),
+}

@@ -26,12 +26,13 @@ from typing import Any
 
 import torch
 from environment import machine, versions
-from query_episodes import METHODS, Answer, episodes
+from query_episodes import METHODS, SHRUNK, Answer, episodes
 from query_figures import calibration, claims, difference, parts, row, selectors, table
 from query_looks import Packing, cached
 from query_sets import CACHE, PAIRS, SETS
 from query_splits import DEVELOPMENT, UNREAD
 
+EVERY = METHODS | SHRUNK
 SHOWN = ("hit@40", "fpi@40", "hit@10%", "fpi@10%", "ap")
 
 
@@ -53,7 +54,7 @@ def measure(arguments: argparse.Namespace, packing: Packing) -> tuple[list[dict[
                 packing=packing,
                 unread=arguments.unread,
             ):
-                answers = {name: METHODS[name](episode) for name in arguments.method}
+                answers = {name: EVERY[name](episode) for name in arguments.method}
                 answers["oracle"] = Answer(scores=truth.astype(float), expected=truth.astype(float))
                 rows.append(row(episode, truth, answers))
                 count += 1
@@ -111,7 +112,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", choices=sorted(SETS), default=sorted(SETS))
     detectors = sorted({detector for _, detector in PAIRS})
     parser.add_argument("--detector", nargs="+", choices=detectors, default=detectors)
-    parser.add_argument("--method", nargs="+", choices=sorted(METHODS), default=list(METHODS))
+    parser.add_argument("--method", nargs="+", choices=sorted(EVERY), default=list(METHODS))
     parser.add_argument("--judge", default="predictor", help="the method that the claims are about")
     parser.add_argument("--split", nargs="+", type=int, default=list(DEVELOPMENT))
     parser.add_argument("--unread", action="store_true", help="the unread split instead; once, at the end")
@@ -124,7 +125,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.unread:
-        arguments.split = [UNREAD]
+        arguments.split = [UNREAD[-1]]
     packing = Packing(
         candidates=arguments.candidates,
         windows=arguments.windows,

@@ -167,7 +167,7 @@ def find_window(a: Planes, b: Planes) -> Window | None:
         scale = contrast / max(math.sqrt(float(shown @ shown) / size), 1e-6)
         shown *= scale
         shown -= other
-        return float(np.abs(shown, out=shown).sum()) / size
+        return float(np.abs(shown).sum()) / size
 
     starts = sorted((cost(window), window) for window in WINDOWS[1:])[:_STARTS]
     if starts[0][0] > _WORTH * float(np.abs(other).sum()) / size:

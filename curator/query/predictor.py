@@ -3,12 +3,13 @@
 In: mined boxes with their failures (`Mined`), and what is asked. Out: a probability per box; an image's score
 is their sum, the expected number of such failures.
 
-The model is a ridge logistic regression over three blocks of features (../shared/QUERY.md, recipe 1 to 5):
+The model is a ridge logistic regression over three blocks of features (../shared/QUERY.md, recipe 1 to 5),
+added to the log-odds of class-wise uncertainty: what ranks where little can be learned (decision 0011):
 
     block          penalty   what it holds
-    E evidence          1    what the detector says about the box, relative to the asked class
-    S likeness         10    cosines to failures, negatives and successes, own image left out
-    V vectors          30    the components of every view
+    E evidence         10    what the detector says about the box, relative to the asked class
+    S likeness         30    cosines to failures, negatives and successes, own image left out
+    V vectors         100    the components of every view
 
 Units: for a false positive the candidates that the detector takes for the class; for a miss every other box.
 A box that overlaps a failure (IoU >= .5) stands for 1/n of it, n being the number of such boxes, so that
@@ -19,7 +20,6 @@ calibrates the probabilities by a logistic curve on predictions for images not s
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -31,16 +31,18 @@ from scipy.special import expit
 from curator.query.asked import Asked, Mined, joined, main_view, overlaps
 from curator.query.evidence import class_scores, evidence
 from curator.query.likeness import Likeness
+from curator.query.methods.plain import ClassUncertainty
 from store.keys import content_key
 from store.records import BoxRows, Ints
 
 Array = NDArray[np.float64]
 
-PENALTIES = {"E": 1.0, "S": 10.0, "V": 30.0}
+PENALTIES = {"E": 10.0, "S": 30.0, "V": 100.0}
 CLIP = 6.0  # standardised features lie within +- this
 POSITIVE, NEGATIVE = 0.5, 0.3  # IoU with a failure
 MOST = 8_000  # rows that say "nothing here"; of more, a keyed sample with weights
-STEPS = 200  # of the solver
+STEPS, TOLERANCE = 200, 1e-7  # of the solver: gradient at the end over that at the start
+PRIOR_FLOOR = 1e-3  # class-wise uncertainty below counts as this
 
 
 class NotFittedError(Exception):
@@ -54,12 +56,14 @@ class FeatureRecipe:
     Attributes:
         blocks: of "E", "S", "V". views: box and image views for S and V; None: all.
         culprits: compare with the regions that explanations blame too.
+        penalties: by block. prior: start from class-wise uncertainty.
     """
 
     blocks: tuple[str, ...] = ("E", "S", "V")
     views: tuple[str, ...] | None = None
     culprits: bool = False
     penalties: dict[str, float] = field(default_factory=lambda: dict(PENALTIES))
+    prior: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +193,7 @@ class FailurePredictor:
             failures=tuple(int(i) for i in np.unique(data.failure[data.part > 0])),
         )
         features, penalties = model._features(data.rows, kept)
-        solved = _solved(features, penalties, data.part[kept], weight)
+        solved = _solved(features, penalties, data.part[kept], weight, model._prior(data.rows)[kept])
         return replace(
             model,
             mean=solved.mean,
@@ -216,6 +220,13 @@ class FailurePredictor:
             np.concatenate([np.full(values.shape[1], penalty) for values, penalty in blocks]),
         )
 
+    def _prior(self, rows: BoxRows) -> Array:
+        """Log-odds (N,) that class-wise uncertainty gives the boxes; 0 without a prior."""
+        if not self.recipe.prior:
+            return np.zeros(len(rows))
+        p = np.clip(ClassUncertainty(asked=self.asked).values(rows), PRIOR_FLOOR, 1 - PRIOR_FLOOR)
+        return np.asarray(np.log(p / (1 - p)), np.float64)
+
     # ------------------------------------------------------------ answers
 
     def logits(self, rows: BoxRows) -> tuple[Array, Ints]:
@@ -225,7 +236,8 @@ class FailurePredictor:
             return np.zeros(0), index
         features, _ = self._features(rows, index)
         standard = np.clip((features - self.mean) / self.deviation, -CLIP, CLIP)
-        return np.asarray(standard @ self.weights + self.intercept, np.float64), index
+        found = standard @ self.weights + self.intercept + self._prior(rows)[index]
+        return np.asarray(found, np.float64), index
 
     def probabilities(self, rows: BoxRows) -> Array:
         """Expected failures (N,) at each box, calibrated; 0 where such a failure cannot lie."""
@@ -265,27 +277,35 @@ class _Solved:
     intercept: float
 
 
-def _solved(features: Array, penalties: Array, part: Array, weight: Array) -> _Solved:
+def _solved(features: Array, penalties: Array, part: Array, weight: Array, prior: Array) -> _Solved:
     """Mean, deviation, weights and intercept of the ridge logistic regression whose rows are a failure with
-    weight `part` and none with weight 1 - `part`."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
+    weight `part` and none with weight 1 - `part`; `prior` (n,) is added to every row's log-odds."""
+    from scipy.optimize import minimize
 
     data = features.astype(np.float64)
     mean = np.average(data, axis=0, weights=weight)
     deviation = np.sqrt(np.average((data - mean) ** 2, axis=0, weights=weight))
     deviation = np.where(deviation > 1e-6, deviation, 1.0)
     standard = np.clip((data - mean) / deviation, -CLIP, CLIP) / np.sqrt(penalties)
-    some = part > 0
-    x = np.concatenate([standard, standard[some]])
-    y = np.concatenate([some, np.zeros(int(some.sum()), bool)])
-    w = np.concatenate([np.where(some, part, 1) * weight, (1 - part[some]) * weight[some]])
-    keep = w > 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", ConvergenceWarning)
-        try:
-            solver = LogisticRegression(C=1.0, solver="newton-cholesky", max_iter=STEPS, tol=1e-6)
-            solver.fit(x[keep], y[keep], sample_weight=w[keep])
-        except (ConvergenceWarning, np.linalg.LinAlgError) as error:
-            raise NotFittedError(f"the solver did not converge: {error}") from error
-    return _Solved(mean, deviation, solver.coef_[0] / np.sqrt(penalties), float(solver.intercept_[0]))
+    x = np.concatenate([standard, np.ones((len(standard), 1))], axis=1)
+    ridge = np.append(np.ones(standard.shape[1]), 0.0)
+    share = np.where(part > 0, part, 0.0)
+
+    def loss(theta: Array) -> tuple[float, Array]:
+        z = x @ theta + prior
+        value = np.sum(weight * (np.logaddexp(0, z) - share * z)) + 0.5 * np.sum(ridge * theta**2)
+        return float(value), np.asarray(x.T @ (weight * (expit(z) - share)) + ridge * theta)
+
+    def curvature(theta: Array) -> Array:
+        p = expit(x @ theta + prior)
+        return np.asarray((x * (weight * p * (1 - p))[:, None]).T @ x + np.diag(ridge))
+
+    start = np.zeros(x.shape[1])
+    steepest = float(np.abs(loss(start)[1]).max())
+    found = minimize(
+        loss, start, jac=True, hess=curvature, method="trust-exact",
+        options={"gtol": TOLERANCE * max(steepest, 1.0), "maxiter": STEPS},
+    )  # fmt: skip
+    if not found.success:
+        raise NotFittedError(f"the solver did not converge: {found.message}")
+    return _Solved(mean, deviation, found.x[:-1] / np.sqrt(penalties), float(found.x[-1]))

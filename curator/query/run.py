@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from store.store import Store
 
 STAGE = "query"
-STAGE_VERSION = 4  # 4: expected failures from a predictor, through compact vectors
+STAGE_VERSION = 5  # 5: the predictor starts from class-wise uncertainty
 DEFAULT = "predictor"
 NOT_INDEXED = "have no vectors (run: curator index)"
 

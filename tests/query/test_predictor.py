@@ -7,10 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.optimize import minimize
+from scipy.stats import spearmanr
+from sklearn.linear_model import LogisticRegression
 
 from curator.query.asked import Images, overlaps
 from curator.query.evidence import NAMES, evidence
 from curator.query.likeness import Likeness
+from curator.query.methods.plain import ClassUncertainty
 from curator.query.out_of_fold import fitted, folds, out_of_fold
 from curator.query.predictor import (
     FailurePredictor,
@@ -83,17 +86,42 @@ def test_the_solver_finds_the_penalised_minimum() -> None:
     part = np.where(rng.random(80) < 0.4, rng.choice([0.5, 1.0], 80), 0.0)
     weight = rng.uniform(0.5, 2, 80)
     penalties = np.array([1.0, 10.0, 30.0])
-    found = _solved(x, penalties, part, weight)
+    prior = rng.normal(size=80) * 2
+    found = _solved(x, penalties, part, weight, prior)
     z = np.clip((x - found.mean) / found.deviation, -6, 6)
 
     def loss(theta: np.ndarray) -> float:
-        logit = z @ theta[:3] + theta[3]
+        logit = z @ theta[:3] + theta[3] + prior
         terms = weight * (np.logaddexp(0, logit) - part * logit)
         return float(terms.sum() + 0.5 * (penalties * theta[:3] ** 2).sum())
 
     best = minimize(loss, np.zeros(4), method="BFGS", options={"gtol": 1e-6})
     # A row's weight as a failure is `part` of it, the rest says "none".
     np.testing.assert_allclose([*found.weights, found.intercept], best.x, atol=2e-3)
+
+
+def test_without_a_prior_it_is_scikit_learns_model() -> None:
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(300, 5))
+    failing = rng.random(300) < 1 / (1 + np.exp(1.5 - x[:, 0]))
+    weight = rng.uniform(0.5, 2, 300)
+    found = _solved(x, np.full(5, 3.0), failing.astype(float), weight, np.zeros(300))
+    z = np.clip((x - found.mean) / found.deviation, -6, 6)
+    theirs = LogisticRegression(C=1 / 3, tol=1e-10).fit(z, failing, sample_weight=weight)
+    np.testing.assert_allclose(found.weights, theirs.coef_[0], atol=1e-4)
+    assert found.intercept == pytest.approx(theirs.intercept_[0], abs=1e-4)
+
+
+def test_where_nothing_is_learned_class_wise_uncertainty_is_left() -> None:
+    """With penalties that forbid all learning, images rank as class-wise uncertainty ranks them."""
+    mined, pool, _ = planted(60, 80, share=0.5)
+    nothing = FeatureRecipe(penalties=dict.fromkeys("ESV", 1e9))
+    model = FailurePredictor.fit(mined, ASKED, nothing)
+    images = Images.of(pool.image_ids)
+    ours = images.sums(model.probabilities(pool))
+    plain = ClassUncertainty(asked=ASKED)
+    theirs = images.sums(plain.values(pool))
+    assert spearmanr(ours, theirs).statistic > 0.9
 
 
 def test_likeness_leaves_the_own_image_out_and_finds_the_nearest() -> None:
