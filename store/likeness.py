@@ -158,7 +158,7 @@ def find_window(a: Planes, b: Planes) -> Window | None:
         for plane in (a.luma, b.luma)
     )
     other = (other - other.mean()).ravel()
-    size = other.size
+    size = _SEARCH * _SEARCH
     contrast = math.sqrt(float(other @ other) / size)
 
     def cost(window: Window) -> float:
