@@ -59,8 +59,9 @@ def export_lines(summary: Mapping[str, Any]) -> list[str]:
     ]
     if summary["pre_annotated"]:
         lines.append(
-            f"{summary['pre_annotated']} selected images carry the detector's boxes: correct them, "
-            f"then `curator add {summary['format']} {shlex.quote(summary['out'])} --role pool`"
+            f"{summary['pre_annotated']} selected images have no labels yet, the detector's boxes at most: "
+            f"correct them, then `curator add {summary['format']} {shlex.quote(summary['out'])} --role pool "
+            "--reviewed`"
         )
     if summary["without_detections"]:
         lines.append(

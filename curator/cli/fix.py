@@ -62,6 +62,8 @@ def judged_lines(judged: Sequence[Mapping[str, Any]]) -> list[str]:
     """How well methods rank mined images that they have not seen."""
     from curator.cli.tables import table_lines
 
+    if not judged:
+        return []
     rows = []
     for asked in judged:
         for row in asked["methods"]:

@@ -74,7 +74,7 @@ def judge(
         fitted = (known or {}).get(name)
         if isinstance(fitted, PredictorScorer) and fitted.judged is not None:
             scores = fitted.judged.by_image(mined.image_ids)
-            expected: float | None = float(scores.sum())
+            expected: float | None = float(fitted.judged.calibrated_apart(mined.image_ids).sum())
         else:
             scores, expected = _held_out(ranker, mined, asked, fold, seed), None
         rows.append(_judged(name, scores, truth, expected))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from curator.query.asked import Asked, Mined
-from curator.query.predictor import FailurePredictor, FeatureRecipe, NotFittedError, Training, training
+from curator.query.predictor import FailurePredictor, FeatureRecipe, NotFittedError, training
 from store.keys import content_key
 from store.records import BoxRows, Ints
 
@@ -27,12 +27,14 @@ class OutOfFold:
 
     Attributes:
         rows: the mined rows. logits: (N,) nan where a row is no unit. part: (N,) of a failure.
+        fold: (N,) of the row's image.
         slope, shift: the calibration fitted to them. factor: failures in all over those that a box covers.
     """
 
     rows: BoxRows
     logits: Array
     part: Array
+    fold: Ints
     slope: float
     shift: float
     factor: float
@@ -45,9 +47,22 @@ class OutOfFold:
 
     def by_image(self, image_ids: Ints) -> Array:
         """Expected failures (M,) of mined images, ascending ids."""
+        return self._sums(self.expected(), image_ids)
+
+    def calibrated_apart(self, image_ids: Ints) -> Array:
+        """The same (M,), each fold calibrated on the other folds: comparing it with the truth is a test."""
+        result = np.zeros(len(self.rows))
+        for number in np.unique(self.fold):
+            others = np.where(self.fold != number, self.logits, np.nan)
+            slope, shift = _calibration(others, self.rows, self.part)
+            factor = _factor(self.rows, np.where(self.fold != number, self.part, 0))
+            known = np.isfinite(self.logits) & (self.rows.outcome_ids < 0) & (self.fold == number)
+            result[known] = factor * expit(slope * self.logits[known] + shift)
+        return self._sums(result, image_ids)
+
+    def _sums(self, values: Array, image_ids: Ints) -> Array:
         places = np.searchsorted(image_ids, self.rows.image_ids)
-        sums = np.bincount(places, weights=self.expected(), minlength=len(image_ids))
-        return np.asarray(sums, np.float64)
+        return np.asarray(np.bincount(places, weights=values, minlength=len(image_ids)), np.float64)
 
 
 def folds(mined: Mined, failing: Ints, seed: int) -> Ints:
@@ -83,19 +98,31 @@ def out_of_fold(
         rows = data.rows.take(inside)
         values, places = model.logits(rows)
         logits[inside[places]] = values
-    slope, shift = _calibration(logits, data)
-    covered = float(data.part[data.rows.outcome_ids < 0].sum())
-    factor = float(data.part.sum()) / covered if covered else 1.0
-    return OutOfFold(rows=data.rows, logits=logits, part=data.part, slope=slope, shift=shift, factor=factor)
+    slope, shift = _calibration(logits, data.rows, data.part)
+    return OutOfFold(
+        rows=data.rows,
+        logits=logits,
+        part=data.part,
+        fold=fold[np.searchsorted(mined.image_ids, data.rows.image_ids)],
+        slope=slope,
+        shift=shift,
+        factor=_factor(data.rows, data.part),
+    )
 
 
-def _calibration(logits: Array, data: Training) -> tuple[float, float]:
+def _factor(rows: BoxRows, part: Array) -> float:
+    """Failures in all over those that an offered box covers."""
+    covered = float(part[rows.outcome_ids < 0].sum())
+    return float(part.sum()) / covered if covered else 1.0
+
+
+def _calibration(logits: Array, rows: BoxRows, part: Array) -> tuple[float, float]:
     """Slope and shift of a logistic curve (fewer than ten failures: the shift alone), lightly penalised
     towards 1 and 0, over the boxes that a pool image would offer too."""
     from scipy.optimize import minimize
 
-    known = np.isfinite(logits) & (data.rows.outcome_ids < 0)
-    x, y = logits[known], data.part[known]
+    known = np.isfinite(logits) & (rows.outcome_ids < 0)
+    x, y = logits[known], part[known]
     few = y.sum() < FEW
 
     def loss(theta: Array) -> float:

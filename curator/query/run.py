@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 STAGE = "query"
 STAGE_VERSION = 5  # 5: the predictor starts from class-wise uncertainty
 DEFAULT = "predictor"
+IDLE = 0.05  # expected failures below which a chosen image is hardly worth its place
 NOT_INDEXED = "have no vectors (run: curator index)"
 
 
@@ -225,6 +226,9 @@ def _select(
         for question, found_there in zip(asking, holds, strict=True)
         if found_there is not None and found_there.absent
     ]
+    idle = sum(pick.expected < IDLE for pick in choice.picks)
+    if idle and all(question.scorer.expects for question in asking):
+        warnings.append(f"{idle} of the {len(choice.picks)} chosen images expect fewer than {IDLE} failures")
     if index.missing:
         warnings.append(index.warning)
     asked = _asking(failures, mined)
@@ -274,6 +278,7 @@ def _group(question: Question) -> dict[str, Any]:
         "name": question.asked.name,
         "failures": len(set(question.kinds.outcome_ids.tolist())),
         "kinds": len(question.groups),
+        "classes": list(question.asked.categories),
     }
 
 

@@ -17,7 +17,7 @@ from curator.errors import StageError
 from curator.query.asked import Asked, Images, Mined
 from curator.query.kinds import Kinds
 from curator.query.methods.base import Scorer
-from curator.query.wording import Shown
+from curator.query.wording import Shown, failed
 from store.records import BoxRows, Ints
 
 if TYPE_CHECKING:
@@ -157,8 +157,13 @@ def shown(
             ]
             outcome = int(nearest[at]) if nearest is not None else -1
             lead, score = "", None
+            place = int(np.searchsorted(answered.image_ids, image))
+            if question.scorer.expects and len(questions) > 1:
+                told = answered.scores[place]
+                mine = float(told[[c for c, of in enumerate(answered.of) if of == number]].sum())
+                what = failed(question.asked.kind, question.asked.category)
+                lead = f"{mine:.1f} {what} of {float(told.sum()):.1f} failures expected"
             if not question.scorer.expects:
-                place = int(np.searchsorted(answered.image_ids, image))
                 score = float(answered.scores[place, columns[picked[image]]])
                 lead = f"{question.told} {score:.2f}"
             result[image] = Shown(

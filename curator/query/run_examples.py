@@ -25,6 +25,8 @@ from curator.query.run_indexed import IndexState
 from curator.query.settings import QueryConfig
 from curator.represent.projection import Projection
 from curator.represent.whiten import unit
+from store.errors import ImageError
+from store.images import probe
 from store.records import VIEW_SCALE, BoxRows, Floats
 
 Array = NDArray[np.float64]
@@ -81,6 +83,8 @@ def _like(config: QueryConfig, current: Current, index: IndexState) -> Similarit
     path, box = parse_like(config.like)
     if not path.is_file():
         raise InputError(f"--like: expected a picture, PATH or PATH:x1,y1,x2,y2; there is no file {path}")
+    if box is not None:
+        _require_inside(path, box)
     item = IndexItem(
         image_id=0,
         uri=str(path.absolute()),
@@ -99,6 +103,19 @@ def _like(config: QueryConfig, current: Current, index: IndexState) -> Similarit
     return SimilarityScorer(view=view, examples=unit(compact / VIEW_SCALE).astype(np.float32))
 
 
+def _require_inside(path: Path, box: tuple[float, float, float, float]) -> None:
+    try:
+        seen = probe(path)
+    except ImageError as error:
+        raise InputError(f"--like: expected a picture that can be read, got {path}: {error}") from error
+    x1, y1, x2, y2 = box
+    if x2 > seen.width or y2 > seen.height or min(x2 - x1, y2 - y1) < 1:
+        raise InputError(
+            f"--like: expected a box of a pixel or more inside the picture ({seen.width} x {seen.height}), "
+            f"got {x1:g},{y1:g},{x2:g},{y2:g}"
+        )
+
+
 def parse_like(text: str) -> tuple[Path, tuple[float, float, float, float] | None]:
     """PATH, or PATH:x1,y1,x2,y2.
 
@@ -114,7 +131,9 @@ def parse_like(text: str) -> tuple[Path, tuple[float, float, float, float] | Non
     except ValueError:
         return Path(text), None
     if not (0 <= x1 < x2 and 0 <= y1 < y2 and np.isfinite([x2, y2]).all()):
-        raise InputError(f"--like: expected a box x1,y1,x2,y2 with x1 < x2 and y1 < y2, got {corners}")
+        raise InputError(
+            f"--like: expected a box x1,y1,x2,y2 with 0 <= x1 < x2 and 0 <= y1 < y2, got {corners}"
+        )
     return Path(path), (x1, y1, x2, y2)
 
 

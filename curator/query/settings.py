@@ -87,8 +87,14 @@ class QueryConfig(StageConfig):
         self._at_least(0, "budget_boxes", "diversity", "quota")
         require(self.diversity < math.inf, f"diversity: expected a finite number, got {self.diversity}")
         require(min(self.unlike, default=0) >= 0, f"unlike: expected ids of 0 or more, got {self.unlike}")
+        require(bool(self.name.strip()), "name: expected a name for the selection, got none")
         if self.like and self.text:
             raise ConfigError("like and text: expected one of them, got both")
+        if (self.like or self.text) and (self.failures or self.method != "predictor"):
+            raise ConfigError(
+                f"{'like' if self.like else 'text'}: it asks instead of failures, by similarity; "
+                "leave failures and method out"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

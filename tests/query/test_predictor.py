@@ -70,6 +70,21 @@ def test_a_missed_object_that_no_box_covers_enters_by_its_own_box() -> None:
     assert judged.factor == pytest.approx(len(moved.asking(ASKED)) / (len(moved.asking(ASKED)) - 1))
 
 
+def test_each_fold_is_calibrated_on_the_others() -> None:
+    mined, _, _ = planted(150, 1, share=0.3)
+    judged = out_of_fold(mined, ASKED)
+    apart, together = judged.calibrated_apart(mined.image_ids), judged.by_image(mined.image_ids)
+    assert apart.shape == together.shape
+    assert not np.allclose(apart, together)
+    assert apart.sum() == pytest.approx(together.sum(), rel=0.2)
+    # What one fold holds does not move its own expectations.
+    first = np.unique(judged.rows.image_ids[judged.fold == 0])
+    part = np.where(judged.fold == 0, 0, judged.part)
+    moved = replace(judged, part=part).calibrated_apart(mined.image_ids)
+    inside = np.isin(mined.image_ids, first)
+    np.testing.assert_allclose(moved[inside], apart[inside])
+
+
 def test_units_of_misses_and_false_positives_are_apart() -> None:
     mined, _, _ = planted(20, 1, share=0.5)
     rows = mined.offered

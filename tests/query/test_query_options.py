@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from curator.data.settings import AddConfig
 from curator.detect.settings import DetectConfig
 from curator.diagnose.run_current import read_current
 from curator.diagnose.settings import DiagnoseConfig
-from curator.errors import InputError
+from curator.errors import ConfigError, InputError
 from curator.example.dataset import write_dataset
 from curator.example.flowers import CLASSES
 from curator.query.run_answers import answers
@@ -118,6 +119,33 @@ def test_a_box_that_is_none_is_refused(box: str) -> None:
     with pytest.raises(InputError, match="x1 < x2"):
         parse_like(f"a.jpg:{box}")
     assert parse_like("C:/a.jpg") == (Path("C:/a.jpg"), None)
+
+
+@pytest.mark.parametrize("corners", ["1000,1000,1100,1100", "10,10,97,50", "1,1,1.5,1.5"])
+def test_a_box_outside_the_picture_is_refused(folder: Path, store: Store, corners: str) -> None:
+    picture = next((folder / "data" / "pool" / "images").glob("*.jpg"))
+    with pytest.raises(InputError, match=r"inside the picture \(96 x 96\)"):
+        pipeline.query(store, QueryConfig(name="outside", like=f"{picture}:{corners}"))
+    assert "outside" not in [selection.name for selection in store.selections()]
+
+
+def test_what_cannot_be_asked_together_is_refused() -> None:
+    for other in ({"failures": "FN"}, {"method": "class-uncertainty"}):
+        with pytest.raises(ConfigError, match="leave failures and method out"):
+            QueryConfig(like="a.jpg", **other)
+    with pytest.raises(ConfigError, match="expected a name"):
+        QueryConfig(name=" ")
+
+
+def test_reasons_tell_the_own_failures_apart_from_all(store: Store) -> None:
+    found = pipeline.query(store, QueryConfig(name="several", budget=5)).summary
+    assert len(found["groups"]) > 1
+    for hit in found["hits"]:
+        numbers = re.match(r"([\d.]+) .* of ([\d.]+) failures", hit["reason"])
+        assert numbers
+        own, every = map(float, numbers.groups())
+        assert own <= every + 0.05
+        assert every == pytest.approx(hit["score"], abs=0.051)
 
 
 def test_words_need_an_embedder_that_reads_them(store: Store) -> None:
