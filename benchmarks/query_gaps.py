@@ -3,7 +3,7 @@
     python benchmarks/query_gaps.py [--quick] [--seed N] [--draws N] [--method NAME ...] [--out FILE.json]
 
 One rendering: mined scenes, 5,000 ordinary pool scenes, and up to 1,000 more of each of six gaps. Through the
-product: add, detect, diagnose, explain (the failures that gaps cause) and index. Then, in memory, for every
+product: add, detect, diagnose, explain and index. Then, in memory, for every
 gap, rate and number of failures: the pool is 5,000 scenes of which 1, 5 or 20% have the gap (and none another
 one); the mined images are those without failures and those of k failures of the gap, drawn anew `--draws`
 times. 50 images are chosen, with the diversity that `curator query` has. Figures: the share of the chosen
@@ -43,14 +43,14 @@ from curator.example.dataset import GapRates, write_dataset
 from curator.example.gaps import GAPS
 from curator.explain.settings import ExplainConfig
 from curator.query.asked import Images, Mined, asked_of
-from curator.query.coverage import calibrated, coverage
-from curator.query.judging import failures_per_image
+from curator.query.coverage import coverage
 from curator.query.kinds import Kinds
 from curator.query.methods.base import Ranker
 from curator.query.methods.predictor import Predictor, PredictorScorer
 from curator.query.predictor import FeatureRecipe
 from curator.query.run_answers import Answered, Question, scores_by_group
 from curator.query.run_choice import gains
+from curator.query.run_coverage import calibration_of
 from curator.query.run_indexed import indexed, read_mined
 from curator.query.selection import Answers, choose
 from curator.query.settings import IndexConfig
@@ -195,10 +195,7 @@ def called_absent(
         column += width
         if not isinstance(question.scorer, PredictorScorer) or question.scorer.judged is None:
             return None
-        own = question.scorer.judged.by_image(mined.image_ids)
-        truth = failures_per_image(mined, question.asked).astype(float)
-        calibration = calibrated(own, truth, np.array(mined.unit_names), seed=seed) if own.sum() > 0 else None
-        verdicts.append(coverage(exact, None, calibration, seed=seed).absent)
+        verdicts.append(coverage(exact, None, calibration_of(question, mined, seed), seed=seed).absent)
     return all(verdicts)
 
 
@@ -258,7 +255,7 @@ def report(rows: list[dict[str, Any]], methods: list[str]) -> dict[str, Any]:
     for name, found in by_gap.items():
         print(f"  {name:26s}", "  ".join(f"{gap} {v:.2f}" for gap, v in found.items()))
     claims = []
-    for rate, target in TARGETS.items():
+    for rate, target in TARGETS.items() if "predictor" in methods else ():
         value = table["predictor"][f"{rate:.0%}, {ASKED}"]
         worst = min(by_gap[f"predictor, {rate:.0%}"].values())
         claims.append({"claim": f"found at {rate:.0%}, {ASKED} failures", "value": value, "worst": worst,

@@ -29,7 +29,8 @@ class Judged:
 
     Attributes:
         average_precision, hit, found: over mined images; `found` is failures per image among the first.
-        expected, true: number of failures in all; expected is None where a method does not say.
+        expected, true: number of failures in all; expected by images not seen, each fold calibrated on the
+            others, is None where a method does not say.
     """
 
     method: str

@@ -159,10 +159,10 @@ def shown(
             lead, score = "", None
             place = int(np.searchsorted(answered.image_ids, image))
             if question.scorer.expects and len(questions) > 1:
-                told = answered.scores[place]
-                mine = float(told[[c for c, of in enumerate(answered.of) if of == number]].sum())
+                told, of = answered.scores[place], np.array(answered.of)
+                every = float(told[[questions[n].scorer.expects for n in answered.of]].sum())
                 what = failed(question.asked.kind, question.asked.category)
-                lead = f"{mine:.1f} {what} of {float(told.sum()):.1f} failures expected"
+                lead = f"{float(told[of == number].sum()):.1f} {what} of {every:.1f} failures expected"
             if not question.scorer.expects:
                 score = float(answered.scores[place, columns[picked[image]]])
                 lead = f"{question.told} {score:.2f}"

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curator.query.asked import Images, Mined
-from curator.query.coverage import Coverage, calibrated, coverage, stratified
+from curator.query.coverage import Calibration, Coverage, calibrated, coverage, stratified
 from curator.query.judging import failures_per_image
 from curator.query.methods.predictor import PredictorScorer
 from curator.query.run_answers import Answered, Question
@@ -55,11 +55,17 @@ def covered(
             return np.array([sums.get(int(i), 0.0) for i in images[places]])
 
         sampled = stratified(np.ones(len(images)), evaluate, size=SAMPLE, seed=seed) if len(images) else None
-        calibration = None
-        if scorer.judged is not None:
-            own = scorer.judged.by_image(mined.image_ids)
-            if own.sum() > 0:
-                truth = failures_per_image(mined, question.asked).astype(np.float64)
-                calibration = calibrated(own, truth, np.array(mined.unit_names), seed=seed)
-        result.append(coverage(exact, sampled, calibration, seed=seed))
+        result.append(coverage(exact, sampled, calibration_of(question, mined, seed), seed=seed))
     return result
+
+
+def calibration_of(question: Question, mined: Mined, seed: int) -> Calibration | None:
+    """How the question's expectations compare with the mined images; None where they cannot be judged."""
+    scorer = question.scorer
+    if not isinstance(scorer, PredictorScorer) or scorer.judged is None:
+        return None
+    own = scorer.judged.by_image(mined.image_ids)
+    if not own.sum() > 0:
+        return None
+    truth = failures_per_image(mined, question.asked).astype(np.float64)
+    return calibrated(own, truth, np.array(mined.unit_names), seed=seed)
