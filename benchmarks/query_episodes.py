@@ -8,7 +8,7 @@ the number of failures that it expects there. The pool's truth is kept apart, fo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,14 +17,15 @@ from query_looks import CRITERIA, Look, Packing, packed
 from query_splits import LEAST_BY_CAUSE, LEAST_FAILURES, LEAST_IMAGES, halves
 
 from curator.query.asked import KINDS, Asked, Images, Mined
+from curator.query.feedback import Said, taught
 from curator.query.kinds import Kinds
 from curator.query.methods.base import Ranker, Scorer, image_scores
-from curator.query.methods.predictor import Predictor
-from curator.query.predictor import FeatureRecipe
+from curator.query.methods.predictor import Predictor, PredictorScorer
+from curator.query.predictor import FailurePredictor, FeatureRecipe
 from curator.query.run_answers import Question, scores_by_group
 from curator.query.selection import Answers, choose
 from curator.registry import RANKERS
-from store.records import BoxRows, Ints, Outcome
+from store.records import BoxRows, Feedback, Ints, Outcome
 
 Scores = NDArray[np.floating]
 DRAWS = 50  # of random
@@ -53,10 +54,15 @@ class Half:
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:
-    """One question: which pool images hold such failures?"""
+    """One question: which pool images hold such failures?
+
+    Attributes:
+        shows: what a person who looks at a pool image (its place) says: it holds such a failure, or not.
+    """
 
     half: Half
     asked: Asked
+    shows: Callable[[int], bool] = lambda place: False
 
     @property
     def kind(self) -> str:
@@ -146,7 +152,7 @@ def episodes(
         truth = np.array([sum(map(asked.matches, of_image[i])) for i in pool], np.int64)
         least = LEAST_BY_CAUSE if cause else LEAST_FAILURES
         if len(episode.failures) >= least and (truth > 0).sum() >= LEAST_IMAGES:
-            yield episode, truth
+            yield replace(episode, shows=lambda place, truth=truth: bool(truth[place] > 0)), truth
 
 
 # ---------------------------------------------------------------- methods
@@ -195,6 +201,47 @@ def spread(episode: Episode) -> Answer:
     return Answer(scores=plain.scores, expected=plain.expected, chosen=chosen)
 
 
+def refined(episode: Episode) -> Answer:
+    """`curator query --refine` once: a person judges the first half of the budget, the rest is chosen by what
+    that teaches. The calibration stays the first model's."""
+    scorer = _fitted(Predictor, episode)
+    plain = _answer(scorer, episode)
+    if not isinstance(scorer, PredictorScorer):
+        return plain
+    pool, images = episode.half.pool, Images.of(episode.half.pool.image_ids)
+    values = scorer.values(pool)
+    order = np.argsort(-plain.scores, kind="stable")
+
+    def chosen(size: int) -> Ints:
+        first = order[: size // 2]
+        feedback = []
+        for place in first:
+            own = np.arange(images.starts[place], images.starts[place] + images.counts[place])
+            x1, y1, x2, y2 = map(float, pool.boxes[own[values[own].argmax()]])
+            feedback.append(
+                Feedback(
+                    selection="",
+                    image_id=int(images.ids[place]),
+                    accepted=episode.shows(int(place)),
+                    group=episode.asked.name,
+                    box=(x1, y1, x2, y2),
+                )
+            )
+        offered = pool.take(np.isin(pool.image_ids, images.ids[first]))
+        said = Said(feedback=tuple(feedback), labelled={})
+        learned = taught(episode.half.mined, offered, said, [episode.asked])
+        found = FailurePredictor.fit(learned, episode.asked)
+        again = replace(
+            found, slope=scorer.model.slope, shift=scorer.model.shift, factor=scorer.model.factor
+        )
+        scores = images.sums(again.probabilities(pool))
+        scores[first] = -np.inf
+        rest = np.argsort(-scores, kind="stable")
+        return np.concatenate([first, rest[: size - len(first)]])
+
+    return Answer(scores=plain.scores, expected=plain.expected, chosen=chosen)
+
+
 def _fitted(ranker: Callable[[], Ranker], episode: Episode) -> Scorer:
     """The fitted method; an episode's methods often share it."""
     made = ranker()
@@ -221,6 +268,7 @@ METHODS: dict[str, Method] = {
     "contrastive": named("contrastive"),
     "predictor": named("predictor"),
     "predictor spread": spread,
+    "predictor refined": refined,
     "predictor E": ranked(lambda: Predictor(recipe=FeatureRecipe(blocks=("E",)))),
     "predictor E+S": ranked(lambda: Predictor(recipe=FeatureRecipe(blocks=("E", "S")))),
     "predictor E+V": ranked(lambda: Predictor(recipe=FeatureRecipe(blocks=("E", "V")))),

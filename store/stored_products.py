@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from store import products
+from store import feedback, products
 from store.blobs import BlobStore
 from store.records import (
     DatasetVersion,
+    Feedback,
     Sample,
     Selection,
     Trial,
@@ -31,6 +32,18 @@ class StoredProducts:
 
     def selections(self) -> list[Selection]:
         return products.selections(self._database)
+
+    def put_feedback(self, run_id: int, said: Sequence[Feedback]) -> None:
+        """Store what people say of hits; what was said of the same hit before is replaced."""
+        feedback.put_feedback(self._database, run_id, said)
+
+    def remove_feedback(self, selection: str, image_ids: Sequence[int]) -> None:
+        """Forget what was said of some hits."""
+        feedback.remove_feedback(self._database, selection, image_ids)
+
+    def feedback(self, selection: str) -> list[Feedback]:
+        """What was said of a selection's hits, past ones too, by image."""
+        return feedback.feedback(self._database, selection)
 
     def put_blob(self, data: bytes) -> str:
         return self._blobs.put(data)

@@ -1,4 +1,4 @@
-"""What people read of the summaries of index, groups, query and synthesize."""
+"""What people read of the summaries of index, groups, query, feedback and synthesize."""
 
 from __future__ import annotations
 
@@ -54,7 +54,21 @@ def query_lines(summary: Mapping[str, Any]) -> list[str]:
         lines.append(f"  {group['name']}: {group['failures']} failures asked{pool}: {group['hits']} images")
     lines.append(explained_by(summary))
     lines += [f"warning: {warning}" for warning in summary["warnings"]]
-    lines += [f"{h['rank']:>4}  {h['uri']}: {h['reason']}" for h in summary["hits"]]
+    lines += [f"{h['rank']:>4}  image {h['image']}  {h['uri']}: {h['reason']}" for h in summary["hits"]]
+    return lines
+
+
+def feedback_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Of `curator feedback`."""
+    accepted, rejected = len(summary["accepted"]), len(summary["rejected"])
+    lines = [f"selection {summary['selection']!r}: {accepted} accepted, {rejected} rejected"]
+    lines += [
+        f"{hit['rank']:>4}  image {hit['image']}  {hit['verdict']:<8}  {hit['uri']}: {hit['reason']}"
+        for hit in summary["hits"]
+    ]
+    if accepted or rejected:
+        again = f"curator query --name {summary['selection']} --refine"
+        lines.append(f"next: {again}, with the options as before")
     return lines
 
 

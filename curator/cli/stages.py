@@ -5,7 +5,7 @@ from __future__ import annotations
 from curator.cli.data import add_lines, export_lines, leak_lines
 from curator.cli.derive import stage_command
 from curator.cli.explanations import evaluate_lines, fit_patches_lines, interpret_lines
-from curator.cli.fix import groups_lines, index_lines, query_lines, synthesize_lines
+from curator.cli.fix import feedback_lines, groups_lines, index_lines, query_lines, synthesize_lines
 from curator.cli.mine import detect_lines, diagnose_lines, explain_lines
 from curator.cli.prove import train_lines, verify_lines
 from curator.config import ReportConfig
@@ -14,7 +14,7 @@ from curator.detect.settings import DetectConfig
 from curator.diagnose.settings import DiagnoseConfig
 from curator.explain.settings import EvaluateConfig, ExplainConfig, FitPatchesConfig, InterpretConfig
 from curator.prove.settings import TrainConfig, VerifyConfig
-from curator.query.settings import GroupsConfig, IndexConfig, QueryConfig
+from curator.query.settings import FeedbackConfig, GroupsConfig, IndexConfig, QueryConfig
 from curator.synthesize.settings import SynthesizeConfig
 
 stage_command(
@@ -82,6 +82,14 @@ stage_command(
     lines=query_lines,
     without=("device",),
     help="Select the pool images that are expected to hold most of the asked failures.",
+)
+stage_command(
+    "feedback",
+    FeedbackConfig,
+    lines=feedback_lines,
+    without=("device", "seed"),
+    help="Say which hits show what was asked for; curator query --refine learns from it.\n\n"
+    "Without ids it lists the hits with what was said.",
 )
 stage_command(
     "synthesize",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -110,6 +110,8 @@ class Mined:
         known: outcome id -> the outcome.
         units: image id -> what must not be torn apart by a split into folds (a video, say); an image alone
             where it is missing.
+        partly: images of which only some failures are known (people's feedback) -> the questions, by
+            `Asked.name`, for which their other boxes are known to show no such failure.
     """
 
     offered: BoxRows
@@ -118,6 +120,7 @@ class Mined:
     culprits: BoxRows | None
     known: Mapping[int, Outcome]
     units: Mapping[int, str]
+    partly: Mapping[int, frozenset[str]] = field(default_factory=dict)
 
     @cached_property
     def unit_names(self) -> list[str]:
@@ -135,7 +138,13 @@ class Mined:
             culprits=None if blamed is None else blamed.take(np.isin(blamed.image_ids, image_ids)),
             known={i: outcome for i, outcome in self.known.items() if outcome.image_id in kept},
             units=self.units,
+            partly=self.partly,
         )
+
+    def silent(self, asked: Asked, image_ids: Ints) -> NDArray[np.bool_]:
+        """(N,) True for rows of images whose boxes may show such failures that nobody has named."""
+        silent = [image for image, names in self.partly.items() if asked.name not in names]
+        return np.isin(image_ids, np.array(silent, np.int64))
 
     def asking(self, asked: Asked) -> BoxRows:
         """Boxes of the failures that ask."""
@@ -232,4 +241,22 @@ def joined(offered: BoxRows, own: BoxRows) -> BoxRows:
         views={v: np.concatenate([offered.views[v], own.views[v]])[sort] for v in offered.views},
         image_views=offered.image_views,
         image_places=spread[sort],
+    )
+
+
+def appended(first: BoxRows, second: BoxRows) -> BoxRows:
+    """The rows of both, one after the other; no image in both."""
+
+    def both(name: str) -> NDArray[Any]:
+        return np.asarray(np.concatenate([getattr(first, name), getattr(second, name)]))
+
+    shift = len(next(iter(first.image_views.values()), ()))
+    fields = ("image_ids", "sizes", "boxes", "rows", "labels", "scores", "outcome_ids", "attribution_ids")
+    return BoxRows(
+        **{name: both(name) for name in fields},
+        views={v: np.concatenate([first.views[v], second.views[v]]) for v in first.views},
+        image_views={
+            v: np.concatenate([first.image_views[v], second.image_views[v]]) for v in first.image_views
+        },
+        image_places=np.concatenate([first.image_places, second.image_places + shift]),
     )

@@ -26,7 +26,8 @@ class OutOfFold:
     """Predictions for mined images by models that have not seen them.
 
     Attributes:
-        rows: the mined rows. logits: (N,) nan where a row is no unit. part: (N,) of a failure.
+        rows: the mined rows. logits: (N,) nan where a row is no unit, or lies on an image that is known in
+            part (people name the ones that a query chose: no fair sample). part: (N,) of a failure.
         fold: (N,) of the row's image.
         slope, shift: the calibration fitted to them. factor: failures in all over those that a box covers.
     """
@@ -41,12 +42,12 @@ class OutOfFold:
 
     def expected(self) -> Array:
         """Calibrated expectation (N,) at each row that a pool image would offer too."""
-        known = np.isfinite(self.logits) & (self.rows.outcome_ids < 0)
+        known = np.isfinite(self.logits) & (self.rows.outcome_ids == -1)
         calm = np.where(known, self.logits, 0)
         return np.where(known, self.factor * expit(self.slope * calm + self.shift), 0)
 
     def by_image(self, image_ids: Ints) -> Array:
-        """Expected failures (M,) of mined images, ascending ids."""
+        """Expected failures (M,) of some mined images, ascending ids."""
         return self._sums(self.expected(), image_ids)
 
     def calibrated_apart(self, image_ids: Ints) -> Array:
@@ -56,13 +57,14 @@ class OutOfFold:
             others = np.where(self.fold != number, self.logits, np.nan)
             slope, shift = _calibration(others, self.rows, self.part)
             factor = _factor(self.rows, np.where(self.fold != number, self.part, 0))
-            known = np.isfinite(self.logits) & (self.rows.outcome_ids < 0) & (self.fold == number)
+            known = np.isfinite(self.logits) & (self.rows.outcome_ids == -1) & (self.fold == number)
             result[known] = factor * expit(slope * self.logits[known] + shift)
         return self._sums(result, image_ids)
 
     def _sums(self, values: Array, image_ids: Ints) -> Array:
-        places = np.searchsorted(image_ids, self.rows.image_ids)
-        return np.asarray(np.bincount(places, weights=values, minlength=len(image_ids)), np.float64)
+        own = np.isin(self.rows.image_ids, image_ids)
+        places = np.searchsorted(image_ids, self.rows.image_ids[own])
+        return np.asarray(np.bincount(places, weights=values[own], minlength=len(image_ids)), np.float64)
 
 
 def folds(mined: Mined, failing: Ints, seed: int) -> Ints:
@@ -84,6 +86,8 @@ def out_of_fold(
         NotFittedError: fewer than two failing images.
     """
     failing = np.unique([o.image_id for o in mined.known.values() if asked.matches(o)])
+    partly = np.array(list(mined.partly), np.int64)
+    failing = failing[~np.isin(failing, partly)]
     if len(failing) < 2:
         raise NotFittedError(f"{len(failing)} failing image: nothing to judge by")
     data = training(mined, asked)
@@ -98,21 +102,23 @@ def out_of_fold(
         rows = data.rows.take(inside)
         values, places = model.logits(rows)
         logits[inside[places]] = values
-    slope, shift = _calibration(logits, data.rows, data.part)
+    known = ~np.isin(data.rows.image_ids, partly)
+    logits, part = np.where(known, logits, np.nan), np.where(known, data.part, 0)
+    slope, shift = _calibration(logits, data.rows, part)
     return OutOfFold(
         rows=data.rows,
         logits=logits,
-        part=data.part,
+        part=part,
         fold=fold[np.searchsorted(mined.image_ids, data.rows.image_ids)],
         slope=slope,
         shift=shift,
-        factor=_factor(data.rows, data.part),
+        factor=_factor(data.rows, part),
     )
 
 
 def _factor(rows: BoxRows, part: Array) -> float:
     """Failures in all over those that an offered box covers."""
-    covered = float(part[rows.outcome_ids < 0].sum())
+    covered = float(part[rows.outcome_ids == -1].sum())
     return float(part.sum()) / covered if covered else 1.0
 
 
@@ -121,7 +127,7 @@ def _calibration(logits: Array, rows: BoxRows, part: Array) -> tuple[float, floa
     towards 1 and 0, over the boxes that a pool image would offer too."""
     from scipy.optimize import minimize
 
-    known = np.isfinite(logits) & (rows.outcome_ids < 0)
+    known = np.isfinite(logits) & (rows.outcome_ids == -1)
     x, y = logits[known], part[known]
     few = y.sum() < FEW
 

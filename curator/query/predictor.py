@@ -106,14 +106,15 @@ def training(mined: Mined, asked: Asked) -> Training:
     bare = own.take(~np.isin(own.outcome_ids, covered))
     rows = joined(rows, bare)
     best, which = overlaps(rows, own.image_ids, own.boxes)
-    able = units(rows, asked) | (rows.outcome_ids >= 0)
+    able = units(rows, asked) | (rows.outcome_ids != -1)
     positive = able & (best >= POSITIVE)
     failure = np.where(positive, own.outcome_ids[which] if len(own) else -1, -1)
     part = np.zeros(len(rows))
     if positive.any():
         _, inverse, count = np.unique(failure[positive], return_inverse=True, return_counts=True)
         part[positive] = 1 / count[inverse]
-    use = np.flatnonzero(positive | (able & (best < NEGATIVE)))
+    nothing = able & (best < NEGATIVE) & ~mined.silent(asked, rows.image_ids)
+    use = np.flatnonzero(positive | nothing)
     return Training(rows, use, part, np.asarray(failure))
 
 

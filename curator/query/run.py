@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,20 +26,21 @@ from curator.query.run_choice import BLIND, draw, gains, refused, unlike
 from curator.query.run_coverage import covered
 from curator.query.run_examples import example_question, parse_like
 from curator.query.run_indexed import IndexState, indexed, read_mined
-from curator.query.run_questions import judged_table, questions
+from curator.query.run_questions import asked_for, judged_table, questions
+from curator.query.run_refine import Refinement, known_already, refined, refinement
 from curator.query.run_retrieval import retrieve
 from curator.query.selection import Answers, as_hits, choose
 from curator.query.settings import QueryConfig
 from curator.query.wording import failed
 from store.errors import NotFoundError
 from store.keys import content_key
-from store.records import ItemStatus, Leak, Outcome, Selection
+from store.records import Hit, ItemStatus, Leak, Outcome, Selection
 
 if TYPE_CHECKING:
     from store.store import Store
 
 STAGE = "query"
-STAGE_VERSION = 5  # 5: the predictor starts from class-wise uncertainty
+STAGE_VERSION = 6  # 6: what was added to the training set is refused; reasons in the data set's words
 DEFAULT = "predictor"
 IDLE = 0.05  # expected failures below which a chosen image is hardly worth its place
 NOT_INDEXED = "have no vectors (run: curator index)"
@@ -67,6 +69,10 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
         if index is None:
             raise InputError(f"query: --method {BLIND} learns nothing, so there is nothing to preview")
         return _preview(store, config, current, failures, index)
+    found = refinement(store, config, current) if config.refine else None
+    if found is not None:
+        judged = set(found.image_ids)
+        pool = [image for image in pool if image not in judged]
     leaks = store.leaks(pool)
     key = content_key(
         STAGE,
@@ -79,7 +85,7 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
         _sha256(store, list(leaks)),
         store.near_threshold,
         _sha256(store, store.image_ids(role="train")),
-        _picture(config),
+        _picture(config) if found is None else found.state,
     )
     with recorded_run(
         store, STAGE, config, models=[current.model.fingerprint], config_key=key, scope=config.name
@@ -87,7 +93,7 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
         selection = _stored(store, config.name, key)
         counts.update(done=int(selection is None), skipped=int(selection is not None), failed=0)
         if selection is None:
-            make = draw if index is None else partial(_select, index=index)
+            make = draw if index is None else partial(_select, index=index, refining=found)
             selection = make(store, config, key, failures, current, pool, leaks=leaks)
             with store.transaction():
                 store.put_selection(run_id, selection)
@@ -132,9 +138,11 @@ def _pool(store: Store, config: QueryConfig) -> list[int]:
     """Pool images that may answer.
 
     Raises:
-        InputError: none passes the filter.
+        InputError: there are none, or none passes the filter.
     """
     pool = store.image_ids(role="pool")
+    if not pool:
+        raise InputError("query: there are no pool images; run: curator add images FOLDER --role pool")
     wanted = PoolFilter.parse(config.where)
     if wanted.empty:
         return pool
@@ -194,9 +202,15 @@ def _select(
     *,
     index: IndexState,
     leaks: Mapping[int, Leak],
+    refining: Refinement | None = None,
 ) -> Selection:
     mined = read_mined(store, current, index)
-    asking = _questions(config, current, failures, mined, index)
+    learned, refusals = mined, refused(store, leaks)
+    kept: tuple[Hit, ...] = ()
+    if refining is not None:
+        learned = refined(store, config, current, index, mined, refining, asked_for(failures, current))
+        kept, refusals = refining.kept, [*refusals, *known_already(store, refining)]
+    asking = _questions(config, current, failures, learned, index)
     named = retrieve(store, index.space, index.shape, asking, mined, pool, config.budget)
     found = answers(store, index.space, asking, named.image_ids, current.criteria.score)
     if not len(found.image_ids):
@@ -208,19 +222,21 @@ def _select(
             expected=gains(asking, found),
             objects=found.objects,
         ),
-        budget=config.budget,
+        budget=config.budget - len(kept),
         budget_boxes=config.budget_boxes or None,
         strength=config.diversity,
         quota=dict.fromkeys(found.groups, config.quota) if config.quota else None,
-        refusals=[*refused(store, leaks), *unlike(store, config, index, asking)],
+        refusals=[*refusals, *unlike(store, config, index, asking)],
         duplicates=store.near_duplicates,
     )
     picked = {pick.image_id: pick.group for pick in choice.picks}
-    said = shown(store, index.space, asking, found, picked, mined, current.model.classes)
-    hits = as_hits(choice, said)
+    words = [current.class_map.get(name, name) for name in current.model.classes]
+    said = shown(store, index.space, asking, found, picked, mined, words)
+    hits = (*kept, *(replace(hit, rank=hit.rank + len(kept)) for hit in as_hits(choice, said)))
     rest = sorted(set(named.allowed) - set(named.image_ids))
     holds = covered(store, index.space, asking, found, rest, mined, config.seed)
     warnings = [*choice.warnings, *_notes(asking)]
+    warnings += [] if refining is None else [refining.note]
     warnings += [
         found_there.sentence(failed(question.asked.kind, question.asked.category))
         for question, found_there in zip(asking, holds, strict=True)

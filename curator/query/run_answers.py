@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ from curator.errors import StageError
 from curator.query.asked import Asked, Images, Mined
 from curator.query.kinds import Kinds
 from curator.query.methods.base import Scorer
+from curator.query.threads import each
 from curator.query.wording import Shown, failed
 from store.records import BoxRows, Ints
 
@@ -70,7 +72,8 @@ def answers(
     for rows in store.scan_boxes(space, role="pool", image_ids=image_ids):
         images = Images.of(rows.image_ids)
         found_ids.append(images.ids)
-        found_scores.append(np.concatenate([scores_by_group(q, rows, images) for q in questions], axis=1))
+        scores = each(partial(scores_by_group, rows=rows, images=images), questions)
+        found_scores.append(np.concatenate(scores, axis=1))
         seen = (rows.labels[:, 0] >= 0) & (rows.scores[:, 0] >= threshold)
         found_objects.append(np.maximum(images.sums(seen.astype(np.float64)), 1))
     groups = tuple(name for q in questions for name in q.groups)
@@ -128,7 +131,7 @@ def shown(
     """What says why an image was picked.
 
     Args:
-        picked: image id -> the group that it was taken for. classes: the detector's.
+        picked: image id -> the group that it was taken for. classes: the detector's, in the data set's words.
     """
     rows = store.boxes(space, "offered", image_ids=sorted(picked))
     images = Images.of(rows.image_ids)

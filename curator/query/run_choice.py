@@ -30,10 +30,11 @@ BLIND = "random"  # the method that needs no vectors
 def refused(store: Store, leaks: Mapping[int, Leak]) -> list[Refusals]:
     """What is never selected: leaks, and what the training set has already."""
     train = store.image_ids(role="train")
+    own = set(train)
 
     def known(ids: Sequence[int]) -> Mapping[int, object]:
         near = store.near_duplicates(ids, train) if train else {}
-        return dict.fromkeys(near, "the training set has it already")
+        return dict.fromkeys([*near, *(i for i in ids if i in own)], "the training set has it already")
 
     return [lambda ids: {i: leaks[i] for i in ids if i in leaks}, known]
 

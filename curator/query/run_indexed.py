@@ -84,8 +84,16 @@ def indexed(store: Store, embedder: str, current: Current, pool: Sequence[int]) 
             missing=len(keys) - len(done),
             total=len(keys),
         )
+    made_with = {
+        str(run.config["embedder"])
+        for run in store.runs(stage=INDEX)
+        if current.model.fingerprint in run.models and "components" in run.config and run.status != "failed"
+    }
+    there = f" (there are: {', '.join(sorted(made_with))})" if made_with else ""
+    option = "" if embedder == "detector:" else f" --embedder '{embedder}'"
     raise InputError(
-        f"query: this detector's failures and pool have no {embedder!r} vectors yet; run: curator index"
+        f"query: this detector's failures and pool have no {embedder!r} vectors yet{there}; run: curator "
+        f"index{option}"
     )
 
 

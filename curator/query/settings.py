@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from curator.config import StageConfig, option, require
+from curator.config import StageConfig, option, require, required
 from curator.errors import ConfigError
 from curator.registry import RANKERS
 
@@ -74,6 +74,11 @@ class QueryConfig(StageConfig):
     )
     like: str = option("", "Ask by a picture instead of failures: PATH, or PATH:x1,y1,x2,y2.")
     text: str = option("", "Ask by words instead of failures (an embedder that reads text, such as CLIP).")
+    refine: bool = option(
+        False,
+        "Keep the hits of this selection that were accepted (curator feedback) or labelled, drop the "
+        "rejected ones, learn from all of them, and fill the budget.",
+    )
     preview: bool = option(
         False, "Print how well methods rank the mined images, out of fold, and stop.", result=False
     )
@@ -88,6 +93,11 @@ class QueryConfig(StageConfig):
         require(self.diversity < math.inf, f"diversity: expected a finite number, got {self.diversity}")
         require(min(self.unlike, default=0) >= 0, f"unlike: expected ids of 0 or more, got {self.unlike}")
         require(bool(self.name.strip()), "name: expected a name for the selection, got none")
+        if self.refine and (self.preview or self.like or self.text or self.method == "random"):
+            other = next(n for n in ("preview", "like", "text", "method") if getattr(self, n))
+            if self.method == "random":
+                other = "method random"
+            raise ConfigError(f"refine: it learns from failures and feedback; leave {other} out")
         if self.like and self.text:
             raise ConfigError("like and text: expected one of them, got both")
         if (self.like or self.text) and (self.failures or self.method != "predictor"):
@@ -95,6 +105,28 @@ class QueryConfig(StageConfig):
                 f"{'like' if self.like else 'text'}: it asks instead of failures, by similarity; "
                 "leave failures and method out"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedbackConfig(StageConfig):
+    """`curator feedback`."""
+
+    selection: str = required("Name of the selection.", argument=True)
+    accept: tuple[int, ...] = option(
+        (), "Images that show what was asked for, by id, joined by commas.", metavar="IDS", joined=True
+    )
+    reject: tuple[int, ...] = option(
+        (), "Images that do not, by id, joined by commas.", metavar="IDS", joined=True
+    )
+    clear: tuple[int, ...] = option(
+        (), "Images of which nothing is to be said, by id, joined by commas.", metavar="IDS", joined=True
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        named = [*self.accept, *self.reject, *self.clear]
+        twice = sorted({image for image in named if named.count(image) > 1})
+        require(not twice, f"accept, reject, clear: expected each image once, got {twice} twice")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,8 @@ class Shown:
     Attributes:
         kind, category: of the failures expected there.
         box: stored-image pixels. size: (height, width) of the image.
-        seen: the detector's classes on the box with their scores, best first; () for a window, on which the
-            detector offers nothing.
+        seen: the detector's classes on the box, in the data set's words, with their scores, best first; ()
+            for a window, on which the detector offers nothing.
         outcome_id: the failure most like it, None where nothing was compared.
         likeness: cosine to that failure, None where it does not matter.
         lead: what ranked the image, where its method does not say how many failures to expect.
@@ -40,7 +40,7 @@ def reason(expected: float, shown: Shown) -> str:
     """Why an image was chosen, one sentence: "2.1 missed Car expected: Truck .44 (Car .12) at the upper left,
     like failure 12"; "missed Car by similarity .81: ..." where a method gives scores alone."""
     at = place(shown.box, shown.size)
-    scores = dict(shown.seen)
+    scores = dict(reversed(shown.seen))  # of two detector classes with one name the better
     if not shown.seen:
         what = f"a window {at} where the detector offers nothing"
     else:

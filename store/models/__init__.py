@@ -39,6 +39,7 @@ from store.models.images import (
     Tag,
 )
 from store.models.products import (
+    FeedbackRow,
     HitRow,
     SampleRow,
     SelectionRow,
@@ -66,6 +67,7 @@ __all__ = [
     "Category",
     "Dataset",
     "DetectionRow",
+    "FeedbackRow",
     "HitRow",
     "Id",
     "Identifier",

@@ -1,4 +1,4 @@
-"""Tables of selections, samples, dataset versions and trials."""
+"""Tables of selections, feedback, samples, dataset versions and trials."""
 
 from __future__ import annotations
 
@@ -33,6 +33,17 @@ class HitRow(Boxed, Base):
     group_name: Mapped[str]
     score: Mapped[float]
     reason: Mapped[str] = mapped_column(Text)
+
+
+class FeedbackRow(Boxed, Base):
+    """What a person says of a hit; it outlives the selection, which a query replaces."""
+
+    __tablename__ = "feedback"
+    selection: Mapped[str] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True, index=True)
+    accepted: Mapped[bool]
+    group_name: Mapped[str]
+    run_id: Mapped[RunId]
 
 
 class SampleRow(Boxed, Base):

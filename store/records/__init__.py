@@ -68,6 +68,7 @@ from store.records.samples import (
     Verdict,
 )
 from store.records.selections import (
+    Feedback,
     Hit,
     Selection,
 )
@@ -95,6 +96,7 @@ __all__ = [
     "DatasetVersion",
     "DetectionSet",
     "Detections",
+    "Feedback",
     "Floats",
     "GridMap",
     "Group",

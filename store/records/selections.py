@@ -30,6 +30,21 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Feedback:
+    """What a person says of a hit: that the image shows what was asked for, or not.
+
+    Attributes:
+        selection: its name. group: that the image was taken for. box: the box that answered.
+    """
+
+    selection: str
+    image_id: int
+    accepted: bool
+    group: str
+    box: BoxTuple
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
     """A named, budgeted choice of pool images; `hits` best first, one per image."""
 

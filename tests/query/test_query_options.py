@@ -207,3 +207,15 @@ def test_what_was_not_scored_is_counted_from_a_sample(store: Store) -> None:
         assert two.expected == pytest.approx(one.expected, rel=1e-6)
         assert two.exact < one.exact
         assert np.isclose([two.low, two.high], [one.low, one.high], rtol=0.2).all()
+
+
+def test_hints_name_what_is_missing(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no 'detector:\?dimension=8' vectors yet \(there are: detector:\)"):
+        pipeline.query(store, QueryConfig(failures="FN", embedder="detector:?dimension=8"))
+    data = write_dataset(tmp_path / "data", sizes={"mine": 8}, seed=4, size=96)
+    with Store.create(tmp_path / "ws") as empty:
+        pipeline.add(empty, AddConfig(format="coco", path=data["mine"], role="mine"))
+        pipeline.detect(empty, DetectConfig(detector=DETECTOR, device="cpu"))
+        pipeline.diagnose(empty, DiagnoseConfig(score_threshold=0.4))
+        with pytest.raises(InputError, match="no pool images; run: curator add images FOLDER --role pool"):
+            pipeline.query(empty, QueryConfig(failures="FN"))

@@ -195,5 +195,13 @@ def test_reasons_are_sentences() -> None:
     assert reason(0.5, window) == (
         "0.5 false Car expected: a window at the bottom where the detector offers nothing"
     )
+    twice = Shown(
+        kind="FN",
+        category="Car",
+        box=(40, 40, 50, 50),
+        size=(90, 90),
+        seen=(("Bus", 0.4), ("Car", 0.3), ("Car", 0.1)),  # two of the detector's classes mean Car
+    )
+    assert reason(0.5, twice) == "0.5 missed Car expected: Bus .40 (Car .30) in the middle"
     assert place((40, 40, 50, 50), (90, 90)) == "in the middle"
     assert place((80, 40, 90, 50), (90, 90)) == "at the right"

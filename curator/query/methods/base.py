@@ -34,7 +34,7 @@ class Scorer(Protocol):
 
 
 class Ranker(Protocol):
-    """A method, by name in `curator.registry.RANKERS`."""
+    """A method, by name in `curator.registry.RANKERS`. Questions are fitted side by side, in threads."""
 
     def fit(self, mined: Mined, asked: Asked, *, seed: int) -> Scorer:
         """Learn from mined images what is asked."""

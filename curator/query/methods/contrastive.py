@@ -82,6 +82,7 @@ class Contrastive:
                 examples.append(
                     Examples(source="culprit", table=table, twins=_twins(offered, mined, table, TWIN_REGION))
                 )
+        near |= mined.silent(asked, mined.offered.image_ids)
         negatives = _stacked(offered.take(~near), outcomes.take(mined.outcome_kinds == "TP"))
         queries = fit_queries(examples, negatives, offered, kind=asked.kind, views=views)
         return ContrastiveScorer(asked=asked, queries=tuple(queries), views=views)

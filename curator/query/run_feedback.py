@@ -1,0 +1,87 @@
+"""`feedback`: what people say of a selection's hits; `query --refine` learns from it.
+
+In: a `FeedbackConfig`. Out: counts and the state of every hit.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from curator.errors import InputError
+from curator.jobs.stage import StageResult, recorded_run
+from curator.query.settings import FeedbackConfig
+from store.records import Feedback
+
+if TYPE_CHECKING:
+    from store.store import Store
+
+STAGE = "feedback"
+OPEN = "open"
+
+
+def feedback(store: Store, config: FeedbackConfig) -> StageResult:
+    """Store what is said of hits; without ids it only tells what was said.
+
+    Returns:
+        with a summary: "selection", "accepted", "rejected" (image ids, of hits that went too), "hits" (rank,
+        image, uri, verdict: accepted, rejected or open).
+    Raises:
+        InputError: no such selection; an image that is no hit of it.
+    """
+    selection = store.selection(config.selection)
+    hits = {hit.image_id: hit for hit in selection.hits}
+    before = {own.image_id: own for own in store.feedback(config.selection)}
+    strange = sorted({*config.accept, *config.reject, *config.clear} - {*hits, *before})
+    if strange:
+        raise InputError(
+            f"feedback: expected ids of images that {config.selection!r} holds, got "
+            f"{', '.join(map(str, strange))}; curator feedback {config.selection} lists them"
+        )
+    said = [(image, True) for image in config.accept] + [(image, False) for image in config.reject]
+    if not said and not config.clear:
+        return StageResult(stage=STAGE, run_id=0, summary=_summary(store, config.selection))
+    with recorded_run(store, STAGE, config, scope=config.selection) as (run_id, counts):
+        counts["done"] = len(said) + len(config.clear)
+        with store.transaction():
+            store.put_feedback(
+                run_id,
+                [
+                    Feedback(
+                        selection=config.selection,
+                        image_id=image,
+                        accepted=accepted,
+                        group=hits[image].group if image in hits else before[image].group,
+                        box=hits[image].box if image in hits else before[image].box,
+                    )
+                    for image, accepted in said
+                ],
+            )
+            store.remove_feedback(config.selection, config.clear)
+    return StageResult(
+        stage=STAGE,
+        run_id=run_id,
+        done=counts["done"],
+        summary=_summary(store, config.selection),
+    )
+
+
+def _summary(store: Store, name: str) -> dict[str, Any]:
+    hits = store.selection(name).hits
+    said = {own.image_id: own.accepted for own in store.feedback(name)}
+    uris = {image.id: image.uri for image in store.images(reader="query", ids=[h.image_id for h in hits])}
+    words = {True: "accepted", False: "rejected", None: OPEN}
+    return {
+        "selection": name,
+        "accepted": sorted(image for image, accepted in said.items() if accepted),
+        "rejected": sorted(image for image, accepted in said.items() if not accepted),
+        "hits": [
+            {
+                "rank": hit.rank,
+                "image": hit.image_id,
+                "uri": uris.get(hit.image_id, ""),
+                "verdict": words[said.get(hit.image_id)],
+                "reason": hit.reason,
+            }
+            for hit in hits
+        ],
+    }
