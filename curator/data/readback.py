@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,13 +85,20 @@ class Expected:
         return [row[0] for row in self.database.execute("SELECT stem FROM expected LIMIT 5")]
 
 
-def read_back(form: Format, part: Path, expected: Expected) -> None:
+def read_back(form: Format, part: Path, expected: Expected, left_out: Sequence[tuple[str, str]]) -> None:
     """Read the written data set and compare images and labels.
 
+    Args:
+        left_out: images that were not written, with reasons.
     Raises:
-        StageError: a difference.
+        StageError: a difference. InputError: nothing was written.
     """
     if not next(expected.database.execute("SELECT count(*) FROM expected"))[0]:
+        if left_out:
+            name, reason = left_out[0]
+            raise InputError(
+                f"nothing to export: all {len(left_out)} images are left out; the first is {name}: {reason}"
+            )
         raise InputError(
             "nothing to export: add labelled images with --role train, or name a selection or samples"
         )

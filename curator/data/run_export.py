@@ -226,7 +226,7 @@ def _write(
                 manifest.write(',\n"left_out": ' + json.dumps(left_out, ensure_ascii=False) + "}\n")
                 manifest.flush()
                 os.fsync(manifest.fileno())
-            read_back(form, part, expected)
+            read_back(form, part, expected, left_out)
         os.replace(part, out)  # an empty folder may stand there
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)

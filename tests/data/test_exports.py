@@ -298,6 +298,12 @@ def test_nothing_to_export(tmp_path: Path) -> None:
         assert [run.status for run in empty.runs(stage="export")] == ["failed"]
         with pytest.raises(InputError, match="none of them accepted"):
             export(empty, ExportConfig(format="coco", out=tmp_path / "out", samples=("x",)))
+        (tmp_path / "bare").mkdir()
+        Image.fromarray(pixels(31)).save(tmp_path / "bare/z.png")
+        add(empty, AddConfig(format="images", path=tmp_path / "bare", role="train"))
+        why = r"all 1 images are left out; the first is z\.png: .* without labels"
+        with pytest.raises(InputError, match=why):
+            export(empty, ExportConfig(format="coco", out=tmp_path / "out"))
 
 
 def test_a_data_set_that_reads_back_differently_is_not_kept(
