@@ -38,6 +38,8 @@ class Tolerance:
     share: float
 
 
+MEASURE = 1
+"""Counts up when `unlikeness` gives other numbers: stored ones are then computed anew."""
 ALIGNED = Tolerance(floor=16.0, share=0.15)
 WINDOWED = Tolerance(floor=11.0, share=0.4)
 LYING = 0.13

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, func, select
 
-from store.appearance import HASHES, LUMA, appearance, planes
+from store.appearance import HASHES, LUMA, Planes, appearance, planes
+from store.comparisons import Comparisons
 from store.duplicates import candidates, pairs_within, parse_hashes
 from store.errors import CorruptionError, ImageError
 from store.images import read_pixels
@@ -62,6 +63,7 @@ class Lookalikes:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._compared = Comparisons(database)
         self._gone: set[int] = set()
         self._forget()
         database.on_end.append(lambda committed: None if committed else self._forget())
@@ -98,9 +100,14 @@ class Lookalikes:
         if fill:
             self._fill(np.union1d(left, right))
         step = max(1, _PAIRS // max(1, len(right)))
-        for start in range(0, len(left), step):
-            for one, other in self._of_block(left[start : start + step], right, threshold, first):
-                yield int(self._ids[one]), int(self._ids[other])
+        try:
+            for start in range(0, len(left), step):
+                block = left[start : start + step]
+                self._compared.load(self._ids[block].tolist())
+                for one, other in list(self._of_block(block, right, threshold, first)):
+                    yield int(self._ids[one]), int(self._ids[other])
+        finally:
+            self._compared.close()
 
     def like(
         self, described: Sequence[tuple[bytes, bytes]], among: Sequence[int], *, threshold: float
@@ -156,7 +163,8 @@ class Lookalikes:
                 other_one = right[places] != row
                 places, flags = places[other_one], flags[other_one]
                 own = self._thumbnail([row])[0]
-                alike = set(self._alike(own, right[places], flags, threshold, first=first))
+                image = int(self._ids[row])
+                alike = set(self._alike(own, right[places], flags, threshold, first=first, image=image))
                 found[seen_left[place]] += [p for p in places.tolist() if int(right[p]) in alike]
         for one, others in enumerate(found):
             ordered = [other for other in sorted(set(others)) if right[other] != left[one]]
@@ -164,24 +172,56 @@ class Lookalikes:
                 yield int(left[one]), int(right[other])
 
     def _alike(
-        self, own: Thumbnail, rows: Rows, mirrored: NDArray[np.bool_], threshold: float, *, first: bool
+        self,
+        own: Thumbnail,
+        rows: Rows,
+        mirrored: NDArray[np.bool_],
+        threshold: float,
+        *,
+        first: bool,
+        image: int | None = None,
     ) -> Iterator[int]:
-        """Those of `rows` whose picture is that of `own`, or its mirror image, where so marked."""
+        """Those of `rows` whose picture is that of `own`, or its mirror image, where so marked.
+
+        Args:
+            image: whose thumbnail `own` is: what was compared before is not compared again.
+        """
         turned = own.mirrored() if mirrored.any() else own
-        exact, exact_turned = planes(own.data), planes(own.data).mirrored()
         for start in range(0, len(rows), _TOGETHER):
             part, flags = rows[start : start + _TOGETHER], mirrored[start : start + _TOGETHER]
-            thumbnails = self._thumbnail(part.tolist())
-            for flag, seen, mine in ((False, own, exact), (True, turned, exact_turned)):
-                chosen = np.flatnonzero(flags == flag)
-                if not len(chosen):
-                    continue
-                open_ = ~_surely_different(seen, [thumbnails[k] for k in chosen], threshold)
-                for k in chosen[open_].tolist():
-                    if unlikeness(mine, planes(thumbnails[k].data)) <= threshold:
-                        yield int(part[k])
+            for flag, seen in ((False, own), (True, turned)):
+                chosen = part[flags == flag]
+                for row, value in self._values(own, seen, chosen, flag, threshold, image):
+                    if value <= threshold:
+                        yield row
                         if first:
                             return
+
+    def _values(
+        self, own: Thumbnail, seen: Thumbnail, rows: Rows, flag: bool, threshold: float, image: int | None
+    ) -> Iterator[tuple[int, float]]:
+        """(row, unlikeness) of those that are not surely different, in their order."""
+        ids = self._ids[rows].tolist()
+        known = [None if image is None else self._compared.known(image, other, flag) for other in ids]
+        open_ = np.array([value is None for value in known], bool)
+        thumbnails = dict(zip(rows[open_].tolist(), self._thumbnail(rows[open_].tolist()), strict=True))
+        if thumbnails:
+            open_[open_] = ~_surely_different(seen, list(thumbnails.values()), threshold)
+        exact: Planes | None = None
+        for row, other, value, undecided in zip(rows.tolist(), ids, known, open_.tolist(), strict=True):
+            if value is not None:
+                yield row, value
+            elif undecided:
+                exact = exact or planes(own.data)
+                theirs = planes(thumbnails[row].data)
+                if image is None:
+                    yield row, unlikeness(exact.mirrored() if flag else exact, theirs)
+                    continue
+                # Always the same one is mirrored: a pair has one number, to the last bit.
+                low, high = (exact, theirs) if image < other else (theirs, exact)
+                found = unlikeness(low.mirrored() if flag else low, high)
+                self._compared.put(image, other, flag, found)
+                yield row, found
 
     # ------------------------------------------------------------ what is known
 

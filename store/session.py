@@ -29,11 +29,6 @@ ITEM_ERRORS = (ValueError, StoreError, IntegrityError, DataError)
 is the whole run's."""
 
 
-ITEM_ERRORS = (ValueError, StoreError, IntegrityError, DataError)
-"""What storing a result raises because of the result itself; all else (a full disk, a lost connection) is
-the whole run's."""
-
-
 class Database:
     """An engine and, per thread, the transaction in progress."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, SmallInteger, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from store.models.base import Base, Boxed, Id, Json, Moment, RunId
@@ -29,6 +29,18 @@ class AppearanceRow(Base):
     hashes: Mapped[bytes]
     thumbnail: Mapped[bytes]
     run_id: Mapped[RunId]
+
+
+class ComparisonRow(Base):
+    """How unlike two pictures were found (`store.likeness`): a cache, so that they are compared once."""
+
+    __tablename__ = "comparisons"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    image_a: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    image_b: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True, index=True)
+    mirrored: Mapped[bool] = mapped_column(primary_key=True)
+    measure: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    unlikeness: Mapped[float]
 
 
 class Dataset(Base):

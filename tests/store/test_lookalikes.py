@@ -9,13 +9,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 
-from store.appearance import HASHES, Appearance, appearance, planes
+from store import lookalikes
+from store.appearance import HASHES, Appearance, Planes, appearance, planes
 from store.duplicates import candidates
 from store.images import probe
 from store.likeness import unlikeness
-from store.models import AppearanceRow
+from store.models import AppearanceRow, ComparisonRow
 from store.records import Leak, NewImage
 from store.store import Store
 from tests.pictures import COPIES, Camera, jpeg, scene, with_object
@@ -215,3 +216,53 @@ def test_candidates_agree_with_a_loop(seed: int, one: int, other: int) -> None:
 def test_descriptions_are_plain_bytes() -> None:
     assert isinstance(appearance(scene(1)), Appearance)
     assert appearance(scene(1)) == appearance(np.asarray(scene(1)))
+
+
+def test_a_pair_is_compared_once_and_whatever_was_asked_first(
+    store: Store, camera: Camera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = [camera.add(scene(n), "holdout") for n in range(3)]
+    copies = [camera.add(kind(scene(n)), "pool") for n, kind in enumerate(list(COPIES.values())[:3])]
+    mirrored = camera.add(ImageOps.mirror(scene(1)), "mine")
+    everything = [*held, *copies, mirrored]
+    calls = []
+
+    def counting(a: Planes, b: Planes) -> float:
+        calls.append(1)
+        return unlikeness(a, b)
+
+    def answers(opened: Store) -> tuple[object, ...]:
+        return (
+            opened.leaks(copies),
+            opened.near_duplicates(copies, held),
+            opened.near_duplicates(list(reversed(everything)), everything),
+        )
+
+    monkeypatch.setattr(lookalikes, "unlikeness", counting)
+    found = answers(store)
+    assert set(found[0]) == set(copies)
+    assert calls == []  # all was compared when the images came
+    with store._database.reading() as connection:
+        columns = (
+            ComparisonRow.image_a,
+            ComparisonRow.image_b,
+            ComparisonRow.mirrored,
+            ComparisonRow.unlikeness,
+        )
+        stored = sorted(tuple(row) for row in connection.execute(select(*columns)))
+    assert all(a < b for a, b, _, _ in stored)
+    # Forgotten and asked in another order, it is computed anew to the same bits.
+    with store._database.writing() as connection:
+        connection.execute(delete(ComparisonRow))
+    with Store.open(store.path) as again:
+        assert again.near_duplicates(list(reversed(everything)), everything) == found[2]
+        assert answers(again) == found
+        assert calls
+        with again._database.reading() as connection:
+            anew = sorted(tuple(row) for row in connection.execute(select(*columns)))
+    assert set(anew) <= set(stored)
+    # Numbers of an older measure are not used.
+    with store._database.writing() as connection:
+        connection.execute(update(ComparisonRow).values(measure=-1, unlikeness=99.0))
+    with Store.open(store.path) as newer:
+        assert answers(newer) == found

@@ -62,7 +62,7 @@ def test_check_finds_what_differs(database: Database) -> None:
 
 
 def test_every_table_has_a_named_primary_key_and_every_row_its_run(database: Database) -> None:
-    without_run = {"runs", "datasets", "categories", "annotations", "models", "hits"}
+    without_run = {"runs", "datasets", "categories", "annotations", "models", "hits", "comparisons"}
     for name, table in Base.metadata.tables.items():
         assert table.primary_key.name == f"pk_{name}"
         assert ("run_id" in table.c) == (name not in without_run), name

@@ -1,4 +1,4 @@
-"""What people say of a query's hits: the table `feedback`.
+"""What people say of a query's hits, and how unlike pictures were found: `feedback`, `comparisons`.
 
 Revision 0004, after 0003.
 """
@@ -34,7 +34,21 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_feedback_image_id"), "feedback", ["image_id"])
     op.create_index(op.f("ix_feedback_run_id"), "feedback", ["run_id"])
+    op.create_table(
+        "comparisons",
+        sa.Column("image_a", ID, nullable=False),
+        sa.Column("image_b", ID, nullable=False),
+        sa.Column("mirrored", sa.Boolean(), nullable=False),
+        sa.Column("measure", sa.SmallInteger(), nullable=False),
+        sa.Column("unlikeness", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(["image_a"], ["images.id"], name=op.f("fk_comparisons_image_a_images")),
+        sa.ForeignKeyConstraint(["image_b"], ["images.id"], name=op.f("fk_comparisons_image_b_images")),
+        sa.PrimaryKeyConstraint("image_a", "image_b", "mirrored", "measure", name=op.f("pk_comparisons")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index(op.f("ix_comparisons_image_b"), "comparisons", ["image_b"])
 
 
 def downgrade() -> None:
+    op.drop_table("comparisons")
     op.drop_table("feedback")
