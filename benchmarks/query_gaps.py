@@ -93,7 +93,8 @@ def prepared(store: Store, folder: Path, *, seed: int, pool: int, mine: int) -> 
     more = write_dataset(folder / "b", sizes=extra, seed=seed + 1000, rates=full)
     sets = [*first.items(), *more.items()]
     for role, path in sets:
-        pipeline.add(store, AddConfig(format="coco", path=path, role=role))
+        # Nothing here asks for near-duplicates: what is chosen is judged by the renderer's tags.
+        pipeline.add(store, AddConfig(format="coco", path=path, role=role, near_duplicates=0.0))
     pipeline.detect(store, DetectConfig(detector="builtin:"))
     pipeline.diagnose(store, DiagnoseConfig())
     pipeline.explain(store, ExplainConfig(samples=8, segments=120, successes=0))
