@@ -3,7 +3,7 @@
 pixels       an image whose only role is "holdout": "verify" alone
 annotations  (and tags) any of these grants them:
                role train or mine;
-               role pool and in a stored selection (the annotator has labelled it);
+               role pool and in a stored selection, or judged as a hit (the annotator has labelled it);
                role pool, for "oracle", who stands for the annotator;
                role holdout, for "verify".
              An image that is in the pool and in the holdout is a leak: no selection opens it.
@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Connection, select
 
 from store.errors import AccessError, NotFoundError
-from store.models import HitRow, Image, Member
+from store.models import FeedbackRow, HitRow, Image, Member
 from store.records import Reader, Role
 from store.session import chunks
 
@@ -123,4 +123,6 @@ def _selected(connection: Connection, image_ids: Sequence[int]) -> set[int]:
     chosen: set[int] = set()
     for part in chunks(list(set(image_ids))):
         chosen.update(connection.scalars(select(HitRow.image_id).where(HitRow.image_id.in_(part)).distinct()))
+        judged = select(FeedbackRow.image_id).where(FeedbackRow.image_id.in_(part)).distinct()
+        chosen.update(connection.scalars(judged))  # a hit until it was refined away
     return chosen

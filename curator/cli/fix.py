@@ -52,6 +52,7 @@ def query_lines(summary: Mapping[str, Any]) -> list[str]:
             else ""
         )
         lines.append(f"  {group['name']}: {group['failures']} failures asked{pool}: {group['hits']} images")
+    lines += [summary["refined"]] if summary["refined"] else []
     lines.append(explained_by(summary))
     lines += [f"warning: {warning}" for warning in summary["warnings"]]
     lines += [f"{h['rank']:>4}  image {h['image']}  {h['uri']}: {h['reason']}" for h in summary["hits"]]
@@ -66,9 +67,11 @@ def feedback_lines(summary: Mapping[str, Any]) -> list[str]:
         f"{hit['rank']:>4}  image {hit['image']}  {hit['verdict']:<8}  {hit['uri']}: {hit['reason']}"
         for hit in summary["hits"]
     ]
-    if accepted or rejected:
-        again = f"curator query --name {summary['selection']} --refine"
-        lines.append(f"next: {again}, with the options as before")
+    gone = sorted({*summary["accepted"], *summary["rejected"]} - {hit["image"] for hit in summary["hits"]})
+    if gone:
+        lines.append(f"judged before, no longer chosen: images {', '.join(map(str, gone))}")
+    if accepted or rejected or any(hit["verdict"] == "labelled" for hit in summary["hits"]):
+        lines.append(f"next: {summary['next']}")
     return lines
 
 

@@ -20,6 +20,7 @@ from curator.errors import InputError
 from curator.jobs.base import Executor
 from curator.jobs.stage import StageResult, recorded_run
 from curator.query.asked import Mined
+from curator.query.feedback import asks
 from curator.query.filters import PoolFilter
 from curator.query.run_answers import Question, answers, shown
 from curator.query.run_choice import BLIND, draw, gains, refused, unlike
@@ -69,9 +70,9 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
         if index is None:
             raise InputError(f"query: --method {BLIND} learns nothing, so there is nothing to preview")
         return _preview(store, config, current, failures, index)
-    found = refinement(store, config, current) if config.refine else None
+    found = refinement(store, config) if config.refine else None
     if found is not None:
-        judged = set(found.image_ids)
+        judged = set(found.judged)
         pool = [image for image in pool if image not in judged]
     leaks = store.leaks(pool)
     key = content_key(
@@ -91,13 +92,14 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
         store, STAGE, config, models=[current.model.fingerprint], config_key=key, scope=config.name
     ) as (run_id, counts):
         selection = _stored(store, config.name, key)
-        counts.update(done=int(selection is None), skipped=int(selection is not None), failed=0)
+        counts.update(done=0, skipped=int(selection is not None), failed=0)
         if selection is None:
             make = draw if index is None else partial(_select, index=index, refining=found)
             selection = make(store, config, key, failures, current, pool, leaks=leaks)
             with store.transaction():
                 store.put_selection(run_id, selection)
                 store.record_items(run_id, [ItemStatus(key=key, status="done")])
+            counts.update(done=1)
     return StageResult(
         stage=STAGE,
         run_id=run_id,
@@ -149,15 +151,16 @@ def _pool(store: Store, config: QueryConfig) -> list[int]:
     taken: set[int] = set()
     if wanted.unselected:
         taken = {i for s in store.selections() if s.name != config.name for i in s.image_ids}
+    members = [member for member in store.memberships(pool) if member.role == "pool"]
     passing = {
         member.image_id
-        for member in store.memberships(pool)
-        if member.role == "pool" and wanted.allows(member) and member.image_id not in taken
+        for member in members
+        if wanted.allows(member) and member.image_id not in taken
     }
     if not passing:
         raise InputError(
-            f"query: none of {len(pool)} pool images passes --where {config.where!r}; "
-            "curator status lists data sets"
+            f"query: none of {len(pool)} pool images passes --where {config.where!r}; their data sets: "
+            f"{', '.join(sorted({m.dataset for m in members})[:8])}"
         )
     return sorted(passing)
 
@@ -231,12 +234,18 @@ def _select(
     )
     picked = {pick.image_id: pick.group for pick in choice.picks}
     words = [current.class_map.get(name, name) for name in current.model.classes]
-    said = shown(store, index.space, asking, found, picked, mined, words)
-    hits = (*kept, *(replace(hit, rank=hit.rank + len(kept)) for hit in as_hits(choice, said)))
+    why = shown(store, index.space, asking, found, picked, mined, words)
+    hits = (*kept, *(replace(hit, rank=hit.rank + len(kept)) for hit in as_hits(choice, why)))
     rest = sorted(set(named.allowed) - set(named.image_ids))
     holds = covered(store, index.space, asking, found, rest, mined, config.seed)
     warnings = [*choice.warnings, *_notes(asking)]
-    warnings += [] if refining is None else [refining.note]
+    if refining is not None:
+        warnings += refining.warnings
+    elif not (config.like or config.text) and (said := store.feedback(config.name)):
+        warnings.append(
+            f"{len(said)} hits of {config.name!r} were accepted or rejected; --refine uses that, this query "
+            "does not"
+        )
     warnings += [
         found_there.sentence(failed(question.asked.kind, question.asked.category))
         for question, found_there in zip(asking, holds, strict=True)
@@ -261,7 +270,7 @@ def _select(
             "groups": [
                 {
                     **_group(question),
-                    "hits": sum(hit.group in question.groups for hit in hits),
+                    "hits": sum(asks(question.asked, hit.group) for hit in hits),
                     "expected": None if there is None else round(there.expected, 2),
                     "coverage": None if there is None else there.plain(),
                 }
@@ -270,6 +279,8 @@ def _select(
             "judged": judged_table(asking, mined, config),
             "warnings": warnings,
             "asking": asked,
+            "refined": refining and refining.note(config.method, [q.asked for q in asking]),
+            "labelled": [] if refining is None else [image.id for image, _ in refining.labelled],
             "scored": named.how,
             "explained_by": current.explained_by,
             "current": current.digest,
@@ -312,6 +323,7 @@ def _summary(store: Store, selection: Selection) -> dict[str, Any]:
         "warnings": selection.config["warnings"],
         "asking": selection.config["asking"],
         "scored": selection.config["scored"],
+        "refined": selection.config.get("refined"),
         "explained_by": selection.config["explained_by"],
         "hits": [
             {

@@ -5,12 +5,14 @@ In: a `FeedbackConfig`. Out: counts and the state of every hit.
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from curator.errors import InputError
 from curator.jobs.stage import StageResult, recorded_run
-from curator.query.settings import FeedbackConfig
-from store.records import Feedback
+from curator.query.settings import FeedbackConfig, QueryConfig
+from store.records import Feedback, Selection
 
 if TYPE_CHECKING:
     from store.store import Store
@@ -24,7 +26,7 @@ def feedback(store: Store, config: FeedbackConfig) -> StageResult:
 
     Returns:
         with a summary: "selection", "accepted", "rejected" (image ids, of hits that went too), "hits" (rank,
-        image, uri, verdict: accepted, rejected or open).
+        image, uri, box, verdict: accepted, rejected, labelled or open), "next": the command that refines.
     Raises:
         InputError: no such selection; an image that is no hit of it.
     """
@@ -35,7 +37,7 @@ def feedback(store: Store, config: FeedbackConfig) -> StageResult:
     if strange:
         raise InputError(
             f"feedback: expected ids of images that {config.selection!r} holds, got "
-            f"{', '.join(map(str, strange))}; curator feedback {config.selection} lists them"
+            f"{', '.join(map(str, strange))}; curator feedback {shlex.quote(config.selection)} lists them"
         )
     said = [(image, True) for image in config.accept] + [(image, False) for image in config.reject]
     if not said and not config.clear:
@@ -66,22 +68,42 @@ def feedback(store: Store, config: FeedbackConfig) -> StageResult:
 
 
 def _summary(store: Store, name: str) -> dict[str, Any]:
-    hits = store.selection(name).hits
+    selection = store.selection(name)
+    ids = [hit.image_id for hit in selection.hits]
     said = {own.image_id: own.accepted for own in store.feedback(name)}
-    uris = {image.id: image.uri for image in store.images(reader="query", ids=[h.image_id for h in hits])}
-    words = {True: "accepted", False: "rejected", None: OPEN}
+    uris = {image.id: image.uri for image in store.images(reader="query", ids=ids)}
+    leaks = store.leaks(ids)
+    known = store.annotations([image for image in ids if image not in leaks], reader="query")
+    words: dict[int, str] = {image: "labelled" for image, own in known.items() if own.status == "human"}
+    words |= {image: "accepted" if accepted else "rejected" for image, accepted in said.items()}
     return {
         "selection": name,
         "accepted": sorted(image for image, accepted in said.items() if accepted),
         "rejected": sorted(image for image, accepted in said.items() if not accepted),
+        "next": _again(selection),
         "hits": [
             {
                 "rank": hit.rank,
                 "image": hit.image_id,
                 "uri": uris.get(hit.image_id, ""),
-                "verdict": words[said.get(hit.image_id)],
-                "reason": hit.reason,
+                "verdict": words.get(hit.image_id, OPEN),
+                "box": list(hit.box),
+                "reason": hit.reason.removeprefix("accepted: ").removeprefix("labelled: "),
             }
-            for hit in hits
+            for hit in selection.hits
         ],
     }
+
+
+def _again(selection: Selection) -> str:
+    """The command that refines, with the options that made the selection."""
+    config = selection.config
+    words = ["curator", "query", "--name", selection.name]
+    for field in dataclasses.fields(QueryConfig):
+        value = config.get(field.name, field.default)
+        if field.name in ("name", "refine", "preview", "device", "like", "text") or value == field.default:
+            continue
+        text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        if text:
+            words += [f"--{field.name.replace('_', '-')}", text]
+    return shlex.join([*words, "--refine"])

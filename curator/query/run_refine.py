@@ -7,6 +7,7 @@ In: the stored selection, feedback on its hits (`curator feedback`), labels of c
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from curator.diagnose.work import DiagnoseItem, DiagnoseWork
 from curator.errors import InputError
 from curator.matching import ClassMap
 from curator.query.asked import Asked, Mined
-from curator.query.feedback import Said, taught
+from curator.query.feedback import Said, asks, taught
 from curator.query.run_indexed import IndexState
 from curator.query.selection import Refusals
 from curator.query.settings import QueryConfig
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from store.store import Store
 
 ACCEPTED, LABELLED = "accepted", "labelled"
+BLIND = ("class-uncertainty", "uncertainty", "diversity")  # methods that learn from no failure
 FLOOR = 0.05  # score from which detections of labelled images are judged, as `curator detect` stores them
 
 
@@ -37,67 +39,88 @@ class Refinement:
     """What a refined query starts from.
 
     Attributes:
-        feedback: of hits. labelled: chosen images that were labelled, with their labels.
+        feedback: of hits that have no labels. labelled: judged or chosen images with their labels, which say
+            more.
         kept: hits that were accepted or labelled, best first.
-        state: content key of all of it.
+        judged: all images of which something was said; none of them answers again.
+        warnings: for people. state: content key of all of it.
     """
 
     feedback: tuple[Feedback, ...]
     labelled: tuple[tuple[ImageRecord, AnnotationSet], ...]
     kept: tuple[Hit, ...]
+    judged: tuple[int, ...]
+    warnings: tuple[str, ...]
     state: str
 
-    @property
-    def image_ids(self) -> list[int]:
-        """All images of which something is known, ascending."""
-        return sorted({*(own.image_id for own in self.feedback), *(image.id for image, _ in self.labelled)})
-
-    @property
-    def note(self) -> str:
-        """A line for people."""
-        yes = sum(own.accepted for own in self.feedback)
-        no = len(self.feedback) - yes
-        return f"learned from {yes} accepted, {no} rejected and {len(self.labelled)} labelled images"
+    def note(self, method: str, questions: Sequence[Asked]) -> str:
+        """A line for people: what a method learned from."""
+        if method in BLIND:
+            return f"{method} learns nothing: accepted and labelled hits are kept, rejected ones stay out"
+        own = [said for said in self.feedback if any(asks(asked, said.group) for asked in questions)]
+        yes, others = sum(said.accepted for said in own), len(self.feedback) - len(own)
+        also = f"; {others} judged for other failures teach nothing here" if others else ""
+        learned = f"{yes} accepted, {len(own) - yes} rejected and {len(self.labelled)} labelled images"
+        return f"learned from {learned}{also}"
 
 
-def refinement(store: Store, config: QueryConfig, current: Current) -> Refinement:
+def refinement(store: Store, config: QueryConfig) -> Refinement:
     """What people said of the hits of the selection `config.name`.
 
     Raises:
-        InputError: nothing yet, or accepted hits fill the budget.
+        InputError: nothing yet, or accepted hits fill the budget. NotFoundError: no such selection.
     """
-    said = store.feedback(config.name)
+    said = {own.image_id: own for own in store.feedback(config.name)}
+    hits: dict[int, Hit] = {}
+    before: list[int] = []
     try:
-        hits = {hit.image_id: hit for hit in store.selection(config.name).hits}
+        selection = store.selection(config.name)
+        hits = {hit.image_id: hit for hit in selection.hits}
+        before = selection.config.get("labelled") or []
     except NotFoundError:
-        hits = {}
-    train = set(store.image_ids(role="train"))
-    judged = {own.image_id: own for own in said}
-    leaks = store.leaks(sorted(hits))
-    labelled = _labelled(store, sorted({*hits, *(judged.keys() & train)} - set(leaks)))
+        if not said:
+            raise
+    judged = sorted({*hits, *said, *before})
+    leaks, train = store.leaks(judged), set(store.image_ids(role="train"))
+    labelled = _labelled(store, [image for image in judged if image not in leaks])
     if not said and not labelled:
         raise InputError(
             f"query: expected feedback on the hits of {config.name!r}, or labels of them, found none; say "
-            f"first: curator feedback {config.name} --accept IDS --reject IDS"
+            f"first: curator feedback {shlex.quote(config.name)} --accept IDS --reject IDS"
         )
     known = {image.id for image, _ in labelled}
+    wanted = [i for i in hits if (said[i].accepted if i in said else i in known)]
+    wanted += [i for i, own in said.items() if own.accepted and i not in hits]
     kept = [
-        _marked(hit, ACCEPTED if image in judged else LABELLED)
-        for image, hit in hits.items()
-        if (judged[image].accepted if image in judged else image in known) and image not in train
+        _marked(hits.get(image) or _hit(said[image]), ACCEPTED if image in said else LABELLED)
+        for image in wanted
+        if image not in train and image not in leaks
     ]
-    # What was accepted before another query took this name.
-    kept += [_hit(own) for own in said if own.accepted and own.image_id not in {*hits, *train}]
+    warnings = [
+        f"{len(images)} accepted or labelled images leave the selection: {why}"
+        for images, why in (
+            ([i for i in wanted if i in train and i not in leaks], "the training set has them now"),
+            ([i for i in wanted if i in leaks], "they equal mined or holdout images now, or nearly"),
+        )
+        if images
+    ]
     if len(kept) >= config.budget:
         raise InputError(
             f"query: {len(kept)} accepted or labelled hits of {config.name!r} fill the budget of "
             f"{config.budget}; give a larger --budget"
         )
     return Refinement(
-        feedback=tuple(said),
+        feedback=tuple(own for i, own in said.items() if i not in known and i not in leaks),
         labelled=tuple(labelled),
         kept=tuple(replace(hit, rank=rank) for rank, hit in enumerate(kept, start=1)),
-        state=content_key(said, [(image.sha256, own.version, own.key) for image, own in labelled]),
+        judged=tuple(sorted({*said, *known})),
+        warnings=tuple(warnings),
+        state=content_key(
+            list(said.values()),
+            [(image.sha256, own.version, own.key) for image, own in labelled],
+            sorted(leaks),
+            sorted(set(judged) & train),
+        ),
     )
 
 
@@ -113,14 +136,15 @@ def refined(
     """The mined images with those of which people said something."""
     names = [category.name for category in store.categories()]
     classes = ClassMap.resolve(current.model.classes, names, dict(current.class_map))
-    offered = store.boxes(index.space, "offered", image_ids=found.image_ids)
+    images = {*(own.image_id for own in found.feedback), *(image.id for image, _ in found.labelled)}
+    offered = store.boxes(index.space, "offered", image_ids=sorted(images))
     shown = _diagnosed(current, classes, found.labelled, config.device)
     return taught(mined, offered, Said(feedback=found.feedback, labelled=shown), questions)
 
 
 def known_already(store: Store, found: Refinement) -> list[Refusals]:
     """Refuses what nearly equals an image that people judged."""
-    judged = found.image_ids
+    judged = found.judged
 
     def near(ids: Sequence[int]) -> Mapping[int, object]:
         return dict.fromkeys(store.near_duplicates(ids, judged), "nearly equals a hit that was judged")

@@ -49,7 +49,9 @@ class QueryConfig(StageConfig):
     )
     budget: int = option(100, "Number of pool images wanted.")
     budget_boxes: int = option(
-        0, "Number of objects that their annotator may have to draw, as far as can be expected; 0: no limit."
+        0,
+        "Number of objects that the annotator of newly chosen images may have to draw, as far as can be "
+        "expected; 0: no limit.",
     )
     name: str = option("query", "Name of the selection; an older one of this name is replaced.")
     method: str = option(
@@ -93,6 +95,8 @@ class QueryConfig(StageConfig):
         require(self.diversity < math.inf, f"diversity: expected a finite number, got {self.diversity}")
         require(min(self.unlike, default=0) >= 0, f"unlike: expected ids of 0 or more, got {self.unlike}")
         require(bool(self.name.strip()), "name: expected a name for the selection, got none")
+        printable = self.name.isprintable() and not self.name.startswith("-")
+        require(printable, f"name: expected one line that does not start with '-', got {self.name!r}")
         if self.refine and (self.preview or self.like or self.text or self.method == "random"):
             other = next(n for n in ("preview", "like", "text", "method") if getattr(self, n))
             if self.method == "random":

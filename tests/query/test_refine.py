@@ -28,6 +28,7 @@ from curator.query.out_of_fold import out_of_fold
 from curator.query.predictor import FailurePredictor, training
 from curator.query.settings import FeedbackConfig, IndexConfig, QueryConfig
 from curator.registry import RANKERS
+from store.errors import NotFoundError
 from store.records import ROLES, BoxRows, Feedback, Role
 from store.store import Store
 from tests.query.tables import ASKED, outcome, planted
@@ -174,7 +175,7 @@ def test_accepted_hits_stay_rejected_ones_never_come_back(store: Store) -> None:
     assert [hit["reason"].startswith("accepted: ") for hit in second["hits"]] == [True] * 2 + [False] * 6
     assert len(set(new)) == 8
     assert not set(new) & set(ids[5:7])
-    assert "learned from 2 accepted, 2 rejected and 0 labelled images" in second["warnings"]
+    assert second["refined"] == "learned from 2 accepted, 2 rejected and 0 labelled images"
     assert pipeline.query(store, refined).skipped == 1
     # Said of the next round, it adds up; reasons are marked once.
     more = FeedbackConfig(selection="a", accept=(new[3],), reject=(new[4],), clear=(ids[4],))
@@ -188,8 +189,10 @@ def test_accepted_hits_stay_rejected_ones_never_come_back(store: Store) -> None:
     assert told["accepted"] == sorted([ids[1], new[3]])
     assert told["rejected"] == sorted([*ids[5:7], new[4]])
     assert [hit["verdict"] for hit in told["hits"][:3]] == ["accepted", "accepted", "open"]
-    # What was said outlives a plain query of this name, and is used by the next refined one.
-    pipeline.query(store, QueryConfig(name="a", failures="FN", budget=3, method="random"))
+    # What was said outlives a plain query of this name, which says so, and is used by the next refined one.
+    plain = pipeline.query(store, QueryConfig(name="a", failures="FN", budget=3)).summary
+    assert any("--refine uses that" in warning for warning in plain["warnings"])
+    assert plain["refined"] is None
     again = pipeline.query(store, refined).summary
     assert {hit["image"] for hit in again["hits"][:2]} == {ids[1], new[3]}
 
@@ -216,14 +219,20 @@ def test_labelled_images_teach(folder: Path, tmp_path: Path) -> None:
         label(store, folder, tmp_path / "train", first[0]["uri"], "train")
         refined = QueryConfig(name="b", failures="FN", budget=5, refine=True)
         second = pipeline.query(store, refined).summary
-        assert "learned from 0 accepted, 0 rejected and 2 labelled images" in second["warnings"]
+        assert second["refined"] == "learned from 0 accepted, 0 rejected and 2 labelled images"
         new = [hit["image"] for hit in second["hits"]]
         assert new[0] == first[2]["image"]
         assert second["hits"][0]["reason"] == f"labelled: {first[2]['reason']}"
         assert first[0]["image"] not in new  # the training set has it
+        assert any("1 accepted or labelled images leave" in warning for warning in second["warnings"])
         assert len(new) == 5
         pipeline.feedback(store, FeedbackConfig(selection="b", reject=(first[2]["image"],)))
         third = pipeline.query(store, refined).summary
+        assert third["refined"] == second["refined"]  # labels say more than a verdict, and are not forgotten
+        again = pipeline.feedback(store, FeedbackConfig(selection="b", accept=(new[1],)))
+        fourth = pipeline.query(store, refined).summary
+        assert again.summary["rejected"] == [first[2]["image"]]
+        assert fourth["refined"] == "learned from 1 accepted, 0 rejected and 2 labelled images"
         assert first[2]["image"] not in [hit["image"] for hit in third["hits"]]
         for method in ("predictor", "random"):  # nothing chooses again what was labelled
             later = pipeline.query(
@@ -233,11 +242,44 @@ def test_labelled_images_teach(folder: Path, tmp_path: Path) -> None:
             assert any("the training set has it already" in warning for warning in later["warnings"])
 
 
+def test_what_leaks_by_now_is_not_kept(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "ws", tmp_path / "ws")
+    with Store.open(tmp_path / "ws") as store:
+        first = pipeline.query(store, QueryConfig(name="b", failures="FN", budget=5)).summary["hits"]
+        ids = [hit["image"] for hit in first]
+        pipeline.feedback(store, FeedbackConfig(selection="b", accept=(ids[0], ids[1]), reject=(ids[2],)))
+        label(store, folder, tmp_path / "mine", first[0]["uri"], "mine")
+        label(store, folder, tmp_path / "holdout", first[2]["uri"], "holdout")
+        refined = QueryConfig(name="b", failures="FN", budget=5, refine=True)
+        second = pipeline.query(store, refined).summary
+        assert second["refined"] == "learned from 1 accepted, 0 rejected and 0 labelled images"
+        assert ids[0] not in [hit["image"] for hit in second["hits"]]
+        assert any("equal mined or holdout images" in warning for warning in second["warnings"])
+
+
+def test_methods_that_learn_nothing_say_so_and_other_questions_are_told_apart(store: Store) -> None:
+    first = pipeline.query(store, QueryConfig(name="e", failures="FN:miss", budget=5)).summary["hits"]
+    pipeline.feedback(store, FeedbackConfig(selection="e", accept=(first[0]["image"],)))
+    blind = QueryConfig(name="e", failures="FN:miss", budget=5, method="class-uncertainty", refine=True)
+    assert pipeline.query(store, blind).summary["refined"].startswith("class-uncertainty learns nothing")
+    counts = [group["hits"] for group in pipeline.query(store, blind).summary["groups"]]
+    assert sum(counts) == 5
+    other = QueryConfig(name="e", failures="FN:under-threshold", budget=5, refine=True)
+    told = pipeline.query(store, other).summary
+    assert "learned from 0 accepted, 0 rejected and 0 labelled images; 1 judged for other" in told["refined"]
+    assert told["hits"][0]["image"] == first[0]["image"]
+
+
 def test_what_cannot_be_is_refused(store: Store) -> None:
     pipeline.query(store, QueryConfig(name="c", failures="FN", budget=3))
     ids = [hit.image_id for hit in store.selection("c").hits]
     with pytest.raises(InputError, match="curator feedback c --accept"):
         pipeline.query(store, QueryConfig(name="c", failures="FN", budget=3, refine=True))
+    with pytest.raises(NotFoundError, match="no selection called 'nosuch'"):
+        pipeline.query(store, QueryConfig(name="nosuch", failures="FN", budget=3, refine=True))
+    for name in ("-x", "a\nb", " "):
+        with pytest.raises(ConfigError, match="name: expected"):
+            QueryConfig(name=name)
     with pytest.raises(InputError, match=r"expected ids of images that 'c' holds, got 99999"):
         pipeline.feedback(store, FeedbackConfig(selection="c", accept=(ids[0], 99999)))
     assert store.feedback("c") == []
@@ -263,7 +305,8 @@ def test_the_commands(folder: Path) -> None:
     ids = [line.split("image ")[1].split()[0] for line in listed.splitlines() if "image " in line]
     said = curator("feedback", "d", "--accept", ",".join(ids[:2]), "--reject", ids[2])
     assert "2 accepted, 1 rejected" in said
-    assert "curator query --name d --refine" in said
+    assert "next: curator query --name d --failures FN --budget 4 --refine" in said
     text = curator("query", "--failures", "FN", "--budget", "4", "--name", "d", "--refine")
     assert f"   1  image {ids[0]}  " in text
     assert f"image {ids[2]} " not in text
+    assert f"judged before, no longer chosen: images {ids[2]}" in curator("feedback", "d")
