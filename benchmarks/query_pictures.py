@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ from curator.prove.trials import predict
 from curator.query.settings import IndexConfig, QueryConfig
 from curator.represent.heatmap import overlay_density
 from curator.represent.pixel_maps import map_pixels
-from store.records import BoxTuple
+from store.records import BoxTuple, Outcome
 from store.store import Store
 
 METHODS = {"predictor": "curator", "class-uncertainty": "class-wise uncertainty", "similarity": "cosine"}
@@ -53,7 +54,15 @@ def framed(pixels: Pixels, box: BoxTuple, colour: tuple[int, int, int] | None = 
     return np.asarray(picture)
 
 
-def failing(store: Store, spec: str, selector: FailureSelector) -> set[int]:
+Kinds = frozenset[tuple[str, str, str | None]]
+
+
+def kinds_of(outcomes: Iterable[Outcome]) -> Kinds:
+    """(kind, class, cause) of outcomes."""
+    return frozenset((o.kind, o.category, o.cause) for o in outcomes)
+
+
+def failing(store: Store, spec: str, asked: Kinds) -> set[int]:
     """Pool images that hold such a failure, by their hidden labels."""
     images = store.images(reader="oracle", role="pool")
     labels = store.annotations([image.id for image in images], reader="oracle")
@@ -62,18 +71,16 @@ def failing(store: Store, spec: str, selector: FailureSelector) -> set[int]:
     labelled = [(image, labels[image.id].annotations) for image in images]
     found = list(predict(detector, images, 16, label="pool"))
     judged, _ = diagnose_predicted(detector, labelled, found, classes, Criteria(score=0.5, low_score=0.0))
-    return {
-        image.id for image, outcomes in zip(images, judged, strict=True) if selector.among(outcomes)
-    }
+    return {image.id for image, own in zip(images, judged, strict=True) if kinds_of(own) & asked}
 
 
-def failures(store: Store, selector: FailureSelector) -> dict[str, Pixels]:
+def failures(store: Store, asked: Kinds) -> dict[str, Pixels]:
     """Asked failures and their maps, side by side."""
     current = {outcome.id: outcome for outcome in store.outcomes()}
     row: dict[str, Pixels] = {}
     for attribution in store.attributions():
         outcome = current.get(attribution.outcome_id)
-        if outcome is None or not selector.among([outcome]) or not attribution.map.evidence:
+        if outcome is None or not kinds_of([outcome]) & asked or not attribution.map.evidence:
             continue
         (image,) = store.images(reader="report", ids=[outcome.image_id])
         pixels = store.pixels(image, reader="report")
@@ -114,13 +121,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--failures", default="FN,class=Car")
+    parser.add_argument("--work", type=Path, help="workspace to keep; killed runs continue there")
     parser.add_argument("--shared", type=Path, default=SHARED)
     parser.add_argument("--out", type=Path, default=Path("docs/query.png"))
     options = parser.parse_args()
-    selector = FailureSelector.parse(options.failures)
     spec = detector_spec("nanodet", "vehicles")
     data = options.shared / "data" / "vehicles_openimages"
-    with tempfile.TemporaryDirectory() as name, Store.create(Path(name) / "ws") as store:
+    work = options.work or Path(tempfile.mkdtemp(prefix="query-pictures-")) / "ws"
+    with Store.open(work) if work.exists() else Store.create(work) as store:
         for role, part in (("mine", "0-50"), ("pool", "50-100")):
             for split in ("train", "valid"):
                 pipeline.add(store, AddConfig(format="yolo", path=data, split=split, role=role, part=part))
@@ -128,9 +136,10 @@ def main() -> None:
         pipeline.diagnose(store, DiagnoseConfig(class_map=CLASSES))
         pipeline.explain(store, ExplainConfig(failures=options.failures, samples=16, successes=0))
         pipeline.index(store, IndexConfig())
-        true = failing(store, spec, selector)
+        asked = kinds_of(FailureSelector.parse(options.failures).among(store.outcomes()))
+        true = failing(store, spec, asked)
         print(f"{len(true)} of {len(store.image_ids(role='pool'))} pool images hold such a failure")
-        rows = [failures(store, selector), *(hits(store, m, options.failures, true) for m in METHODS)]
+        rows = [failures(store, asked), *(hits(store, m, options.failures, true) for m in METHODS)]
         sheet(options.out.parent, options.out.name, rows)
 
 
