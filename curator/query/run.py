@@ -74,6 +74,8 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
     if found is not None:
         judged = set(found.judged)
         pool = [image for image in pool if image not in judged]
+        if not pool:
+            raise InputError("query: every pool image that may answer was judged or labelled already")
     leaks = store.leaks(pool)
     key = content_key(
         STAGE,
