@@ -44,6 +44,7 @@ RULES = {
 }
 """Which candidate stands for a failure, by the rule that chose it (`curator.diagnose.causes`)."""
 TRUTH, FOUND, PAINTED = "#2ca02c", "#d62728", "#ff7f0e"
+REGIONS = {"support": ("#ffffff", "white"), "culprit": ("#000000", "black")}
 
 
 def report(store: Store, config: ReportConfig) -> StageResult:
@@ -173,8 +174,8 @@ def _failure(
                 Picture(
                     pixels=hit_pixels,
                     boxes=((hit.box, PAINTED),),
-                    caption=f"{name} no. {hit.rank}, score {hit.score:.2f}: "
-                    f"{os.path.basename(hit_image.uri)}",
+                    caption=f"{name} no. {hit.rank}, {os.path.basename(hit_image.uri)}: "
+                    f"{hit.reason or f'score {hit.score:.2f}'}",
                 )
             )
     return FailureCard(
@@ -230,7 +231,11 @@ def _heat_map(
     )
     values = map_pixels(explained, labels, pin.input_size)
     caption = f"{attribution.method}: red raises the score of {outcome.category}, blue lowers it"
-    return Picture(pixels=overlay_density(pixels, values, pin), caption=caption, boxes=boxes)
+    regions = [own for own in store.regions(attribution_ids=[attribution.id or 0]) if own.kind in REGIONS]
+    framed = tuple((own.box, REGIONS[own.kind][0]) for own in regions)
+    for kind in dict.fromkeys(own.kind for own in regions):
+        caption += f"; {kind} in a {REGIONS[kind][1]} frame"
+    return Picture(pixels=overlay_density(pixels, values, pin), caption=caption, boxes=(*framed, *boxes))
 
 
 def _title(outcome: Outcome) -> str:

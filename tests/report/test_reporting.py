@@ -21,6 +21,7 @@ from store.records import (
     NewImage,
     Outcome,
     Pin,
+    Region,
     SegmentMap,
     TargetRecord,
 )
@@ -139,8 +140,27 @@ def test_a_grid_is_drawn_too(store: Store, tmp_path: Path) -> None:
         values=values, scale=(16, 16), offset=(8, 8), full=0.5, empty=0.1, gap=float("nan"), passes=3
     )
     store.put_attributions(run, [Attribution(outcome_id=outcome.id, method="drise", map=grid, key="map")])
+    (stored,) = store.attributions()
+    box = (16.0, 16.0, 30.0, 30.0)
+    store.put_regions(
+        run,
+        [
+            Region(
+                attribution_id=stored.id or 0,
+                outcome_id=outcome.id,
+                image_id=1,
+                kind="culprit",
+                box=box,
+                segments=(),
+                weight=1.0,
+                key="culprit",
+            )
+        ],
+    )
     card = _failure(store, ReportConfig(out=tmp_path / "report.html"), outcome, ())
     assert not card.missing
+    assert card.pictures[-1].caption.endswith("blue lowers it; culprit in a black frame")
+    assert (box, "#000000") in card.pictures[-1].boxes
     painted = card.pictures[-1].pixels.astype(int)
     assert painted[4, 4, 0] > painted[4, 4, 2]  # red where it raises the score
     assert painted[28, 28, 2] > painted[28, 28, 0]  # blue where it lowers it
