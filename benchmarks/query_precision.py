@@ -74,7 +74,9 @@ def measure(
                     "in_pool": {gap: sum(g == gap for g in truth.values()) for gap in GAPS},
                     "index_seconds": round(indexing, 1),
                     "query_seconds": round(time.perf_counter() - start, 1),
-                    "groups": summary["groups"],
+                    "groups": [
+                        {name: own[name] for name in ("name", "failures", "hits")} for own in summary["groups"]
+                    ],
                     "failures": diagnosis.summary.get("causes"),
                 }
             )
