@@ -75,7 +75,8 @@ def measure(
                     "index_seconds": round(indexing, 1),
                     "query_seconds": round(time.perf_counter() - start, 1),
                     "groups": [
-                        {name: own[name] for name in ("name", "failures", "hits")} for own in summary["groups"]
+                        {name: group[name] for name in ("name", "failures", "hits")}
+                        for group in summary["groups"]
                     ],
                     "failures": diagnosis.summary.get("causes"),
                 }
