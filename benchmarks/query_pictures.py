@@ -70,7 +70,8 @@ def failing(store: Store, spec: str, asked: Kinds) -> set[int]:
     classes = ClassMap.resolve(detector.classes, [c.name for c in store.categories()], CLASSES)
     labelled = [(image, labels[image.id].annotations) for image in images]
     found = list(predict(detector, images, 16, label="pool"))
-    judged, _ = diagnose_predicted(detector, labelled, found, classes, Criteria(score=0.5, low_score=0.0))
+    criteria = Criteria(score=DiagnoseConfig.score_threshold, low_score=0.0)
+    judged, _ = diagnose_predicted(detector, labelled, found, classes, criteria)
     return {image.id for image, own in zip(images, judged, strict=True) if kinds_of(own) & asked}
 
 

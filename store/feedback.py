@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import delete, select
 
 from store.models import FeedbackRow
 from store.records import Feedback
-from store.session import Database, chunks, table
+from store.session import Database, chunks, table, upsert
+
+BOX = ("x1", "y1", "x2", "y2")
 
 
 def put_feedback(database: Database, run_id: int, feedback: Sequence[Feedback]) -> None:
@@ -23,21 +25,21 @@ def put_feedback(database: Database, run_id: int, feedback: Sequence[Feedback]) 
             "accepted": bool(own.accepted),
             "group_name": own.group,
             "run_id": run_id,
-            **dict(zip(("x1", "y1", "x2", "y2"), map(float, own.box), strict=True)),
+            **dict(zip(BOX, map(float, own.box), strict=True)),
         }
         for own in feedback
     ]
     with database.writing() as connection:
-        for name in sorted({own.selection for own in feedback}):
-            _remove(connection, name, [own.image_id for own in feedback if own.selection == name])
-        if rows:
-            connection.execute(insert(table(FeedbackRow)), rows)
+        update = ("accepted", "group_name", "run_id", *BOX)
+        upsert(connection, FeedbackRow, rows, unique=("selection", "image_id"), update=update)
 
 
 def remove_feedback(database: Database, selection: str, image_ids: Sequence[int]) -> None:
     """Forget what was said of some hits."""
     with database.writing() as connection:
-        _remove(connection, selection, image_ids)
+        for part in chunks(sorted(set(image_ids))):
+            own = (FeedbackRow.selection == selection) & FeedbackRow.image_id.in_(part)
+            connection.execute(delete(FeedbackRow).where(own))
 
 
 def feedback(database: Database, selection: str) -> list[Feedback]:
@@ -54,9 +56,3 @@ def feedback(database: Database, selection: str) -> list[Feedback]:
             )
             for row in connection.execute(query.order_by(FeedbackRow.image_id))
         ]
-
-
-def _remove(connection: Connection, selection: str, image_ids: Sequence[int]) -> None:
-    for part in chunks(sorted(set(image_ids))):
-        own = (FeedbackRow.selection == selection) & FeedbackRow.image_id.in_(part)
-        connection.execute(delete(FeedbackRow).where(own))

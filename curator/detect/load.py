@@ -9,8 +9,10 @@ from typing import cast
 import torch
 
 from curator.detect.base import Detector
+from curator.errors import InputError
 from curator.registry import DETECTORS, Spec
 from curator.tensors import resolve_device
+from store.records import ModelRecord
 
 
 def load_detector(spec: str, device: str = "auto") -> Detector:
@@ -22,6 +24,21 @@ def load_detector(spec: str, device: str = "auto") -> Detector:
         RegistryError, InputError: unknown scheme, options or weights.
     """
     return _load(spec, str(resolve_device(device)), _files(Spec.parse(spec)))
+
+
+def load_known(model: ModelRecord, device: str = "auto") -> Detector:
+    """The detector of a stored model.
+
+    Raises:
+        InputError: its weights are others now.
+    """
+    detector = load_detector(model.spec, device)
+    if detector.fingerprint != model.fingerprint:
+        raise InputError(
+            f"{model.spec}: its weights changed since its detections were stored (fingerprint "
+            f"{detector.fingerprint[:12]}, stored {model.fingerprint[:12]}); run `curator detect` again"
+        )
+    return detector
 
 
 @lru_cache(maxsize=2)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from curator.detect.load import load_detector
+from curator.detect.load import load_known
 from curator.detect.run import score_floor, why_missing
 from curator.diagnose.causes import (
     Criteria,
@@ -54,12 +54,7 @@ def diagnose(store: Store, config: DiagnoseConfig, *, executor: Executor | None 
     model, detections_key = detected(store, config.detector)
     classes = ClassMap.resolve(model.classes, [c.name for c in store.categories()], config.class_map)
     items, unlabelled, failed_before = _items(store, model, detections_key, config)
-    detector = load_detector(model.spec, config.device)
-    if detector.fingerprint != model.fingerprint:
-        raise InputError(
-            f"{model.spec}: its weights changed since its detections were stored (fingerprint "
-            f"{detector.fingerprint[:12]}, stored {model.fingerprint[:12]}); run `curator detect` again"
-        )
+    detector = load_known(model, config.device)
     criteria = Criteria(
         score=config.score_threshold,
         iou=config.iou_threshold,

@@ -13,9 +13,10 @@ import numpy as np
 
 from curator.boxes import iou
 from curator.query.asked import Asked, Images, Mined, appended
-from store.records import BoxRows, Feedback, Outcome, TargetRecord
+from curator.query.predictor import POSITIVE
+from store.records import BoxRows, Feedback, Hit, Outcome, TargetRecord
 
-SAME = 0.5  # IoU from which an offered box stands for an object
+ACCEPTED, LABELLED = "accepted", "labelled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,17 @@ def asks(asked: Asked, group: str) -> bool:
     """True where a group of hits ("FN Car/2") is of a question ("FN Car")."""
     name, slash, number = group.rpartition("/")
     return group == asked.name or (bool(slash) and name == asked.name and number.isdigit())
+
+
+def unmarked(reason: str) -> str:
+    """A hit's reason without what people said of it."""
+    return reason.removeprefix(f"{ACCEPTED}: ").removeprefix(f"{LABELLED}: ").removeprefix(ACCEPTED)
+
+
+def marked(hit: Hit, mark: str) -> Hit:
+    """A hit whose reason says that it was accepted or labelled."""
+    plain = unmarked(hit.reason)
+    return replace(hit, reason=f"{mark}: {plain}" if plain else mark)
 
 
 def taught(mined: Mined, offered: BoxRows, said: Said, questions: Sequence[Asked]) -> Mined:
@@ -68,7 +80,7 @@ def taught(mined: Mined, offered: BoxRows, said: Said, questions: Sequence[Asked
         i = place[outcome.image_id]
         part = np.arange(images.starts[i], images.starts[i] + images.counts[i])
         overlap = iou(offered.boxes[part], np.array([outcome.box], np.float32))[:, 0]
-        if overlap.max() >= SAME:
+        if overlap.max() >= POSITIVE:
             rows.append(int(part[overlap.argmax()]))
             ids.append(number)
     shown = offered.take(np.array(rows, np.int64))

@@ -52,8 +52,9 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
 
     Returns:
         a result whose summary holds "selection", "groups" (name, failures, hits, expected), "judged" (the
-        out-of-fold table by what is asked), "hits" (rank, image, uri, score, group, outcome, box, reason) and
-        "warnings". With `preview` "judged" and "groups" alone, and nothing is stored.
+        out-of-fold table by what is asked), "hits" (rank, image, uri, score, group, outcome, box, reason),
+        "refined" (what was learned from people, None without `refine`) and "warnings". With `preview`
+        "judged" and "groups" alone, and nothing is stored.
 
     Raises:
         InputError: no failure matches, a class is unknown, or the pool is not indexed (names `curator
@@ -281,7 +282,7 @@ def _select(
             "judged": judged_table(asking, mined, config),
             "warnings": warnings,
             "asking": asked,
-            "refined": refining and refining.note(config.method, [q.asked for q in asking]),
+            "refined": refining and refining.note(config.method, asking),
             "labelled": [] if refining is None else [image.id for image, _ in refining.labelled],
             "scored": named.how,
             "explained_by": current.explained_by,

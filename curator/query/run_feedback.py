@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from curator.errors import InputError
 from curator.jobs.stage import StageResult, recorded_run
+from curator.query.feedback import ACCEPTED, LABELLED, unmarked
 from curator.query.settings import FeedbackConfig, QueryConfig
-from store.records import Feedback, Selection
+from store.records import Feedback, Hit, Selection
 
 if TYPE_CHECKING:
     from store.store import Store
@@ -31,9 +32,9 @@ def feedback(store: Store, config: FeedbackConfig) -> StageResult:
         InputError: no such selection; an image that is no hit of it.
     """
     selection = store.selection(config.selection)
-    hits = {hit.image_id: hit for hit in selection.hits}
-    before = {own.image_id: own for own in store.feedback(config.selection)}
-    strange = sorted({*config.accept, *config.reject, *config.clear} - {*hits, *before})
+    known: dict[int, Hit | Feedback] = {own.image_id: own for own in store.feedback(config.selection)}
+    known |= {hit.image_id: hit for hit in selection.hits}
+    strange = sorted({*config.accept, *config.reject, *config.clear} - set(known))
     if strange:
         raise InputError(
             f"feedback: expected ids of images that {config.selection!r} holds, got "
@@ -52,8 +53,8 @@ def feedback(store: Store, config: FeedbackConfig) -> StageResult:
                         selection=config.selection,
                         image_id=image,
                         accepted=accepted,
-                        group=hits[image].group if image in hits else before[image].group,
-                        box=hits[image].box if image in hits else before[image].box,
+                        group=known[image].group,
+                        box=known[image].box,
                     )
                     for image, accepted in said
                 ],
@@ -74,8 +75,8 @@ def _summary(store: Store, name: str) -> dict[str, Any]:
     uris = {image.id: image.uri for image in store.images(reader="query", ids=ids)}
     leaks = store.leaks(ids)
     known = store.annotations([image for image in ids if image not in leaks], reader="query")
-    words: dict[int, str] = {image: "labelled" for image, own in known.items() if own.status == "human"}
-    words |= {image: "accepted" if accepted else "rejected" for image, accepted in said.items()}
+    words: dict[int, str] = {image: LABELLED for image, own in known.items() if own.status == "human"}
+    words |= {image: ACCEPTED if accepted else "rejected" for image, accepted in said.items()}
     return {
         "selection": name,
         "accepted": sorted(image for image, accepted in said.items() if accepted),
@@ -88,7 +89,7 @@ def _summary(store: Store, name: str) -> dict[str, Any]:
                 "uri": uris.get(hit.image_id, ""),
                 "verdict": words.get(hit.image_id, OPEN),
                 "box": list(hit.box),
-                "reason": hit.reason.removeprefix("accepted: ").removeprefix("labelled: "),
+                "reason": unmarked(hit.reason),
             }
             for hit in selection.hits
         ],

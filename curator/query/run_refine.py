@@ -12,13 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from curator.detect.load import load_known
 from curator.detect.run import DetectWork
+from curator.detect.settings import DetectConfig
 from curator.diagnose.current import Current
 from curator.diagnose.work import DiagnoseItem, DiagnoseWork
 from curator.errors import InputError
 from curator.matching import ClassMap
 from curator.query.asked import Asked, Mined
-from curator.query.feedback import Said, asks, taught
+from curator.query.feedback import ACCEPTED, LABELLED, Said, asks, marked, taught
+from curator.query.run_answers import Question
 from curator.query.run_indexed import IndexState
 from curator.query.selection import Refusals
 from curator.query.settings import QueryConfig
@@ -29,9 +32,6 @@ from store.records import AnnotationSet, Feedback, Hit, ImageRecord, Outcome
 if TYPE_CHECKING:
     from store.store import Store
 
-ACCEPTED, LABELLED = "accepted", "labelled"
-BLIND = ("class-uncertainty", "uncertainty", "diversity")  # methods that learn from no failure
-FLOOR = 0.05  # score from which detections of labelled images are judged, as `curator detect` stores them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +53,12 @@ class Refinement:
     warnings: tuple[str, ...]
     state: str
 
-    def note(self, method: str, questions: Sequence[Asked]) -> str:
+    def note(self, method: str, questions: Sequence[Question]) -> str:
         """A line for people: what a method learned from."""
-        if method in BLIND:
+        if not any(getattr(question.scorer, "learns", True) for question in questions):
             return f"{method} learns nothing: accepted and labelled hits are kept, rejected ones stay out"
-        own = [said for said in self.feedback if any(asks(asked, said.group) for asked in questions)]
+        asked = [question.asked for question in questions]
+        own = [said for said in self.feedback if any(asks(one, said.group) for one in asked)]
         yes, others = sum(said.accepted for said in own), len(self.feedback) - len(own)
         also = f"; {others} judged for other failures teach nothing here" if others else ""
         learned = f"{yes} accepted, {len(own) - yes} rejected and {len(self.labelled)} labelled images"
@@ -92,7 +93,7 @@ def refinement(store: Store, config: QueryConfig) -> Refinement:
     wanted = [i for i in hits if (said[i].accepted if i in said else i in known)]
     wanted += [i for i, own in said.items() if own.accepted and i not in hits]
     kept = [
-        _marked(hits.get(image) or _hit(said[image]), ACCEPTED if image in said else LABELLED)
+        marked(hits.get(image) or _hit(said[image]), ACCEPTED if image in said else LABELLED)
         for image in wanted
         if image not in train and image not in leaks
     ]
@@ -152,11 +153,6 @@ def known_already(store: Store, found: Refinement) -> list[Refusals]:
     return [near]
 
 
-def _marked(hit: Hit, mark: str) -> Hit:
-    plain = hit.reason.removeprefix(f"{ACCEPTED}: ").removeprefix(f"{LABELLED}: ")
-    return replace(hit, reason=f"{mark}: {plain}" if plain else mark)
-
-
 def _hit(own: Feedback) -> Hit:
     return Hit(
         rank=0,
@@ -165,7 +161,6 @@ def _hit(own: Feedback) -> Hit:
         group=own.group,
         box=own.box,
         score=0.0,
-        reason=ACCEPTED,
     )
 
 
@@ -182,9 +177,9 @@ def _diagnosed(
     if not labelled:
         return {}
     model, criteria = current.model, current.criteria
-    floor = min(FLOOR, criteria.score)
+    floor = min(DetectConfig.score_floor, criteria.score)
     detecting = DetectWork(model.spec, model.fingerprint, floor, chunk=8, batch_size=8)
-    detector = detecting.setup(device)
+    detector = load_known(model, device)
     answers = detecting.process(detector, [image for image, _ in labelled])
     items = [
         DiagnoseItem(

@@ -97,11 +97,10 @@ class QueryConfig(StageConfig):
         require(bool(self.name.strip()), "name: expected a name for the selection, got none")
         printable = self.name.isprintable() and not self.name.startswith("-")
         require(printable, f"name: expected one line that does not start with '-', got {self.name!r}")
-        if self.refine and (self.preview or self.like or self.text or self.method == "random"):
-            other = next(n for n in ("preview", "like", "text", "method") if getattr(self, n))
-            if self.method == "random":
-                other = "method random"
-            raise ConfigError(f"refine: it learns from failures and feedback; leave {other} out")
+        others = [name for name in ("preview", "like", "text") if getattr(self, name)]
+        others += ["method random"] if self.method == "random" else []
+        if self.refine and others:
+            raise ConfigError(f"refine: it learns from failures and feedback; leave {others[0]} out")
         if self.like and self.text:
             raise ConfigError("like and text: expected one of them, got both")
         if (self.like or self.text) and (self.failures or self.method != "predictor"):

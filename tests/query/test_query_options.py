@@ -13,37 +13,24 @@ from typer.testing import CliRunner
 
 from curator import pipeline
 from curator.cli import app
-from curator.data.settings import AddConfig
-from curator.detect.settings import DetectConfig
 from curator.diagnose.run_current import read_current
-from curator.diagnose.settings import DiagnoseConfig
 from curator.errors import ConfigError, InputError
-from curator.example.dataset import write_dataset
-from curator.example.flowers import CLASSES
 from curator.query.run_answers import answers
 from curator.query.run_coverage import covered
 from curator.query.run_examples import parse_like
 from curator.query.run_indexed import indexed, read_mined
 from curator.query.run_questions import questions
-from curator.query.settings import IndexConfig, QueryConfig
-from store.records import ROLES
+from curator.query.settings import QueryConfig
+from store.records import Role
 from store.store import Store
+from tests.query.rendered import make_rendered
 
-DETECTOR = f"curator:ssd?classes={','.join(CLASSES)}&size=96&channels=8,8,16,16,16"
-SIZES = {"train": 4, "mine": 20, "pool": 24, "holdout": 4}
+SIZES: dict[Role, int] = {"train": 4, "mine": 20, "pool": 24, "holdout": 4}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("options")
-    write_dataset(root / "data", sizes=SIZES, seed=4, size=96)
-    with Store.create(root / "ws") as store:
-        for role in ROLES:
-            pipeline.add(store, AddConfig(format="coco", path=root / "data" / role, role=role))
-        pipeline.detect(store, DetectConfig(detector=DETECTOR, device="cpu"))
-        pipeline.diagnose(store, DiagnoseConfig(score_threshold=0.4))
-        pipeline.index(store, IndexConfig(device="cpu"))
-    return root
+    return make_rendered(tmp_path_factory.mktemp("options"), SIZES)
 
 
 @pytest.fixture
@@ -212,10 +199,6 @@ def test_what_was_not_scored_is_counted_from_a_sample(store: Store) -> None:
 def test_hints_name_what_is_missing(store: Store, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no 'detector:\?dimension=8' vectors yet \(there are: detector:\)"):
         pipeline.query(store, QueryConfig(failures="FN", embedder="detector:?dimension=8"))
-    data = write_dataset(tmp_path / "data", sizes={"mine": 8}, seed=4, size=96)
-    with Store.create(tmp_path / "ws") as empty:
-        pipeline.add(empty, AddConfig(format="coco", path=data["mine"], role="mine"))
-        pipeline.detect(empty, DetectConfig(detector=DETECTOR, device="cpu"))
-        pipeline.diagnose(empty, DiagnoseConfig(score_threshold=0.4))
-        with pytest.raises(InputError, match="no pool images; run: curator add images FOLDER --role pool"):
-            pipeline.query(empty, QueryConfig(failures="FN"))
+    no_pool = pytest.raises(InputError, match="no pool images; run: curator add images FOLDER --role pool")
+    with Store.open(make_rendered(tmp_path, {"mine": 8}) / "ws") as empty, no_pool:
+        pipeline.query(empty, QueryConfig(failures="FN"))

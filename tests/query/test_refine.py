@@ -16,25 +16,21 @@ from typer.testing import CliRunner
 from curator import pipeline
 from curator.cli import app
 from curator.data.settings import AddConfig
-from curator.detect.settings import DetectConfig
-from curator.diagnose.settings import DiagnoseConfig
 from curator.errors import ConfigError, InputError
-from curator.example.dataset import write_dataset
-from curator.example.flowers import CLASSES
 from curator.query.asked import Images, Mined
 from curator.query.feedback import Said, asks, taught
 from curator.query.methods.base import image_scores
 from curator.query.out_of_fold import out_of_fold
 from curator.query.predictor import FailurePredictor, training
-from curator.query.settings import FeedbackConfig, IndexConfig, QueryConfig
+from curator.query.settings import FeedbackConfig, QueryConfig
 from curator.registry import RANKERS
 from store.errors import NotFoundError
-from store.records import ROLES, BoxRows, Feedback, Role
+from store.records import BoxRows, Feedback, Role
 from store.store import Store
+from tests.query.rendered import make_rendered
 from tests.query.tables import ASKED, outcome, planted
 
-DETECTOR = f"curator:ssd?classes={','.join(CLASSES)}&size=96&channels=8,8,16,16,16"
-SIZES = {"train": 4, "mine": 20, "pool": 30, "holdout": 4}
+SIZES: dict[Role, int] = {"train": 4, "mine": 20, "pool": 30, "holdout": 4}
 
 
 def said_of(pool: BoxRows, truth: np.ndarray, images: np.ndarray, *, group: str = ASKED.name) -> Said:
@@ -143,18 +139,7 @@ def test_groups_of_hits_are_of_a_question(group: str, expected: bool) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("refine")
-    write_dataset(root / "data", sizes=SIZES, seed=4, size=96)
-    with Store.create(root / "ws") as store:
-        for role in ROLES:
-            path, kind = root / "data" / role, "coco"
-            if role == "pool":
-                path, kind = path / "images", "images"  # nobody has labelled it
-            pipeline.add(store, AddConfig(format=kind, path=path, role=role))
-        pipeline.detect(store, DetectConfig(detector=DETECTOR, device="cpu"))
-        pipeline.diagnose(store, DiagnoseConfig(score_threshold=0.4))
-        pipeline.index(store, IndexConfig(device="cpu"))
-    return root
+    return make_rendered(tmp_path_factory.mktemp("refine"), SIZES, unlabelled=("pool",))
 
 
 @pytest.fixture

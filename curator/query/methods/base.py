@@ -20,6 +20,7 @@ class Scorer(Protocol):
         pooling: an image's score is the sum of its boxes' values, or the highest.
         expects: True where values are expected numbers of failures.
         note: a line for people, "" where there is nothing to say.
+        learns: (may be absent) False where failures and feedback change nothing.
     """
 
     @property

@@ -6,7 +6,7 @@ Each next image is the one farthest from those chosen and from the mined images,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -26,6 +26,7 @@ class DiversityScorer:
     pooling: Literal["sum", "max"] = "sum"
     expects: bool = False
     note: str = ""
+    learns: ClassVar[bool] = False
 
     def values(self, rows: BoxRows) -> Array:
         """At an image's first box: the falling order of choice, in (0, 2)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -21,6 +21,7 @@ class Random:
     pooling: Literal["sum", "max"] = "sum"
     expects: bool = False
     note: str = ""
+    learns: ClassVar[bool] = False
 
     def fit(self, mined: Mined, asked: Asked, *, seed: int) -> Random:
         """Nothing is learnt."""
@@ -41,6 +42,7 @@ class Uncertainty:
     pooling: Literal["sum", "max"] = "sum"
     expects: bool = False
     note: str = ""
+    learns: ClassVar[bool] = False
 
     def fit(self, mined: Mined, asked: Asked, *, seed: int) -> Uncertainty:
         """Nothing is learnt."""
@@ -61,6 +63,7 @@ class ClassUncertainty:
     pooling: Literal["sum", "max"] = "sum"
     expects: bool = False
     note: str = ""
+    learns: ClassVar[bool] = False
 
     def fit(self, mined: Mined, asked: Asked, *, seed: int) -> ClassUncertainty:
         """Remember what is asked."""
