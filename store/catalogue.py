@@ -27,6 +27,7 @@ from store.records import (
 from store.session import Database, chunks, put_by_key, table, upsert
 
 Pair = tuple[int, Role]
+MANY = 5000  # images from which a table is read whole
 
 
 def add_images(
@@ -196,6 +197,20 @@ def ids_by_sha256(database: Database, hashes: Sequence[str]) -> dict[str, int]:
             for part in chunks(list(dict.fromkeys(hashes)))
             for row in connection.execute(select(Image.sha256, Image.id).where(Image.sha256.in_(part)))
         }
+
+
+def hashes_of(database: Database, ids: Sequence[int]) -> list[str]:
+    """The sha256 of images, by id."""
+    query = select(Image.id, Image.sha256).order_by(Image.id)
+    wanted = sorted(set(ids))
+    with database.reading() as connection:
+        if len(wanted) > MANY:  # one pass over the table costs less than thousands of look-ups
+            kept = set(wanted)
+            rows = connection.execute(query.where(Image.id.between(wanted[0], wanted[-1])))
+            return [sha256 for image, sha256 in rows if image in kept]
+        return [
+            row[1] for part in chunks(wanted) for row in connection.execute(query.where(Image.id.in_(part)))
+        ]
 
 
 def has_role(role: Role, dataset: str | None = None) -> ColumnElement[bool]:

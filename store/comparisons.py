@@ -27,12 +27,16 @@ class Comparisons:
         self._database = database
         self._known: dict[Pair, float] = {}
         self._new: list[dict[str, Any]] = []
+        self._open: Sequence[int] = ()
 
     def load(self, ids: Sequence[int]) -> None:
-        """Store what was found since the last time, and read what is known of some images; the rest is
-        forgotten."""
+        """Store what was found since the last time, and forget it; what is known of these images is read when
+        one of them is asked about."""
         self._store()
-        self._known = {}
+        self._known, self._open = {}, ids
+
+    def _read(self) -> None:
+        ids, self._open = self._open, ()
         with self._database.reading() as connection:
             for part in chunks(ids, 2000):
                 found = connection.execute(
@@ -50,6 +54,8 @@ class Comparisons:
 
     def known(self, one: int, other: int, mirrored: bool) -> float | None:
         """How unlike two images are, None where they were not compared."""
+        if len(self._open):
+            self._read()
         return self._known.get((min(one, other), max(one, other), mirrored))
 
     def put(self, one: int, other: int, mirrored: bool, unlikeness: float) -> None:
@@ -69,7 +75,7 @@ class Comparisons:
     def close(self) -> None:
         """Store what was found, and forget it."""
         self._store()
-        self._known = {}
+        self._known, self._open = {}, ()
 
     def _store(self) -> None:
         rows, self._new = self._new, []

@@ -221,6 +221,10 @@ class Store(StoredFindings, StoredBoxes, StoredProducts):
         """sha256 -> image id of the files that the workspace knows."""
         return catalogue.ids_by_sha256(self._database, hashes)
 
+    def hashes_of(self, ids: Sequence[int]) -> list[str]:
+        """The sha256 of images, by id; ids that the workspace does not hold are passed over."""
+        return catalogue.hashes_of(self._database, ids)
+
     def put_categories(self, names: Sequence[str]) -> None:
         """Create the categories that are missing, in this order: exports number classes by it."""
         catalogue.put_categories(self._database, names)

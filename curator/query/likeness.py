@@ -81,11 +81,24 @@ def _top(vectors: Floats, image_ids: Ints, references: References, view: str, k:
     if not len(others):
         return np.full((len(vectors), 1), ALONE, np.float32)
     cosines = vectors @ others.T
-    cosines[image_ids[:, None] == references.image_ids[None, :]] = -np.inf
+    cosines[_own(image_ids, references.image_ids)] = -np.inf
     k = min(k, cosines.shape[1])
-    best = np.partition(cosines, cosines.shape[1] - k, axis=1)[:, -k:]
-    best = -np.sort(-best, axis=1)
+    if k == 1:
+        best = cosines.max(axis=1, keepdims=True)
+    else:
+        best = np.partition(cosines, cosines.shape[1] - k, axis=1)[:, -k:]
+        best = -np.sort(-best, axis=1)
     alone = np.isneginf(best)
     # Fewer than k on other images: the mean of those there are.
     known = np.where(alone, 0, best).sum(1) / np.maximum((~alone).sum(1), 1)
     return np.asarray(np.where(alone, known[:, None], best), np.float32)
+
+
+def _own(image_ids: Ints, others: Ints) -> tuple[Ints, Ints]:
+    """Pairs (row, reference) of one image."""
+    order = np.argsort(others, kind="stable")
+    first = np.searchsorted(others, image_ids, "left", sorter=order)
+    count = np.searchsorted(others, image_ids, "right", sorter=order) - first
+    rows = np.repeat(np.arange(len(image_ids)), count)
+    within = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
+    return rows, order[first[rows] + within]

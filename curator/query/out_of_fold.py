@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from curator.query.asked import Asked, Mined
-from curator.query.predictor import FailurePredictor, FeatureRecipe, NotFittedError, training
+from curator.query.predictor import FailurePredictor, FeatureRecipe, NotFittedError, Prepared
+from curator.query.threads import each
 from store.keys import content_key
 from store.records import BoxRows, Ints
 
@@ -78,9 +79,17 @@ def folds(mined: Mined, failing: Ints, seed: int) -> Ints:
 
 
 def out_of_fold(
-    mined: Mined, asked: Asked, recipe: FeatureRecipe | None = None, *, seed: int = 0
+    mined: Mined,
+    asked: Asked,
+    recipe: FeatureRecipe | None = None,
+    *,
+    seed: int = 0,
+    prepared: Prepared | None = None,
 ) -> OutOfFold:
     """Cross-fitted predictions and the calibration that they give.
+
+    Args:
+        prepared: of the mined images, where it is known already.
 
     Raises:
         NotFittedError: fewer than two failing images.
@@ -90,18 +99,24 @@ def out_of_fold(
     failing = failing[~np.isin(failing, partly)]
     if len(failing) < 2:
         raise NotFittedError(f"{len(failing)} failing image: nothing to judge by")
-    data = training(mined, asked)
+    whole = prepared or Prepared.of(mined, asked, recipe or FeatureRecipe())
+    data = whole.data
     fold = folds(mined, failing, seed)
+
+    def predicted(number: int) -> tuple[Ints, Array]:
+        """Places of rows of a fold that are units, and their logits by a model of the others."""
+        inside, others = mined.image_ids[fold == number], mined.image_ids[fold != number]
+        held = whole.of_images(inside)
+        if not len(held.data.rows):
+            return np.zeros(0, np.int64), np.zeros(0)
+        known = whole.of_images(others)
+        model = FailurePredictor.fit(mined.only(others), asked, recipe, seed=seed, prepared=known)
+        values, places = model.logits(held.data.rows, prepared=held)
+        return np.flatnonzero(np.isin(data.rows.image_ids, inside))[places], values
+
     logits = np.full(len(data.rows), np.nan)
-    for number in range(FOLDS):
-        held = mined.image_ids[fold == number]
-        inside = np.flatnonzero(np.isin(data.rows.image_ids, held))
-        if not len(inside):
-            continue
-        model = FailurePredictor.fit(mined.only(mined.image_ids[fold != number]), asked, recipe, seed=seed)
-        rows = data.rows.take(inside)
-        values, places = model.logits(rows)
-        logits[inside[places]] = values
+    for places, values in each(predicted, range(FOLDS)):
+        logits[places] = values
     known = ~np.isin(data.rows.image_ids, partly)
     logits, part = np.where(known, logits, np.nan), np.where(known, data.part, 0)
     slope, shift = _calibration(logits, data.rows, part)
@@ -148,9 +163,10 @@ def fitted(
     Raises:
         NotFittedError: see `FailurePredictor.fit`.
     """
-    model = FailurePredictor.fit(mined, asked, recipe, seed=seed)
+    prepared = Prepared.of(mined, asked, recipe or FeatureRecipe())
+    model = FailurePredictor.fit(mined, asked, recipe, seed=seed, prepared=prepared)
     try:
-        judged = out_of_fold(mined, asked, recipe, seed=seed)
+        judged = out_of_fold(mined, asked, recipe, seed=seed, prepared=prepared)
     except NotFittedError:
         return model, None
     return replace(model, slope=judged.slope, shift=judged.shift, factor=judged.factor), judged

@@ -33,7 +33,7 @@ from curator.query.evidence import class_scores, evidence
 from curator.query.likeness import Likeness
 from curator.query.methods.plain import ClassUncertainty
 from store.keys import content_key
-from store.records import BoxRows, Ints
+from store.records import BoxRows, Floats, Ints
 
 Array = NDArray[np.float64]
 
@@ -79,6 +79,45 @@ class Training:
     use: Ints
     part: Array
     failure: Ints
+
+    def of_images(self, image_ids: Ints) -> tuple[Training, Ints]:
+        """The rows of some images, and their places: what is left out does not change what is learned of
+        them."""
+        inside = np.flatnonzero(np.isin(self.rows.image_ids, image_ids))
+        place = np.full(len(self.rows), -1, np.int64)
+        place[inside] = np.arange(len(inside))
+        use = place[self.use]
+        part = Training(self.rows.take(inside), use[use >= 0], self.part[inside], self.failure[inside])
+        return part, inside
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a model of a question learns from, with what does not depend on which other images it learns
+    from: computed once for all folds.
+
+    Attributes:
+        evidence: (N, 22). prior: (N,) log-odds.
+    """
+
+    data: Training
+    evidence: Floats
+    prior: Array
+
+    @classmethod
+    def of(cls, mined: Mined, asked: Asked, recipe: FeatureRecipe) -> Prepared:
+        """Of mined images.
+
+        Raises:
+            NotFittedError: see `training`.
+        """
+        data = training(mined, asked)
+        return cls(data, evidence(data.rows, asked), _prior(data.rows, asked, recipe))
+
+    def of_images(self, image_ids: Ints) -> Prepared:
+        """Of some of them."""
+        data, inside = self.data.of_images(image_ids)
+        return Prepared(data, self.evidence[inside], self.prior[inside])
 
 
 def units(rows: BoxRows, asked: Asked) -> NDArray[np.bool_]:
@@ -152,14 +191,19 @@ class FailurePredictor:
         recipe: FeatureRecipe | None = None,
         *,
         seed: int = 0,
+        prepared: Prepared | None = None,
     ) -> FailurePredictor:
         """Fit to mined images; not calibrated.
+
+        Args:
+            prepared: of these images, where it is known already.
 
         Raises:
             NotFittedError: no box shows such a failure, or the solver did not converge.
         """
         recipe = recipe or FeatureRecipe()
-        data = training(mined, asked)
+        prepared = prepared or Prepared.of(mined, asked, recipe)
+        data = prepared.data
         views = _views(data.rows, recipe.views)
         positive = data.use[data.part[data.use] > 0]
         negative = data.use[data.part[data.use] == 0]
@@ -193,8 +237,8 @@ class FailurePredictor:
             intercept=0.0,
             failures=tuple(int(i) for i in np.unique(data.failure[data.part > 0])),
         )
-        features, penalties = model._features(data.rows, kept)
-        solved = _solved(features, penalties, data.part[kept], weight, model._prior(data.rows)[kept])
+        features, penalties = model._features(data.rows, kept, prepared.evidence)
+        solved = _solved(features, penalties, data.part[kept], weight, prepared.prior[kept])
         return replace(
             model,
             mean=solved.mean,
@@ -203,13 +247,17 @@ class FailurePredictor:
             intercept=solved.intercept,
         )
 
-    def _features(self, rows: BoxRows, index: Ints) -> tuple[Array, Array]:
-        """Features (n, F) of some rows of complete images, and the penalty of each."""
+    def _features(self, rows: BoxRows, index: Ints, known: Floats) -> tuple[Array, Array]:
+        """Features (n, F) of some rows of complete images, and the penalty of each.
+
+        Args:
+            known: evidence (N, 22) about the rows.
+        """
         blocks: list[tuple[NDArray[Any], float]] = []
         penalties = self.recipe.penalties
         chosen = rows.take(index)
         if "E" in self.recipe.blocks:
-            blocks.append((evidence(rows, self.asked)[index], penalties["E"]))
+            blocks.append((known[index], penalties["E"]))
         if self.likeness is not None:
             blocks.append((self.likeness(chosen), penalties["S"]))
         if self.blamed is not None:
@@ -221,23 +269,22 @@ class FailurePredictor:
             np.concatenate([np.full(values.shape[1], penalty) for values, penalty in blocks]),
         )
 
-    def _prior(self, rows: BoxRows) -> Array:
-        """Log-odds (N,) that class-wise uncertainty gives the boxes; 0 without a prior."""
-        if not self.recipe.prior:
-            return np.zeros(len(rows))
-        p = np.clip(ClassUncertainty(asked=self.asked).values(rows), PRIOR_FLOOR, 1 - PRIOR_FLOOR)
-        return np.asarray(np.log(p / (1 - p)), np.float64)
-
     # ------------------------------------------------------------ answers
 
-    def logits(self, rows: BoxRows) -> tuple[Array, Ints]:
-        """Logits of the boxes that are units, and their places among the rows; images complete."""
+    def logits(self, rows: BoxRows, *, prepared: Prepared | None = None) -> tuple[Array, Ints]:
+        """Logits of the boxes that are units, and their places among the rows; images complete.
+
+        Args:
+            prepared: of these rows, where it is known already.
+        """
         index = np.flatnonzero(units(rows, self.asked))
         if not len(index):
             return np.zeros(0), index
-        features, _ = self._features(rows, index)
+        known = evidence(rows, self.asked) if prepared is None else prepared.evidence
+        prior = _prior(rows, self.asked, self.recipe) if prepared is None else prepared.prior
+        features, _ = self._features(rows, index, known)
         standard = np.clip((features - self.mean) / self.deviation, -CLIP, CLIP)
-        found = standard @ self.weights + self.intercept + self._prior(rows)[index]
+        found = standard @ self.weights + self.intercept + prior[index]
         return np.asarray(found, np.float64), index
 
     def probabilities(self, rows: BoxRows) -> Array:
@@ -250,6 +297,14 @@ class FailurePredictor:
     def calibrated(self, logits: Array) -> Array:
         """Expected failures at boxes with these logits."""
         return np.asarray(self.factor * expit(self.slope * logits + self.shift))
+
+
+def _prior(rows: BoxRows, asked: Asked, recipe: FeatureRecipe) -> Array:
+    """Log-odds (N,) that class-wise uncertainty gives the boxes; 0 without a prior."""
+    if not recipe.prior:
+        return np.zeros(len(rows))
+    p = np.clip(ClassUncertainty(asked=asked).values(rows), PRIOR_FLOOR, 1 - PRIOR_FLOOR)
+    return np.asarray(np.log(p / (1 - p)), np.float64)
 
 
 def _views(rows: BoxRows, wanted: Sequence[str] | None) -> tuple[str, ...]:

@@ -169,7 +169,7 @@ def _pool(store: Store, config: QueryConfig) -> list[int]:
 
 
 def _sha256(store: Store, ids: Sequence[int]) -> str:
-    return content_key(sorted(image.sha256 for image in store.images(reader="query", ids=ids))) if ids else ""
+    return content_key(sorted(store.hashes_of(ids))) if ids else ""
 
 
 def _stored(store: Store, name: str, key: str) -> Selection | None:
@@ -239,8 +239,7 @@ def _select(
     words = [current.class_map.get(name, name) for name in current.model.classes]
     why = shown(store, index.space, asking, found, picked, mined, words)
     hits = (*kept, *(replace(hit, rank=hit.rank + len(kept)) for hit in as_hits(choice, why)))
-    rest = sorted(set(named.allowed) - set(named.image_ids))
-    holds = covered(store, index.space, asking, found, rest, mined, config.seed)
+    holds = covered(store, index.space, asking, found, named, mined, config.seed)
     warnings = [*choice.warnings, *_notes(asking)]
     if refining is not None:
         warnings += refining.warnings

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from store.store import Store
 
 Array = NDArray[np.float64]
+BLOCK = 16_384  # boxes that a core scores at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +73,7 @@ def answers(
     for rows in store.scan_boxes(space, role="pool", image_ids=image_ids):
         images = Images.of(rows.image_ids)
         found_ids.append(images.ids)
-        scores = each(partial(scores_by_group, rows=rows, images=images), questions)
-        found_scores.append(np.concatenate(scores, axis=1))
+        found_scores.append(scored(questions, rows, images))
         seen = (rows.labels[:, 0] >= 0) & (rows.scores[:, 0] >= threshold)
         found_objects.append(np.maximum(images.sums(seen.astype(np.float64)), 1))
     groups = tuple(name for q in questions for name in q.groups)
@@ -93,6 +93,29 @@ def answers(
         groups=groups,
         of=tuple(i for i, q in enumerate(questions) for _ in q.groups),
         objects=np.concatenate(found_objects)[order],
+    )
+
+
+def scored(questions: Sequence[Question], rows: BoxRows, images: Images) -> Array:
+    """Scores (M, G) by group, those of all questions side by side; the cores share questions and images.
+
+    Raises:
+        StageError: a score is not a number.
+    """
+    last = images.starts + images.counts
+    cuts = [0, *np.unique(np.searchsorted(last, np.arange(BLOCK, len(rows), BLOCK))).tolist(), len(last)]
+    blocks = [slice(first, stop) for first, stop in pairwise(cuts) if stop > first]
+    parts = [(question, block) for block in blocks for question in questions]
+
+    def one(part: tuple[Question, slice]) -> Array:
+        question, of = part
+        own = rows.take(np.arange(images.starts[of][0], last[of][-1]))
+        return scores_by_group(question, own, Images.of(own.image_ids))
+
+    found = each(one, parts)
+    width = len(questions)
+    return np.concatenate(
+        [np.concatenate(found[at : at + width], axis=1) for at in range(0, len(found), width)]
     )
 
 

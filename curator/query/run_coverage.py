@@ -1,6 +1,6 @@
 """How many of the asked failures the pool holds, with an interval; "absent" means: synthesise them.
 
-In: fitted questions, what stage one named and its scores, the images that it left out. Out: per question a
+In: fitted questions, what stage one named, and its scores. Out: per question a
 `Coverage`; None where a method says no expectations.
 """
 
@@ -16,13 +16,14 @@ from curator.query.asked import Images, Mined
 from curator.query.coverage import Calibration, Coverage, calibrated, coverage, stratified
 from curator.query.judging import failures_per_image
 from curator.query.methods.predictor import PredictorScorer
-from curator.query.run_answers import Answered, Question
+from curator.query.run_answers import Answered, Question, scored
+from curator.query.run_retrieval import Named
 from store.records import Ints
 
 if TYPE_CHECKING:
     from store.store import Store
 
-SAMPLE = 1000  # images of the rest that are scored
+SAMPLE = 400  # images of the rest that are scored, for each question
 
 
 def covered(
@@ -30,17 +31,14 @@ def covered(
     space: str,
     questions: Sequence[Question],
     found: Answered,
-    rest: Sequence[int],
+    named: Named,
     mined: Mined,
     seed: int,
 ) -> list[Coverage | None]:
-    """Per question what the pool holds.
-
-    Args:
-        rest: images that may answer and were not scored.
-    """
+    """Per question what the pool holds."""
     result: list[Coverage | None] = []
-    images = np.array(sorted(rest), np.int64)
+    left = ~np.isin(named.allowed, named.image_ids)
+    images = np.array(named.allowed, np.int64)[left]
     for number, question in enumerate(questions):
         scorer = question.scorer
         if not isinstance(scorer, PredictorScorer):
@@ -48,13 +46,16 @@ def covered(
             continue
         exact = float(found.scores[:, [c for c, of in enumerate(found.of) if of == number]].sum())
 
-        def evaluate(places: Ints, scorer: PredictorScorer = scorer) -> NDArray[np.floating[Any]]:
+        def evaluate(places: Ints, question: Question = question) -> NDArray[np.floating[Any]]:
             rows = store.boxes(space, "offered", image_ids=images[places].tolist())
             own = Images.of(rows.image_ids)
-            sums = dict(zip(own.ids.tolist(), own.sums(scorer.values(rows)), strict=True))
+            totals = scored([question], rows, own).sum(1)
+            sums = dict(zip(own.ids.tolist(), totals, strict=True))
             return np.array([sums.get(int(i), 0.0) for i in images[places]])
 
-        sampled = stratified(np.ones(len(images)), evaluate, size=SAMPLE, seed=seed) if len(images) else None
+        sampled = None
+        if len(images):
+            sampled = stratified(named.evidence[left, number], evaluate, size=SAMPLE, seed=seed)
         result.append(coverage(exact, sampled, calibration_of(question, mined, seed), seed=seed))
     return result
 

@@ -33,6 +33,7 @@ from curator.query.index_work import (
     IndexWork,
     RawVectors,
 )
+from curator.query.run_rows import EXACT_ROWS, built
 from curator.query.settings import IndexConfig
 from curator.query.sketch import EXACT_CLASSES
 from curator.registry import Spec
@@ -45,15 +46,14 @@ if TYPE_CHECKING:
 
 DENSITY_SIDE = 32  # culprit regions travel to the worker on a grid of this many cells per side
 FITTED_ON = 256  # mined images that projections are fitted on
-EXACT_ROWS = 300_000  # boxes of a pool that a query scores whole
 
 
 def index(store: Store, config: IndexConfig, *, executor: Executor | None = None) -> StageResult:
     """Index mined and pool images.
 
     Returns:
-        a result whose summary names the vector space ("space"), its views, the images per role and the bytes
-        per image.
+        a result whose summary names the vector space ("space"), its views, the images per role, and the kind
+        of FAISS index that a large pool is asked through ("faiss", "" where every image is scored).
 
     Raises:
         InputError: nothing was diagnosed yet, or the workspace has no pool.
@@ -109,6 +109,7 @@ def index(store: Store, config: IndexConfig, *, executor: Executor | None = None
         images={"mine": len(mine), "pool": len(pool)},
         explained_by=current.explained_by,
         culprits=len(blamed),
+        faiss=built(store, name),
     )
     return result
 

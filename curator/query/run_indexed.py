@@ -5,6 +5,7 @@ In: a `QueryConfig`, `Current` and the pool. Out: an `IndexState`; the mined ima
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -68,21 +69,25 @@ def indexed(store: Store, embedder: str, current: Current, pool: Sequence[int]) 
         shape = store.space(name)
         if shape is None:
             break
-        ids = sorted({*store.image_ids(role="mine"), *pool})
+        mine = store.image_ids(role="mine")
         work = index_work(made, current.model, shape)
-        items = list(index_items(store, current, culprits(store, current), ids))
+        items = list(index_items(store, current, culprits(store, current), mine))
         keys = [work.key(item) for item in items]
         done = store.done_keys(INDEX, keys)
         with_outcomes = [
             key for item, key in zip(items, keys, strict=True) if item.outcomes and key in done
         ]
+        # What a pool image offers depends on no diagnosis: its rows say all.
+        others = sorted({*pool} - {*mine})
+        stored, first, _ = store.box_ranges(name, image_ids=others)
+        offers = hashlib.sha256(np.stack([stored, first]).astype("<i8").tobytes()).hexdigest()
         return IndexState(
             space=name,
             shape=shape,
-            state=content_key(name, sorted(done)),
+            state=content_key(name, sorted(done), offers),
             outcomes=tuple(with_outcomes),
-            missing=len(keys) - len(done),
-            total=len(keys),
+            missing=len(keys) - len(done) + len(others) - len(stored),
+            total=len(keys) + len(others),
         )
     made_with = {
         str(run.config["embedder"])

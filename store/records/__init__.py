@@ -16,6 +16,7 @@ from store.records.box_rows import (
     VIEW_SCALE,
     BoxesKind,
     BoxRows,
+    ClassRows,
     ImageBoxes,
     SpaceShape,
 )
@@ -93,6 +94,7 @@ __all__ = [
     "BoxTuple",
     "BoxesKind",
     "Category",
+    "ClassRows",
     "DatasetVersion",
     "DetectionSet",
     "Detections",

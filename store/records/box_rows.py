@@ -152,3 +152,19 @@ class BoxRows:
                 ]
             ),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassRows:
+    """What the detector says of many candidates, without their boxes and vectors.
+
+    Attributes:
+        image_ids: (N,), those of an image adjacent. labels, scores: (N, 5) as in `BoxRows`.
+    """
+
+    image_ids: Ints
+    labels: Ints
+    scores: Floats
+
+    def __len__(self) -> int:
+        return len(self.image_ids)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from store.records import CLASSES, BoxesKind, BoxRows, Ints, SpaceShape
+from store.records import CLASSES, BoxesKind, BoxRows, ClassRows, Ints, SpaceShape
 from store.vectors.codes import columns, decode_boxes, decode_classes
 from store.vectors.places import Places
 
@@ -62,6 +62,20 @@ class BoxReader:
             outcome_ids=self._ids("outcome", rows),
             attribution_ids=self._ids("attribution", rows),
         )
+
+    def classes(self, owners: Ints) -> ClassRows:
+        """What the detector says of all candidates of the images at some places (M,).
+
+        Raises:
+            CorruptionError: a file is shorter than recorded.
+        """
+        counts = self.places.candidates[owners]
+        starts = np.cumsum(counts) - counts
+        rows = np.repeat(self.places.first_candidate[owners] - starts, counts)
+        rows += np.arange(len(rows), dtype=np.int64)
+        labels, scores = decode_classes(*(self._column(name, rows) for name in ("classes", "best", "others")))
+        image_ids = np.repeat(self.places.image_ids[owners], counts)
+        return ClassRows(image_ids=image_ids, labels=labels, scores=scores)
 
     def _column(self, name: str, rows: Ints) -> NDArray[Any]:
         file, count = self._files[name]

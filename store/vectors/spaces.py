@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from sqlalchemy.exc import OperationalError
 from store.blobs import BlobStore
 from store.errors import AccessError
 from store.models import IndexedImage, SpaceRow
-from store.records import BoxesKind, BoxRows, ImageBoxes, Ints, Role, SpaceShape
+from store.records import BoxesKind, BoxRows, ClassRows, ImageBoxes, Ints, Role, SpaceShape
 from store.session import Database, table
 from store.vectors.codes import check_images, columns, encode, folder_name
 from store.vectors.files import ColumnFile
@@ -28,6 +28,7 @@ from store.vectors.places import KINDS, PlaceReader, Places, committed, stored_k
 from store.vectors.queries import check_sizes, find_space, may_read, one_writer, places_of, require_space
 from store.vectors.reading import BoxReader
 
+Part = TypeVar("Part")
 OLD_FILES = ("*.f32", "*.faiss")  # of the schema before 0003
 
 
@@ -236,20 +237,35 @@ class Spaces:
         self, name: str, *, role: Role | None, image_ids: Sequence[int] | None, rows: int
     ) -> Iterator[BoxRows]:
         """Offered boxes of whole images in the order of the files, about `rows` at a time."""
+        return (found for found in self._parts(name, role, image_ids, rows, _read) if len(found))
+
+    def scan_classes(
+        self, name: str, *, role: Role | None, image_ids: Sequence[int] | None, rows: int
+    ) -> Iterator[ClassRows]:
+        """Classes of the candidates of whole images in the order of the files."""
+        return self._parts(name, role, image_ids, rows, BoxReader.classes)
+
+    def _parts(
+        self,
+        name: str,
+        role: Role | None,
+        image_ids: Sequence[int] | None,
+        rows: int,
+        read: Callable[[BoxReader, Ints], Part],
+    ) -> Iterator[Part]:
+        """What `read` gives of the places of whole images with about `rows` boxes at a time."""
         if rows < 1:
             raise ValueError(f"rows: expected at least 1, got {rows}")
         with self._reading(name, "offered", role) as (connection, _, reader):
             chosen = _chosen(connection, reader.places, role, image_ids)
         ends = np.cumsum(reader.places.boxes[chosen])
 
-        def parts() -> Iterator[BoxRows]:
+        def parts() -> Iterator[Part]:
             start = 0
             while start < len(chosen):
                 before = ends[start - 1] if start else 0
                 stop = max(start + 1, int(np.searchsorted(ends, before + rows, side="right")))
-                found = _read(reader, chosen[start:stop])
-                if len(found):
-                    yield found
+                yield read(reader, chosen[start:stop])
                 start = stop
 
         return parts()

@@ -23,6 +23,7 @@ from curator.query.predictor import (
     training,
     units,
 )
+from curator.represent.whiten import unit
 from tests.query.tables import ASKED, outcome, planted
 
 
@@ -190,3 +191,32 @@ def test_it_says_why_it_cannot_be_fitted() -> None:
     model, judged = fitted(few, ASKED)
     assert judged is None
     assert model.failures == (999,)
+
+
+def test_folds_that_share_what_is_prepared_predict_as_models_of_the_other_images() -> None:
+    mined, _, _ = planted(40, 1, share=0.4, seed=5)
+    judged = out_of_fold(mined, ASKED, seed=0)
+    failing = np.unique([o.image_id for o in mined.known.values() if ASKED.matches(o)])
+    fold = folds(mined, failing, 0)
+    for number in range(5):
+        model = FailurePredictor.fit(mined.only(mined.image_ids[fold != number]), ASKED, seed=0)
+        held = judged.rows.take(np.isin(judged.rows.image_ids, mined.image_ids[fold == number]))
+        values, places = model.logits(held)
+        own = judged.logits[np.isin(judged.rows.image_ids, mined.image_ids[fold == number])]
+        np.testing.assert_allclose(own[places], values, atol=1e-5)
+
+
+def test_likeness_equals_a_plain_computation() -> None:
+    rng = np.random.default_rng(3)
+    mined, _, _ = planted(12, 1, share=0.5, seed=4)
+    rows = mined.offered
+    parts = [rows.take(np.sort(rng.choice(len(rows), n, replace=False))) for n in (7, 30, 2)]
+    found = Likeness.of(*parts, ("object",))(rows)
+    own = unit(rows.components("object"))
+    for column, (part, k) in enumerate(((parts[0], 1), (parts[0], 3), (parts[1], 5), (parts[2], 1))):
+        cosines = own @ unit(part.components("object")).T
+        cosines[rows.image_ids[:, None] == part.image_ids[None, :]] = np.nan
+        best = -np.sort(-np.where(np.isnan(cosines), -np.inf, cosines), axis=1)[:, :k]
+        counted = np.maximum(np.isfinite(best).sum(1), 1)
+        wanted = np.where(np.isfinite(best), best, 0).sum(1) / counted
+        np.testing.assert_allclose(found[:, column], wanted, atol=1e-5)

@@ -20,6 +20,7 @@ from curator.query.run_coverage import covered
 from curator.query.run_examples import parse_like
 from curator.query.run_indexed import indexed, read_mined
 from curator.query.run_questions import questions
+from curator.query.run_retrieval import Named, evidence_of
 from curator.query.settings import QueryConfig
 from store.records import Role
 from store.store import Store
@@ -184,9 +185,14 @@ def test_what_was_not_scored_is_counted_from_a_sample(store: Store) -> None:
     asking = questions(QueryConfig(diversity=0), current, failures, mined, state)
     whole = answers(store, state.space, asking, pool, 0.4)
     half = answers(store, state.space, asking, pool[::2], 0.4)
+    known = evidence_of(store, state.space, asking, np.array(pool), pool)
+    all_named, half_named = (
+        Named(image_ids=some, allowed=pool, whole=False, evidence=known, how="")
+        for some in (pool, pool[::2])
+    )
     for one, two in zip(
-        covered(store, state.space, asking, whole, [], mined, 0),
-        covered(store, state.space, asking, half, pool[1::2], mined, 0),
+        covered(store, state.space, asking, whole, all_named, mined, 0),
+        covered(store, state.space, asking, half, half_named, mined, 0),
         strict=True,
     ):
         assert one is not None
@@ -194,6 +200,23 @@ def test_what_was_not_scored_is_counted_from_a_sample(store: Store) -> None:
         assert two.expected == pytest.approx(one.expected, rel=1e-6)
         assert two.exact < one.exact
         assert np.isclose([two.low, two.high], [one.low, one.high], rtol=0.2).all()
+
+
+def test_evidence_is_class_wise_uncertainty_of_every_image(store: Store) -> None:
+    """So a large pool's answer to that method is exact, and the others start from it."""
+    current = read_current(store, "test")
+    pool = store.image_ids(role="pool")
+    state = indexed(store, "detector:", current, pool)
+    mined = read_mined(store, current, state)
+    failures = [o for o in current.outcomes if o.kind != "TP"]
+    asking = questions(QueryConfig(method="class-uncertainty"), current, failures, mined, state)
+    whole = answers(store, state.space, asking, pool, 0.4)
+    shuffled = np.array([*pool[1::2], *pool[::2]])
+    found = evidence_of(store, state.space, asking, shuffled, pool)
+    order = np.argsort(shuffled)
+    columns = [[c for c, n in enumerate(whole.of) if n == q] for q in range(len(asking))]
+    totals = [whole.scores[:, own].sum(1) for own in columns]
+    np.testing.assert_allclose(found[order], np.stack(totals, axis=1), atol=1e-9)
 
 
 def test_hints_name_what_is_missing(store: Store, tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from curator.query.run_answers import answers
 from curator.query.run_indexed import indexed as indexed_state
 from curator.query.run_indexed import read_mined
 from curator.query.run_questions import questions
-from curator.query.run_retrieval import index_folder, retrieve
+from curator.query.run_retrieval import retrieve
+from curator.query.run_rows import built, index_folder
 from curator.query.settings import IndexConfig, QueryConfig
 from store.records import ROLES
 from store.store import Store
@@ -178,13 +179,14 @@ def test_a_large_pool_answers_through_faiss(indexed: Path) -> None:
 
         def named(among: list[int]) -> list[int]:
             found = retrieve(
-                store, state.space, state.shape, asking, mined, among, 1, exact_rows=10, least=8
+                store, state.space, state.shape, asking, mined, among, 1, exact_rows=10, least=20
             )
             assert not found.whole
             assert "FAISS" in found.how
             assert set(found.image_ids) <= set(among)
             return found.image_ids
 
+        assert (built(store, state.space), built(store, state.space, exact_rows=10)) == ("", "flat")
         first = named(pool)
         assert best <= set(first)
         folder = index_folder(store, state.space)

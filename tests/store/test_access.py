@@ -125,7 +125,7 @@ def test_holdout_boxes_are_closed(store: Store, run: int, build: Any) -> None:
         assert set(store.boxes("s", kind).image_ids) == {pool}
         assert len(store.boxes("s", kind, image_ids=[holdout])) == 0
         assert len(store.boxes("s", kind, keys=["a"])) == 0
-    for ask in (store.scan_boxes, store.box_ranges):
+    for ask in (store.scan_boxes, store.scan_classes, store.box_ranges):
         with pytest.raises(AccessError, match="holdout"):
             ask("s", role="holdout")
     assert [set(part.image_ids) for part in store.scan_boxes("s", role=None)] == [{pool}]

@@ -112,6 +112,20 @@ def test_a_scan_reads_whole_images_in_the_order_of_the_files(
     equal(_joined([first, *scan]), BoxRows.of(pool))
 
 
+def test_classes_are_read_without_boxes(store: Store, run: int, build: Any, images: list[int]) -> None:
+    counts = [3, 0, 5, 2, 9, 1, 0, 4, 2, 3, 8, 8]
+    new = [build.boxes(i, f"k{i}", seed=i, count=n) for i, n in zip(reversed(images), counts, strict=True)]
+    store.put_boxes(run, "s", "offered", new)
+    for role, rows in (("pool", 8), (None, 1000)):
+        whole = _joined(list(store.scan_boxes("s", role=role)))
+        candidates = whole.take(whole.labels[:, 0] >= 0)
+        parts = list(store.scan_classes("s", role=role, rows=rows))
+        seen = np.concatenate([part.labels[:, 0] >= 0 for part in parts])
+        for field in ("image_ids", "labels", "scores"):
+            found = np.concatenate([getattr(part, field) for part in parts])[seen]
+            np.testing.assert_array_equal(found, getattr(candidates, field))
+
+
 def test_rows_by_number(store: Store, run: int, build: Any, images: list[int]) -> None:
     new = [build.boxes(images[n], f"k{n}", seed=n, count=n % 4) for n in range(12)]
     store.put_boxes(run, "s", "offered", new)

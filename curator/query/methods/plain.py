@@ -8,9 +8,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from curator.query.asked import Asked, Images, Mined
-from curator.query.evidence import class_scores
 from curator.query.methods.base import Array
-from store.records import BoxRows
+from store.records import BoxRows, ClassRows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +68,13 @@ class ClassUncertainty:
         """Remember what is asked."""
         return ClassUncertainty(asked=asked)
 
-    def values(self, rows: BoxRows) -> Array:
-        """See the class."""
+    def values(self, rows: BoxRows | ClassRows) -> Array:
+        """See the class; what the detector says is all it reads."""
         if self.asked is None:
             raise ValueError("class-uncertainty: fit it first")
-        own = np.isin(rows.labels, np.array(self.asked.labels, np.int64)) & (rows.labels >= 0)
-        score = np.where(own.any(1), class_scores(rows, self.asked.labels)[0], 0).astype(np.float64)
+        own = np.zeros(rows.labels.shape, np.bool_)
+        for label in self.asked.labels:
+            own |= rows.labels == label
+        score = np.where(own, rows.scores, 0).max(1, initial=0).astype(np.float64)
         detected = score >= self.asked.threshold
         return np.where(detected, 1 - score, 0) if self.asked.kind == "FP" else np.where(detected, 0, score)
