@@ -30,6 +30,8 @@ class Decoder(Protocol):
         strides: of the levels, fine to coarse; candidates are ordered by level, row, column.
         mean_color: default baseline, RGB in [0, 1]. padding: RGB in [0, 1] around a letterboxed image.
         nms_iou: NMS threshold. single_label: a candidate can only be a detection of its best class.
+        clips_last: NMS compares boxes that may reach beyond the image. top_k: candidates per class that enter
+            NMS.
     """
 
     strides: tuple[int, ...]
@@ -37,6 +39,8 @@ class Decoder(Protocol):
     padding: float
     nms_iou: float
     single_label: bool
+    clips_last: bool
+    top_k: int
 
     def pin(self, image_size: tuple[int, int], input_size: tuple[int, int]) -> Pin:
         """How an image of (H, W) lies in the input."""
@@ -45,7 +49,14 @@ class Decoder(Protocol):
         """RGB [0, 1] (B, 3, h, w) -> what the network takes."""
 
     def level_values(self, graph: OnnxGraph) -> list[str]:
-        """Names of the feature maps that the heads read, fine to coarse."""
+        """Names of the feature maps that the heads read, fine to coarse; may be none.
+
+        Raises:
+            InputError: the graph is of another kind.
+        """
+
+    def extra_values(self, graph: OnnxGraph) -> list[str]:
+        """Names of inner values that `decode` gets after the model's own outputs."""
 
     def classes(self, graph: OnnxGraph, outputs: Sequence[Tensor]) -> int:
         """Number of classes of the model's outputs; raises InputError where the outputs do not fit."""

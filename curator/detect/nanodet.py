@@ -30,6 +30,8 @@ class NanodetDecoder:
     padding = 0.0
     nms_iou = 0.6
     single_label = False
+    clips_last = False
+    top_k = 400
 
     def pin(self, image_size: tuple[int, int], input_size: tuple[int, int]) -> Pin:
         """Stretch to the input."""
@@ -47,6 +49,10 @@ class NanodetDecoder:
     def level_values(self, graph: OnnxGraph) -> list[str]:
         """Per level the input of the convolution that gives classes and sides."""
         return [str(graph.upstream(name, "Conv").input[0]) for name in graph.outputs[: len(self.strides)]]
+
+    def extra_values(self, graph: OnnxGraph) -> list[str]:
+        """None."""
+        return []
 
     def classes(self, graph: OnnxGraph, outputs: Sequence[Tensor]) -> int:
         """Channels of the class outputs."""

@@ -1,21 +1,27 @@
-"""Exported detectors: `onnx:PATH?decode=yolox|nanodet` through onnx2pytorch, so that gradients flow.
+"""Exported detectors: `onnx:PATH` through onnx2pytorch, so that gradients flow.
 
-In: an ONNX file with a fixed input size. Out: a `Detector`. A candidate is one grid cell's prediction, by
-level, row, column. The whole network runs in fp32, under autocast too.
+In: an ONNX file. Out: a `Detector`. A candidate is one grid cell's prediction, by level, row, column (with
+anchors: by level, anchor, row, column). The whole network runs in fp32, under autocast too.
 
 Options:
-    decode     yolox or nanodet, required
-    classes    PATH of a text file with a name per line, or names comma-separated; COCO's 80 by default
+    decode     how its outputs are read: yolo, yolov5, yolo-end2end, yolox or nanodet; by default what the
+               file's metadata and the shapes of its outputs say (`recognise`)
+    classes    PATH of a text file with a name per line, or names comma-separated; by default those in the
+               file's metadata, or COCO's 80
     nms_iou    NMS threshold (the decoder's own)
+    size       input size (640, or 384x640: height x width) where the file leaves it open
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,14 +33,27 @@ from curator.detect.decoding import Decoder
 from curator.detect.nanodet import NanodetDecoder
 from curator.detect.onnx_graph import OnnxGraph, check_batches, run
 from curator.detect.postprocess import suppress
+from curator.detect.yolo import (
+    ANCHORS,
+    STRIDES,
+    YoloDecoder,
+    YoloEndToEndDecoder,
+    Yolov5Decoder,
+    cell_count,
+)
 from curator.detect.yolox import YoloxDecoder
 from curator.errors import ConfigError, InputError
 from curator.registry import Spec
 from store.keys import content_key
 from store.records import Detections, Pin
 
-_DECODERS: dict[str, Callable[[], Decoder]] = {"yolox": YoloxDecoder, "nanodet": NanodetDecoder}
-TOP_K = 400  # candidates per class that enter NMS
+DECODERS: dict[str, Callable[[], Decoder]] = {
+    "yolo": YoloDecoder,
+    "yolov5": Yolov5Decoder,
+    "yolo-end2end": YoloEndToEndDecoder,
+    "yolox": YoloxDecoder,
+    "nanodet": NanodetDecoder,
+}
 TOTAL = 3000  # candidates of all classes that enter NMS
 DETECTIONS = 300  # detections per image
 
@@ -51,7 +70,7 @@ class OnnxDetector:
         classes: Sequence[str],
         *,
         input_size: tuple[int, int],
-        own_outputs: int,
+        levels: Sequence[int],
         nms_iou: float,
         fingerprint: str,
         spec: str,
@@ -61,11 +80,11 @@ class OnnxDetector:
         self.classes = tuple(classes)
         self.fingerprint = fingerprint
         self.spec = spec
-        self.levels = tuple(f"level{number}" for number in range(len(decoder.strides)))
+        self.levels = tuple(f"level{number}" for number in range(len(levels)))
         self.mean_color = decoder.mean_color
         self.input_size = input_size
         self.device = torch.device("cpu")
-        self._own_outputs = own_outputs
+        self._levels = tuple(levels)
         self._nms_iou = nms_iou
 
     def to(self, device: torch.device) -> Self:
@@ -83,13 +102,14 @@ class OnnxDetector:
         return self.decoder.pin((int(image.shape[-2]), int(image.shape[-1])), self.input_size)
 
     def prepare(self, image: Tensor, pin: Pin) -> Tensor:
-        """Stored image (3, H, W) -> (3, h, w) RGB [0, 1]: resized, then padded right and below."""
+        """Stored image (3, H, W) -> (3, h, w) RGB [0, 1]: resized, then padded."""
         size = (round(pin.image_size[0] * pin.scale[1]), round(pin.image_size[1] * pin.scale[0]))
         image = image.to(self.device)
         if tuple(image.shape[-2:]) != size:
             image = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
-        h, w = pin.input_size
-        return F.pad(image, (0, w - size[1], 0, h - size[0]), value=self.decoder.padding)
+        (h, w), left, top = pin.input_size, round(pin.offset[0]), round(pin.offset[1])
+        sides = (left, w - size[1] - left, top, h - size[0] - top)
+        return F.pad(image, sides, value=self.decoder.padding)
 
     @torch.inference_mode()
     def predict(self, images: Sequence[Tensor], *, score_threshold: float) -> list[tuple[Detections, Pin]]:
@@ -99,26 +119,32 @@ class OnnxDetector:
         pins = [self.pin(image) for image in images]
         batch = torch.stack([self.prepare(image, pin) for image, pin in zip(images, pins, strict=True)])
         outputs = run(self.network, self.decoder.normalise(batch))
-        decoded = self.decoder.decode(outputs[: self._own_outputs], None, self.input_size)
+        decoded = self.decoder.decode(self._own(outputs), None, self.input_size)
         scores = decoded.scores
         if self.decoder.single_label:
             scores = torch.where(scores == scores.amax(-1, keepdim=True), scores, 0.0)
         return [
-            (
-                suppress(
-                    scores[i],
-                    _clip(decoded.boxes[i], pin),
-                    pin,
-                    score_threshold=score_threshold,
-                    iou_threshold=self._nms_iou,
-                    top_k=TOP_K,
-                    limit=DETECTIONS,
-                    total=TOTAL,
-                ),
-                pin,
-            )
+            (self._detections(scores[i], decoded.boxes[i], pin, score_threshold), pin)
             for i, pin in enumerate(pins)
         ]
+
+    def _detections(self, scores: Tensor, boxes: Tensor, pin: Pin, score_threshold: float) -> Detections:
+        """Of one image."""
+        early = not self.decoder.clips_last
+        found = suppress(
+            scores,
+            _clip(boxes, pin) if early else boxes,
+            pin,
+            score_threshold=score_threshold,
+            iou_threshold=self._nms_iou,
+            top_k=self.decoder.top_k,
+            limit=min(DETECTIONS, len(scores)),
+            total=TOTAL,
+        )
+        if early:
+            return found
+        height, width = pin.image_size
+        return replace(found, boxes=found.boxes.clip(0, np.array([width, height, width, height], np.float32)))
 
     def candidates(
         self, u: Tensor, pin: Pin, *, index: Tensor | None = None, levels: Sequence[str] = ()
@@ -132,7 +158,7 @@ class OnnxDetector:
         outputs = run(self.network, self.decoder.normalise(u))
         if index is not None:
             index = index.to(u.device)
-        decoded = self.decoder.decode(outputs[: self._own_outputs], index, self.input_size)
+        decoded = self.decoder.decode(self._own(outputs), index, self.input_size)
         scale, offset = (decoded.boxes.new_tensor(pair).repeat(2) for pair in (pin.scale, pin.offset))
         return Candidates(
             decoded.scores,
@@ -141,10 +167,14 @@ class OnnxDetector:
             {name: self._feature(outputs, self.levels.index(name)) for name in levels},
         )
 
+    def _own(self, outputs: Sequence[Tensor]) -> list[Tensor]:
+        """What the decoder reads: the model's outputs and its own extra values."""
+        return [value for place, value in enumerate(outputs) if place not in self._levels]
+
     def _feature(self, outputs: Sequence[Tensor], level: int) -> FeatureMap:
         """A cell lies where the boxes that it predicts are centred by default."""
         stride = float(self.decoder.strides[level])
-        return FeatureMap(outputs[self._own_outputs + level], (stride, stride), (stride / 2, stride / 2))
+        return FeatureMap(outputs[self._levels[level]], (stride, stride), (stride / 2, stride / 2))
 
 
 def build(spec: Spec) -> OnnxDetector:
@@ -153,22 +183,24 @@ def build(spec: Spec) -> OnnxDetector:
     Raises:
         ConfigError, InputError: unknown decoder, a file or classes that do not fit.
     """
-    spec.only(("decode", "classes", "nms_iou"))
-    name = spec.options.get("decode")
+    spec.only(("decode", "classes", "nms_iou", "size"))
+    name = spec.options.get("decode", "auto")
     require(
-        name in _DECODERS,
-        f"onnx: expected decode={' or decode='.join(_DECODERS)}, as in "
-        f"onnx:model.onnx?decode=yolox, got {name!r}",
+        name in (*DECODERS, "auto"),
+        f"onnx: expected decode=auto or one of {', '.join(DECODERS)}, as in onnx:model.onnx?decode=yolox, "
+        f"got {name!r}",
     )
-    decoder = _DECODERS[str(name)]()
     path = Path(spec.name)
-    graph = OnnxGraph(path)
-    own_outputs = len(graph.outputs)
-    network = graph.to_torch(decoder.level_values(graph))
+    graph = OnnxGraph(path, _size(spec.options.get("size")))
+    name = recognise(graph) if name == "auto" else name
+    decoder = DECODERS[name]()
+    levels = decoder.level_values(graph)
+    own = len(graph.outputs)
+    network = graph.to_torch([*levels, *decoder.extra_values(graph)])
     check_batches(network, graph.input_size, spec.name)
     with torch.inference_mode():
-        count = decoder.classes(graph, run(network, torch.zeros(1, 3, *graph.input_size))[:own_outputs])
-    classes = _classes(spec.options.get("classes"))
+        count = decoder.classes(graph, run(network, torch.zeros(1, 3, *graph.input_size))[:own])
+    classes = _classes(spec.options.get("classes"), graph.facts.get("names"), count)
     require(
         len(classes) == count,
         f"onnx: {spec.name} has {count} classes, got {len(classes)} names; give "
@@ -178,22 +210,83 @@ def build(spec: Spec) -> OnnxDetector:
         nms_iou = float(spec.options.get("nms_iou", decoder.nms_iou))
     except ValueError as error:
         raise ConfigError(f"nms_iou: expected a number, got {spec.options['nms_iou']!r}") from error
-    fingerprint = content_key("onnx", name, hashlib.sha256(path.read_bytes()).hexdigest(), classes, nms_iou)
+    parts = ("onnx", name, hashlib.sha256(path.read_bytes()).hexdigest(), classes, nms_iou)
     return OnnxDetector(
         network,
         decoder,
         classes,
         input_size=graph.input_size,
-        own_outputs=own_outputs,
+        levels=range(own, own + len(levels)),
         nms_iou=nms_iou,
-        fingerprint=fingerprint,
+        fingerprint=content_key(*parts, *([graph.input_size] if "size" in spec.options else [])),
         spec=spec.text,
     )
 
 
-def _classes(text: str | None) -> tuple[str, ...]:
+def recognise(graph: OnnxGraph) -> str:
+    """The decoder that fits a file, by its metadata and the shapes of its outputs.
+
+    Raises:
+        InputError: it is no detector, or none fits.
+    """
+    task = graph.facts.get("task", "detect")
+    if task != "detect":
+        raise InputError(f"onnx: expected a detector, got a model for the task {task!r} in {graph.path}")
+    shapes = [graph.shape(name) for name in graph.outputs]
+    if len(shapes) == 1 and len(shapes[0]) == 3:
+        _, rows, columns = shapes[0]
+        counts = {cell_count(strides, graph.input_size): strides for strides in STRIDES}
+        if columns in counts and rows > 4:
+            return "yolo"
+        if columns == 6 and (graph.facts.get("end2end") == "True" or rows not in counts):
+            return "yolo-end2end"
+        if columns > 5 and rows in counts:
+            return "yolox" if _raw(graph, len(counts[rows]), rows) else "yolov5"
+        if columns > 5 and rows in {ANCHORS * count for count in counts}:
+            return "yolov5"
+    levels = len(NanodetDecoder.strides)
+    if len(shapes) == 2 * levels and all(len(shape) == 3 for shape in shapes):
+        return "nanodet"
+    raise InputError(
+        f"onnx: cannot tell how the outputs {shapes} of {graph.path} are to be read; give decode= one of "
+        f"{', '.join(DECODERS)}, or wrap the model as python:module:function"
+    )
+
+
+def _raw(graph: OnnxGraph, levels: int, count: int) -> bool:
+    """True where the output is the levels side by side: nothing is decoded in the network."""
+    node = graph.producers.get(graph.outputs[0])
+    while node is not None and node.op_type in ("Transpose", "Reshape", "Identity"):
+        node = graph.producers.get(node.input[0])
+    if node is None or node.op_type != "Concat" or len(node.input) != levels:
+        return False
+    return all(count not in graph.shape(value) for value in node.input)
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
     if text is None:
-        return COCO_CLASSES
+        return None
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.strip().isdigit() for part in parts):
+        raise ConfigError(f"onnx: expected size=640 or size=384x640 (height x width), got {text!r}")
+    return int(parts[0]), int(parts[-1])
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Names in a file's metadata: {0: 'person', 1: 'car'} or a list."""
+    try:
+        found = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return ()
+    if isinstance(found, dict):
+        found = [found[number] for number in sorted(found)]
+    return tuple(str(name) for name in found) if isinstance(found, list | tuple) else ()
+
+
+def _classes(text: str | None, known: str | None, count: int) -> tuple[str, ...]:
+    if text is None:
+        names = _names(known) if known else ()
+        return names if len(names) == count else COCO_CLASSES
     path = Path(text)
     if path.is_file():
         return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())

@@ -2,18 +2,22 @@
 
 In: an ONNX file. Out: a torch module whose outputs are the file's own, then the wanted inner values.
 Exports with a fixed batch of 1 hold Reshape constants such as [1, 85, -1]; fed a batch they would mix the
-images without an error, so a leading 1 becomes 0 ("as the input has it") and `check_batches` compares.
+images without an error. The first dimension carries the images, so it is left to be computed
+([-1, 85, 3549]), and `check_batches` compares.
 """
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx.shape_inference
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
@@ -21,6 +25,7 @@ from onnx2pytorch import ConvertModel
 from onnx2pytorch.operations import Gather, Slice
 from torch import Tensor, nn
 
+from curator.detect.onnx_fold import fold
 from curator.errors import InputError
 from curator.tensors import generator
 
@@ -29,14 +34,17 @@ class OnnxGraph:
     """An ONNX model and the look-ups that decoders need.
 
     Attributes:
-        outputs: names of the model's own outputs. input_size: (h, w).
+        outputs: names of the model's own outputs. input_size: (h, w). facts: the metadata of the file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, size: tuple[int, int] | None = None) -> None:
         """Read `path`.
 
+        Args:
+            size: (h, w) of the input where the file leaves it open; None: as its metadata says ("imgsz").
         Raises:
-            InputError: missing file, no ONNX, or an input that is not one (N, 3, h, w) image of fixed size.
+            InputError: missing file, no ONNX, an input that is not one (N, 3, h, w) image, or one of a size
+                that neither the file nor `size` says, or that they say differently.
         """
         if not path.is_file():
             raise InputError(f"onnx: expected an ONNX file, found none at {path}")
@@ -45,22 +53,50 @@ class OnnxGraph:
         except Exception as error:  # protobuf's own exception types differ between versions
             raise InputError(f"onnx: {path} is no ONNX file ({' '.join(str(error).split())})") from error
         self.path = path
+        self.facts = {entry.key: entry.value for entry in self.model.metadata_props}
         graph = self.model.graph
+        given = {tensor.name for tensor in graph.initializer}
+        images = [value for value in graph.input if value.name not in given]
+        shape = [d.dim_value for d in images[0].type.tensor_type.shape.dim] if len(images) == 1 else []
+        if len(shape) != 4 or shape[1] not in (0, 3):
+            raise InputError(
+                f"onnx: expected one input (N, 3, h, w) in {path}, got {[v.name for v in images]} {shape}"
+            )
+        self.input_size = self._size((shape[2], shape[3]), size)
+        self._image = images[0]
+        for number, value in enumerate((1, 3, *self.input_size)):
+            self._image.type.tensor_type.shape.dim[number].dim_value = value
+        fold(self.model)
         self.constants = {tensor.name: tensor for tensor in graph.initializer}
-        for node in graph.node:
-            if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
-                self.constants[node.output[0]] = node.attribute[0].t
         self.producers = {name: node for node in graph.node for name in node.output}
         self.outputs = [value.name for value in graph.output]
-        images = [value for value in graph.input if value.name not in self.constants]
-        shape = [d.dim_value for d in images[0].type.tensor_type.shape.dim] if len(images) == 1 else []
-        if len(shape) != 4 or shape[1] != 3 or min(shape[2:]) < 1:
+
+    def _size(self, own: tuple[int, int], wanted: tuple[int, int] | None) -> tuple[int, int]:
+        if min(own) >= 1:
+            if wanted not in (None, own):
+                raise InputError(
+                    f"onnx: {self.path} takes inputs of {own[0]} x {own[1]}, got size={wanted[0]}x{wanted[1]}"
+                )
+            return own
+        said = re.findall(r"\d+", self.facts.get("imgsz", "")) if wanted is None else wanted
+        numbers = [int(number) for number in said]
+        if not numbers:
             raise InputError(
-                f"onnx: expected one input (N, 3, h, w) of fixed size in {path}, got "
-                f"{[value.name for value in images]} {shape}"
+                f"onnx: {self.path} leaves its input size open; give it, as in onnx:FILE?size=640 or "
+                "size=384x640 (height x width)"
             )
-        self.input_size: tuple[int, int] = (shape[2], shape[3])
-        self._image = images[0]
+        return numbers[0], numbers[-1]
+
+    def cut(self, value: str) -> None:
+        """Make an inner value the only output."""
+        graph = self.model.graph
+        needed = self.ancestors(value)
+        kept = [node for node in graph.node if needed & set(node.output)]
+        del graph.node[:]
+        graph.node.extend(kept)
+        del graph.output[:]
+        graph.output.append(onnx.helper.make_tensor_value_info(value, onnx.TensorProto.FLOAT, None))
+        self.outputs = [value]
 
     def ancestors(self, value: str) -> set[str]:
         """All values that `value` is computed from, constants left out, itself included."""
@@ -89,6 +125,37 @@ class OnnxGraph:
             value = node.input[0]
         raise InputError(f"onnx: found no {operator} above {value!r}; is this the model that decode= names?")
 
+    def nearest(self, value: str, operator: str) -> Any | None:
+        """As `upstream`; None where there is none."""
+        try:
+            return self.upstream(value, operator)
+        except InputError:
+            return None
+
+    def shape(self, value: str) -> tuple[int, ...]:
+        """What shape inference finds of a value: -1 for a dimension that is not fixed, () where it finds
+        nothing."""
+        return self._shapes.get(value, ())
+
+    def joins(self, parts: int, length: int, axis: int = 2) -> list[Any]:
+        """The nodes, in execution order, that join so many values to one of this length along an axis: where
+        the levels of a detector's head meet."""
+        found = []
+        for node in self.model.graph.node:
+            shape = self.shape(node.output[0])
+            long = len(shape) > axis and shape[axis] == length
+            if node.op_type == "Concat" and len(node.input) == parts and long:
+                found.append(node)
+        return found
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        known = onnx.shape_inference.infer_shapes(self.model).graph
+        return {
+            value.name: tuple(d.dim_value or -1 for d in value.type.tensor_type.shape.dim)
+            for value in [*known.value_info, *known.output]
+        }
+
     def to_torch(self, extra: Sequence[str]) -> nn.Module:
         """Convert; the outputs are the model's own followed by the values named in `extra`.
 
@@ -103,11 +170,9 @@ class OnnxGraph:
                 check_resize(node, None if scales is None else numpy_helper.to_array(scales), self.path)
             if node.op_type == "Reshape" and node.input[1] in self.constants:
                 shape = numpy_helper.to_array(self.constants[node.input[1]])
-                if len(shape) > 1 and shape[0] == 1 and 0 not in shape:
-                    for attribute in node.attribute:
-                        if attribute.name == "allowzero":  # set by today's exports: 0 would mean no entries
-                            attribute.i = 0
-                    changed = np.concatenate([np.zeros(1, np.int64), shape[1:]])
+                whole = self.shape(node.output[0])  # for one image
+                if len(shape) > 1 and len(whole) == len(shape) and min(whole) > 0:
+                    changed = np.array([-1, *whole[1:]], np.int64)
                     name = f"{node.input[1]}_any_batch_{number}"
                     graph.initializer.append(numpy_helper.from_array(changed, name))
                     node.input[1] = name

@@ -12,7 +12,7 @@ class DetectConfig(StageConfig):
     """`curator detect`."""
 
     detector: str = required(
-        "Detector spec, e.g. torchvision:ssd300_vgg16?weights=PATH, onnx:PATH?decode=yolox, curator:PATH, "
+        "Detector spec, e.g. torchvision:ssd300_vgg16?weights=PATH, onnx:best.onnx, curator:PATH, "
         "builtin:."
     )
     roles: tuple[str, ...] = option(

@@ -28,6 +28,8 @@ class YoloxDecoder:
     padding = _GREY
     nms_iou = 0.45
     single_label = True
+    clips_last = False
+    top_k = 400
 
     def pin(self, image_size: tuple[int, int], input_size: tuple[int, int]) -> Pin:
         """Keep the aspect ratio; the image lies at the top left."""
@@ -49,6 +51,10 @@ class YoloxDecoder:
                 f"{len(joined.input)}; is this a YOLOX export?"
             )
         return [graph.last_common(list(graph.upstream(value, "Concat").input)) for value in joined.input]
+
+    def extra_values(self, graph: OnnxGraph) -> list[str]:
+        """None."""
+        return []
 
     def classes(self, graph: OnnxGraph, outputs: Sequence[Tensor]) -> int:
         """Channels of the output less box and objectness."""

@@ -96,7 +96,7 @@ def test_refusals(shared: Path, tmp_path: Path) -> None:
     yolox = shared / "weights" / "yolox_nano" / "yolox_nano.onnx"
     (tmp_path / "text.onnx").write_text("no model")
     for spec, message in [
-        (f"onnx:{yolox}", "decode=yolox or decode=nanodet"),
+        (f"onnx:{yolox}?decode=ssd", "decode=auto or one of yolo, yolov5, yolo-end2end, yolox, nanodet"),
         ("onnx:absent.onnx?decode=yolox", "found none at absent.onnx"),
         (f"onnx:{tmp_path / 'text.onnx'}?decode=yolox", "no ONNX file"),
         (f"onnx:{yolox}?decode=yolox&classes=a,b", "80 classes, got 2 names"),
