@@ -59,6 +59,8 @@ class Detector(Protocol):
     spec: str
     levels: tuple[str, ...]  # names that `candidates(levels=...)` knows, fine to coarse; () for a black box
     mean_color: tuple[float, float, float]  # default baseline, RGB in [0, 1]
+    # fixed_candidates: bool = True, where it is missing: an index means the same on every masked input. False
+    # where queries are drawn from the input; then targets are followed by their boxes (explain/target.py).
 
     @property
     def fingerprint(self) -> str:

@@ -1,12 +1,12 @@
-"""DETR-type detectors of `transformers`: `detr:PATH` (Carion et al., ECCV 2020; extra `hub`).
+"""DETR-type detectors of `transformers`: `hf:PATH` or `detr:PATH` (Carion et al., ECCV 2020; extra `hub`).
 
 In: a folder written by `save_pretrained` with safetensors; nothing is ever downloaded. Out: a `Detector`. A
 candidate is a query q. Score: softmax(logits[q])[c] for DETR, whose last logit is "no object"; sigmoid for
 the families trained with a focal loss (Conditional, DAB and Deformable DETR). There is no NMS; an index
 survives because detections are chosen, not merged.
 
-RT-DETR and two-stage Deformable DETR draw their queries anew from each input, so that a query's index means
-nothing on a masked image: they come as a black box.
+RT-DETR, D-FINE, DEIM, RF-DETR, LW-DETR and two-stage Deformable DETR draw their queries anew from each input,
+so that a query's index means nothing on a masked image (`fixed_candidates` is False).
 
 Options:
     min_size, max_size    sides in px to which images are resized, instead of preprocessor_config.json's
@@ -30,7 +30,6 @@ from transformers import AutoConfig, AutoModelForObjectDetection
 
 from curator.config import require
 from curator.detect.base import Candidates, Detector, FeatureMap
-from curator.detect.black_box import BlackBox
 from curator.detect.heads import distinct, keep_fp32
 from curator.detect.postprocess import softmax_log_odds
 from curator.detect.pyramid import clip_to_picture, to_image
@@ -39,9 +38,9 @@ from curator.errors import InputError
 from curator.registry import Spec
 from store.records import Detections, Pin
 
-_SOFTMAX = ("detr",)
-_SIGMOID = ("conditional_detr", "dab_detr", "deformable_detr")
-_DRAWN = ("rt_detr", "rt_detr_v2", "d_fine")  # queries depend on the input
+_SOFTMAX = ("detr", "table-transformer", "yolos")
+_SIGMOID = ("conditional_detr", "dab-detr", "deformable_detr")
+_DRAWN = ("rt_detr", "rt_detr_v2", "d_fine", "deimv2", "rf_detr", "lw_detr")  # queries depend on the input
 _HEADS = ("class_labels_classifier", "class_embed", "bbox_predictor", "bbox_embed")
 
 
@@ -76,13 +75,23 @@ class DetrDetector:
     plain_pin = True
 
     def __init__(
-        self, network: Any, classes: Sequence[str], frame: Frame, *, sigmoid: bool, limit: int, spec: str
+        self,
+        network: Any,
+        classes: Sequence[str],
+        frame: Frame,
+        *,
+        sigmoid: bool,
+        limit: int,
+        spec: str,
+        fixed: bool = True,
     ) -> None:
         self.network = network.float().eval().requires_grad_(False)
-        for name in _HEADS:
-            head = getattr(network, name, None)
-            for part in head if isinstance(head, nn.ModuleList) else [head] if head is not None else []:
-                keep_fp32(part)
+        model = getattr(network, "model", None)
+        for owner in (network, model, getattr(model, "decoder", None)):  # where a family keeps its heads
+            for name in _HEADS:
+                head = getattr(owner, name, None)
+                for part in head if isinstance(head, nn.ModuleList) else [head] if head is not None else []:
+                    keep_fp32(part)
         self.classes = tuple(classes)
         self.spec = spec
         self.frame = frame
@@ -90,10 +99,12 @@ class DetrDetector:
         self._mean = torch.tensor(frame.mean).view(3, 1, 1)
         self._std = torch.tensor(frame.deviation).view(3, 1, 1)
         self._sigmoid, self._limit = sigmoid, limit
-        # What enters the transformer: the backbone's last map, where one projection reads it.
-        projection = getattr(network.model, "input_projection", None)
-        self._projection = projection if isinstance(projection, nn.Conv2d) else None
-        self.levels: tuple[str, ...] = ("backbone",) if self._projection is not None else ()
+        self.fixed_candidates = fixed
+        self._projections = _projections(network)
+        count = len(self._projections)
+        self.levels: tuple[str, ...] = ("backbone",) if count == 1 else tuple(
+            f"level{number}" for number in range(count)
+        )
         self.device = torch.device("cpu")
         description = {"frame": str(frame), "classes": list(self.classes), "limit": limit}
         self.fingerprint = fingerprint(self.network, description)
@@ -161,21 +172,23 @@ class DetrDetector:
             scores, log_odds, boxes = scores[:, index], log_odds[:, index], boxes[:, index]
         features = {}
         for name in levels:
-            (h, w), (rows, columns) = pin.input_size, values[0].shape[-2:]
+            own = values[self.levels.index(name)]
+            (h, w), (rows, columns) = pin.input_size, own.shape[-2:]
             step = (w / columns, h / rows)
-            features[name] = FeatureMap(values[0], step, (step[0] / 2, step[1] / 2))
+            features[name] = FeatureMap(own, step, (step[0] / 2, step[1] / 2))
         return Candidates(scores, log_odds, to_image(clip_to_picture(boxes, pin), pin), features)
 
     def _run(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-        """u (B, 3, h, w) -> scores and log-odds (B, Q, K), boxes (B, Q, 4) in the input frame, the map."""
+        """u (B, 3, h, w) -> scores and log-odds (B, Q, K), boxes (B, Q, 4) in the input frame, the maps."""
         seen: list[Tensor] = []
-        handle = None
-        if self._projection is not None:
-            handle = self._projection.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        handles = [
+            projection.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+            for projection in self._projections
+        ]
         try:
             out = self.network(pixel_values=(u - self._mean) / self._std)
         finally:
-            if handle is not None:
+            for handle in handles:
                 handle.remove()
         logits = out.logits.float()
         if self._sigmoid:
@@ -229,17 +242,26 @@ def build(spec: Spec) -> Detector:
         reason = str(error).strip().split("\n")[0]
         raise InputError(f"detr: {folder} needs a package that is not installed ({reason})") from error
     names = distinct(str(config.id2label[i]) for i in range(config.num_labels))
-    detector = DetrDetector(
+    return DetrDetector(
         network,
         names,
         _frame(folder, spec),
         sigmoid=config.model_type not in _SOFTMAX,
         limit=_whole(spec, "detections", 100),
         spec=spec.text,
+        fixed=config.model_type not in _DRAWN and not getattr(config, "two_stage", False),
     )
-    if config.model_type in _DRAWN or getattr(config, "two_stage", False):
-        return BlackBox.of(detector)
-    return detector
+
+
+def _projections(network: Any) -> list[nn.Module]:
+    """What reads the backbone's maps, fine to coarse: one convolution, or one a level; none where there is
+    no map (YOLOS)."""
+    model = getattr(network, "model", network)
+    single = getattr(model, "input_projection", None)
+    if isinstance(single, nn.Conv2d):
+        return [single]
+    several = getattr(model, "encoder_input_proj", None)
+    return list(several) if isinstance(several, nn.ModuleList) else []
 
 
 def _frame(folder: Path, spec: Spec) -> Frame:

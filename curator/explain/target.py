@@ -7,7 +7,7 @@ passes through NMS.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from curator.boxes import iou
-from curator.detect.base import Detector
+from curator.detect.base import Candidates, Detector, FeatureMap
 from curator.detect.checking import predict_all
 from curator.errors import ConfigError, InputError
 from curator.explain.base import Target, TargetChoice, TargetKind
@@ -25,6 +25,8 @@ from store.records import Pin
 
 PREDICTED = 0.01
 """Detections of a black box below this score count as nothing predicted."""
+LEAST = 1e-6
+"""A similarity below counts as this one in log-odds."""
 
 
 class Scores(Protocol):
@@ -107,25 +109,41 @@ def _checked(detector: Detector, targets: Sequence[Target]) -> tuple[Target, ...
 
 
 class TargetScores:
-    """Scores of some targets' candidates as a function of the input.
+    """Scores of some targets as a function of the input.
+
+    A target is followed by its candidate: the same anchor or query on every masked input. Where a detector
+    draws its queries from the input (`Detector.fixed_candidates` False: RT-DETR, D-FINE, RF-DETR) no index
+    means the same twice; there, with B the target's box and c its class,
+
+        s(z) = max_q IoU(box_q(z), B) p_q(z)[c]
+
+    over all candidates, with gradients through the best one (METHODS.md, "similarity target").
 
     Args:
         targets: at least one.
+        similar: follow by similarity; None: where candidates are not fixed.
     Raises:
-        InputError: no target, or one whose class the detector does not have.
+        InputError: no target, one whose class the detector does not have, or no box where one is needed.
         ConfigError: a black box, which has no candidates.
     """
 
-    def __init__(self, detector: Detector, pin: Pin, targets: Sequence[Target]) -> None:
+    def __init__(
+        self, detector: Detector, pin: Pin, targets: Sequence[Target], *, similar: bool | None = None
+    ) -> None:
         if detector.modules() is None:
             raise _no_network(detector)
         self.targets = _checked(detector, targets)
         self._detector, self._pin = detector, pin
+        self._similar = not getattr(detector, "fixed_candidates", True) if similar is None else similar
+        self._labels = torch.tensor([target.label for target in targets])  # (T,)
+        self._log_odds = torch.tensor([target.kind == "log_odds" for target in targets])  # (T,)
+        if self._similar:
+            self._boxes = _boxes(targets)
+            self._index: Tensor | None = None
+            return
         unique = sorted({target.candidate for target in targets})
         self._index = torch.tensor(unique, dtype=torch.int64)  # (q,)
         self._rows = torch.tensor([unique.index(target.candidate) for target in targets])  # (T,)
-        self._labels = torch.tensor([target.label for target in targets])  # (T,)
-        self._log_odds = torch.tensor([target.kind == "log_odds" for target in targets])  # (T,)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -136,7 +154,18 @@ class TargetScores:
         Raises:
             ConfigError: a log-odds target of a detector that gives probabilities alone.
         """
-        candidates = self._detector.candidates(u, self._pin, index=self._index.to(u.device))
+        return self.look(u)[0]
+
+    def look(self, u: Tensor, levels: Sequence[str] = ()) -> tuple[Tensor, Mapping[str, FeatureMap]]:
+        """The scores (B, T), and feature levels of the same graph."""
+        if self._index is None:
+            with torch.no_grad():
+                count = self._detector.candidates(u[:1].detach(), self._pin).scores.shape[1]
+            self._index = torch.arange(count)
+        found = self._detector.candidates(u, self._pin, index=self._index.to(u.device), levels=levels)
+        return (self._like if self._similar else self._followed)(found), found.features
+
+    def _followed(self, candidates: Candidates) -> Tensor:
         if not self._log_odds.any():
             return self._pick(candidates.scores)
         if candidates.log_odds is None:
@@ -147,12 +176,40 @@ class TargetScores:
         if self._log_odds.all():
             return self._pick(candidates.log_odds)
         return torch.where(
-            self._log_odds.to(u.device), self._pick(candidates.log_odds), self._pick(candidates.scores)
+            self._log_odds.to(candidates.scores.device),
+            self._pick(candidates.log_odds),
+            self._pick(candidates.scores),
         )
+
+    def _like(self, candidates: Candidates) -> Tensor:
+        found = similarity(candidates, self._boxes, self._labels.tolist())
+        odds = torch.logit(found, eps=LEAST)
+        return torch.where(self._log_odds.to(found.device), odds, found)
 
     def _pick(self, values: Tensor) -> Tensor:
         """values (B, q, K) -> (B, T)."""
         return values.float()[:, self._rows, self._labels]
+
+
+def similarity(candidates: Candidates, boxes: Tensor, labels: Sequence[int]) -> Tensor:
+    """max_q IoU(box_q, B) p_q[c] (B, T) float32 of all candidates, differentiable through the best.
+
+    Args:
+        boxes: (T, 4) stored-image pixels. labels: T classes.
+    """
+    columns = []
+    for box, label in zip(boxes.to(candidates.scores.device), labels, strict=True):
+        own = candidates.boxes if candidates.boxes.ndim == 3 else candidates.boxes[:, :, label]
+        overlap = box_iou(own.reshape(-1, 4).double(), box[None]).view(own.shape[:2])
+        columns.append((overlap * candidates.scores[..., label]).amax(1))
+    return torch.stack(columns, 1).float()
+
+
+def _boxes(targets: Sequence[Target]) -> Tensor:
+    """(T, 4) float64."""
+    if any(target.box is None for target in targets):
+        raise InputError("explain: expected the targets' boxes for a target by prediction, got none")
+    return torch.tensor([target.box for target in targets], dtype=torch.float64)
 
 
 class PredictionScores:
@@ -170,12 +227,10 @@ class PredictionScores:
 
     def __init__(self, detector: Detector, pin: Pin, targets: Sequence[Target]) -> None:
         self.targets = _checked(detector, targets)
-        if any(target.box is None for target in targets):
-            raise InputError("explain: expected the targets' boxes for a target by prediction, got none")
+        self._boxes = _boxes(targets)
         if any(target.kind == "log_odds" for target in targets):
             raise _no_log_odds()
         self._detector, self._pin = detector, pin
-        self._boxes = np.array([target.box for target in targets], dtype=np.float64)  # (T, 4)
         self._labels = np.array([target.label for target in targets])
         self._every: Tensor | None = None
 
@@ -193,12 +248,7 @@ class PredictionScores:
             count = self._detector.candidates(u[:1], self._pin).scores.shape[1]
             self._every = torch.arange(count, device=u.device)
         every = self._detector.candidates(u, self._pin, index=self._every)
-        columns = []
-        for target, box in zip(self.targets, torch.from_numpy(self._boxes).to(u.device), strict=True):
-            boxes = every.boxes if every.boxes.ndim == 3 else every.boxes[:, :, target.label]
-            overlap = box_iou(boxes.reshape(-1, 4).double(), box[None]).view(boxes.shape[:2])
-            columns.append((overlap * every.scores[..., target.label]).amax(1))
-        return torch.stack(columns, 1).float()
+        return similarity(every, self._boxes, self._labels.tolist())
 
     def _best(
         self, boxes: NDArray[np.float32], scores: NDArray[np.float32], labels: NDArray[np.int64]
@@ -207,4 +257,4 @@ class PredictionScores:
         if not len(boxes):
             return np.zeros(len(self))
         same = labels[:, None] == self._labels[None, :]
-        return np.asarray((iou(boxes, self._boxes) * np.asarray(scores)[:, None] * same).max(0))
+        return np.asarray((iou(boxes, self._boxes.numpy()) * np.asarray(scores)[:, None] * same).max(0))

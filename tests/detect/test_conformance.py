@@ -33,6 +33,10 @@ SPECS = {
     "faster-rcnn": f"torchvision:fasterrcnn_mobilenet_v3_large_320_fpn?{DENSE}",
     "detr": "detr:{tiny}/detr",
     "conditional-detr": "detr:{tiny}/conditional_detr",
+    "dab-detr": "hf:{tiny}/dab-detr",
+    "yolos": "hf:{tiny}/yolos",
+    "rt-detr": "hf:{tiny}/rt_detr",
+    "rt-detr-v2": "hf:{tiny}/rt_detr_v2",
     "squeezenet": "classifier:squeezenet1_1?weights=random&classes=a,b,c&size=96",
     "resnet": "classifier:resnet18?weights=random&classes=a,b,c&size=96&pixels=unit",
     "yolox": "onnx:{weights}/yolox_nano/yolox_nano.onnx?decode=yolox",
@@ -51,6 +55,10 @@ FLOOR = {
     "faster-rcnn": 0.2,
     "detr": 0.05,
     "conditional-detr": 0.001,
+    "dab-detr": 0.001,
+    "yolos": 0.05,
+    "rt-detr": 0.001,
+    "rt-detr-v2": 0.001,
     "squeezenet": 0.01,
     "resnet": 0.01,
 }
@@ -76,10 +84,10 @@ def detector(name: str, request: pytest.FixtureRequest) -> Detector:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tiny_models import save_tiny  # beside this file, on the path as own_detector is (conftest)
+    from tiny_models import KINDS, save_tiny  # beside this file, on the path as own_detector is (conftest)
 
     root = tmp_path_factory.mktemp("tiny")
-    for kind in ("detr", "conditional_detr"):
+    for kind in KINDS:
         save_tiny(kind, root / kind)
     return root
 

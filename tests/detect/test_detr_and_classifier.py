@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from curator.detect.black_box import BlackBox
 from curator.detect.classifier import ClassifierDetector
 from curator.detect.detr import DetrDetector, Frame
 from curator.detect.load import load_detector
@@ -65,16 +64,20 @@ def test_focal_families_use_the_sigmoid(folder: Path, image: torch.Tensor) -> No
     assert found.scores[0] == pytest.approx(float(got.scores.max()), abs=1e-6)
 
 
-def test_queries_that_depend_on_the_input_make_a_black_box(folder: Path, image: torch.Tensor) -> None:
-    detector = load_detector(f"detr:{folder / 'rt_detr'}", "cpu")
-    assert isinstance(detector, BlackBox)
-    assert detector.modules() is None
+def test_queries_that_depend_on_the_input_are_not_fixed(folder: Path, image: torch.Tensor) -> None:
+    detector = load_detector(f"hf:{folder / 'rt_detr'}", "cpu")
+    assert isinstance(detector, DetrDetector)
+    assert not detector.fixed_candidates
+    assert detector.levels == ("level0", "level1", "level2")
     found, pin = detector.predict([image], score_threshold=0.011)[0]
-    assert pin.input_size == (80, 110)  # the stored image; the model's own frame is its business
-    got = detector.candidates(image[None], pin, index=torch.from_numpy(found.candidates))
+    assert pin.input_size == (96, 128)
+    u = detector.prepare(image, pin)[None]
+    got = detector.candidates(u, pin, index=torch.from_numpy(found.candidates), levels=detector.levels)
     rows = torch.arange(len(found))
-    assert torch.equal(got.boxes[0], torch.from_numpy(found.boxes))
+    torch.testing.assert_close(got.boxes[0], torch.from_numpy(found.boxes))
     assert torch.equal(got.scores[0, rows, torch.from_numpy(found.labels)], torch.from_numpy(found.scores))
+    assert [tuple(m.values.shape[-2:]) for m in got.features.values()] == [(12, 16), (6, 8), (3, 4)]
+    assert [m.scale for m in got.features.values()] == [(8, 8), (16, 16), (32, 32)]
 
 
 def test_frames() -> None:

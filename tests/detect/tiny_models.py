@@ -9,21 +9,28 @@ import torch
 from transformers import (
     ConditionalDetrConfig,
     ConditionalDetrForObjectDetection,
+    DabDetrConfig,
+    DabDetrForObjectDetection,
     DetrConfig,
     DetrForObjectDetection,
     ResNetConfig,
     RTDetrConfig,
     RTDetrForObjectDetection,
     RTDetrResNetConfig,
+    RTDetrV2Config,
+    RTDetrV2ForObjectDetection,
+    YolosConfig,
+    YolosForObjectDetection,
 )
 
+KINDS = ("detr", "conditional_detr", "dab-detr", "yolos", "rt_detr", "rt_detr_v2")
 FIXED = {"size": {"height": 96, "width": 128}, "do_normalize": False}
 KEPT = {"size": {"shortest_edge": 64, "longest_edge": 96}}
 _NAMES = {0: "a", 1: "b", 2: "N/A", 3: "N/A"}
 
 
 def save_tiny(kind: str, folder: Path) -> Path:
-    """Write a tiny model of a kind ("detr", "conditional_detr", "rt_detr") into `folder`."""
+    """Write a tiny model of a kind (`KINDS`) into `folder`."""
     layers = {
         "embedding_size": 8,
         "hidden_sizes": [8, 16, 24, 32],
@@ -45,26 +52,37 @@ def save_tiny(kind: str, folder: Path) -> Path:
     }
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        if kind == "rt_detr":
+        if kind == "yolos":
+            sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+            shape = {"image_size": [96, 128], "patch_size": 16, "num_detection_tokens": 12}
+            names = {name: common[name] for name in ("id2label", "label2id")}
+            model = YolosForObjectDetection(YolosConfig(**sizes, **shape, **names, intermediate_size=64))
+            with torch.no_grad():
+                model.class_labels_classifier.layers[-1].weight.mul_(40)
+        elif kind in ("rt_detr", "rt_detr_v2"):
             backbone = RTDetrResNetConfig(**layers, out_features=["stage2", "stage3", "stage4"])
             own = {
                 "encoder_hidden_dim": 32,
                 "encoder_in_channels": [16, 24, 32],
                 "decoder_in_channels": [32] * 3,
             }
-            model = RTDetrForObjectDetection(
-                RTDetrConfig(backbone_config=backbone, **common, **own, num_denoising=0)
-            )
+            config, network = {
+                "rt_detr": (RTDetrConfig, RTDetrForObjectDetection),
+                "rt_detr_v2": (RTDetrV2Config, RTDetrV2ForObjectDetection),
+            }[kind]
+            model = network(config(backbone_config=backbone, **common, **own, num_denoising=0))
         else:
             config, network = {
                 "detr": (DetrConfig, DetrForObjectDetection),
                 "conditional_detr": (ConditionalDetrConfig, ConditionalDetrForObjectDetection),
+                "dab-detr": (DabDetrConfig, DabDetrForObjectDetection),
             }[kind]
             backbone = ResNetConfig(**layers, out_features=["stage4"])
             model = network(config(backbone_config=backbone, **common, use_pretrained_backbone=False))
+            head = model.class_embed if kind == "dab-detr" else model.class_labels_classifier
             with torch.no_grad():  # fresh heads give every query the same score
-                model.class_labels_classifier.weight.mul_(20)
+                head.weight.mul_(20)
         model.save_pretrained(folder)
-    settings = FIXED if kind == "rt_detr" else KEPT
+    settings = KEPT if kind in ("detr", "conditional_detr", "dab-detr") else FIXED
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     return folder

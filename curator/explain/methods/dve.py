@@ -139,19 +139,13 @@ class Dve:
                     level
                 ]
             return feature, np.ones((len(targets), feature.values.shape[1]))
-        index = torch.tensor([target.candidate for target in targets], device=image.device)
         u = image[None].detach().clone().requires_grad_(True)
         with torch.enable_grad():
-            found = detector.candidates(u, pin, index=index, levels=(level,))
-        feature = found.features[level]
+            values, found = TargetScores(detector, pin, targets).look(u, (level,))
+        feature = found[level]
         rows = []
-        for t, target in enumerate(targets):
-            values = found.log_odds if target.kind == "log_odds" else found.scores
-            if values is None:
-                raise ConfigError(f"--target log_odds: {detector.spec} gives probabilities alone")
-            (gradient,) = torch.autograd.grad(
-                values[0, t, target.label], feature.values, retain_graph=True, allow_unused=True
-            )
+        for value in values[0]:
+            (gradient,) = torch.autograd.grad(value, feature.values, retain_graph=True, allow_unused=True)
             gradient = torch.zeros_like(feature.values) if gradient is None else gradient
             rows.append(gradient[0].double().mean((1, 2)).cpu().numpy())
         return feature, np.stack(rows)

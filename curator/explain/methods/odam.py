@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from curator.detect.base import Candidates, Detector
+from curator.detect.base import Detector
 from curator.errors import ConfigError, StageError
 from curator.explain.base import EVIDENCE_FLOOR, AttributionOptions, Fill, FillKind, Target
 from curator.explain.fills.fill import gaussian_blur
@@ -71,14 +71,13 @@ class ODAM:
             InputError: no target, or a class that the detector does not have.
             StageError: a score or gradient that is not finite.
         """
-        targets = TargetScores(detector, pin, targets).targets
+        asked = TargetScores(detector, pin, targets)
         names = self._levels(detector)
-        index = torch.tensor([target.candidate for target in targets], device=image.device)
         u = image.detach()[None].requires_grad_(True)  # (1, 3, h, w)
         with autocast(self.options.precision, u.device):
-            candidates = detector.candidates(u, pin, index=index, levels=names)
-        scores = [_score(candidates, row, target) for row, target in enumerate(targets)]
-        features = [candidates.features[name] for name in names]
+            values, found = asked.look(u, names)
+        scores = values[0].unbind()
+        features = [found[name] for name in names]
         maps: list[SegmentMap | GridMap] = []
         for score, target in zip(scores, targets, strict=True):
             full = float(score.detach())
@@ -135,18 +134,6 @@ def own_level(gradients: Sequence[Tensor]) -> int:
     if reached and all(shares[level] == 1 for level in reached):
         return reached[-1]
     return min(reached, key=lambda level: shares[level], default=0)
-
-
-def _score(candidates: Candidates, row: int, target: Target) -> Tensor:
-    """The target's scalar, in the graph of the features."""
-    values = candidates.scores
-    if target.kind == "log_odds":
-        if candidates.log_odds is None:
-            raise ConfigError(
-                "--target log_odds: this detector gives probabilities alone; use --target probability"
-            )
-        values = candidates.log_odds
-    return values[0, row, target.label].float()
 
 
 def _gradients(score: Tensor, levels: Sequence[Tensor]) -> list[Tensor]:
