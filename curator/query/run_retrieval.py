@@ -103,9 +103,8 @@ def retrieve(
         return np.asarray(found[np.sort(places)][:most])
 
     def certain(values: NDArray[np.float64], most: int) -> Ints:
-        """The images with the most evidence."""
-        order = np.argsort(-values, kind="stable")[:most]
-        return np.asarray(ids[order[values[order] > 0]])
+        """The images with the most evidence; where few have some, others fill up."""
+        return np.asarray(ids[np.argsort(-values, kind="stable")[:most]])
 
     each = -(-wanted // len(questions))
     ranked = [n for n, question in enumerate(questions) if not isinstance(question.scorer, SimilarityScorer)]

@@ -22,7 +22,7 @@ GOAL = 0.97
 """recall that is aimed at, so that other queries than the measured ones reach the promised 0.95."""
 RANKS = ((10, 1000), (100, 200), (1000, 50))
 """Ranks with the number of queries for each."""
-FACTORS = (2, 4, 8, 16, 32, 64)
+FACTORS = (2, 4, 8, 16, 32, 64, 128, 256)
 _CANDIDATES = 8000  # candidates of a query at most
 _FEW, _CHEAPER = 8, 4  # a factor that needs no saving, and what is worth twice the lists
 _GAIN, _MOSTLY = 0.002, 0.9  # more recall by twice the lists that counts for none, once most is found
