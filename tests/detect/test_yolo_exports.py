@@ -40,7 +40,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Any:
     os.environ.update(YOLO_OFFLINE="true", YOLO_AUTOINSTALL="false")
     folder = tmp_path_factory.mktemp("yolo")
     os.environ["YOLO_CONFIG_DIR"] = str(folder)
-    ultralytics = pytest.importorskip("ultralytics", reason="the extra ultralytics is not installed")
+    ultralytics = pytest.importorskip(
+        "ultralytics", reason="the extra ultralytics is not usable here", exc_type=ImportError
+    )
     made: dict[str, Path] = {}
 
     def make(name: str) -> Path:
