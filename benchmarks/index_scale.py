@@ -2,6 +2,7 @@
 
     python benchmarks/index_scale.py --sizes 100000                      a minute
     python benchmarks/index_scale.py --sizes 100000 1000000 --full       about an hour on two cores
+    python benchmarks/index_scale.py --only 10000000                     build and search, nothing else
 
 Rows: int8 in a memory-mapped file (value = 25 x component), drawn from a Gaussian mixture of 1,000 components
 in 64 dimensions with a falling spectrum, or the rows of `--rows FILE.npy` (repeated with noise where they are
@@ -129,8 +130,14 @@ print(private() - before)
     return int(found.stdout.split()[-1])
 
 
-def measure(folder: Path, values: np.ndarray, kind: str, queries: dict[str, np.ndarray]) -> dict[str, Any]:
-    """One size and kind."""
+def measure(
+    folder: Path,
+    values: np.ndarray,
+    kind: str,
+    queries: dict[str, np.ndarray],
+    shares: tuple[float, ...] = SHARES,
+) -> dict[str, Any]:
+    """One size and kind; filters that let such shares through."""
     rows, count = ArrayRows(values, scale=SCALE), len(values)
     chosen = plan(count, rows.dimension, kind=kind)
     print(explain(chosen))
@@ -169,7 +176,7 @@ def measure(folder: Path, values: np.ndarray, kind: str, queries: dict[str, np.n
         row["bare_qps"] = len(asked) / min(theirs)
     row["one_query_ms"] = 1e3 * best_of(lambda: index.search(asked[:1], 10), 20)[0]
     row["filters"] = [
-        filtered(index, rows, asked[:200], share, form) for form in ("any", "value") for share in SHARES
+        filtered(index, rows, asked[:200], share, form) for form in ("any", "value") for share in shares
     ]
     return row
 
@@ -244,6 +251,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--full", action="store_true", help="10 million rows too")
+    parser.add_argument("--only", type=int, help="this size alone, without filters, growth and additions")
     parser.add_argument("--rows", type=Path, help="rows to draw from, .npy of int8 (x 25) or floats")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/index_scale"))
     parser.add_argument("--threads", type=int, default=2)
@@ -253,7 +261,9 @@ def main() -> None:
     library().omp_set_num_threads(options.threads)
     source = None if options.rows is None else np.load(options.rows, mmap_mode="r")
     sizes = sorted({*options.sizes, *([10_000_000] if options.full else [])})
-    largest = max(sizes[-1] + ADDED if sizes[-1] >= 1_000_000 else 0, 4 * sizes[0])
+    if options.only:
+        sizes = [options.only]
+    largest = options.only or max(sizes[-1] + ADDED if sizes[-1] >= 1_000_000 else 0, 4 * sizes[0])
     values = make_rows(options.folder, largest, source)
     fresh = draw(1400, 0, source).astype(np.float32) / SCALE
     queries = {"rows": fresh[:1000], "directions": fresh[1000:1200] - fresh[1200:1400]}
@@ -266,12 +276,15 @@ def main() -> None:
     }
     for size in sizes:
         for kind in ("ivfpq", "hnsw") if size <= 1_000_000 else ("ivfpq",):
-            row = measure(options.folder, values[:size], kind, queries)
+            row = measure(
+                options.folder, values[:size], kind, queries, () if options.only else SHARES
+            )
             result["sizes"].append(row)
             _print(row)
-    print("growth")
-    result["growth"] = grow(options.folder, values, sizes[0], sizes[0], queries["rows"])
-    if sizes[-1] >= 1_000_000:
+    if not options.only:
+        print("growth")
+        result["growth"] = grow(options.folder, values, sizes[0], sizes[0], queries["rows"])
+    if sizes[-1] >= 1_000_000 and not options.only:
         print(f"{ADDED:,} rows more")
         rows = ArrayRows(values[: sizes[-1] + ADDED], scale=SCALE)
         place = options.folder / f"ivfpq-{sizes[-1]}"

@@ -131,7 +131,7 @@ DETECTORS = Registry(
         "curator": "curator.detect.small_ssd:build",  # curator:ssd?backbone=... or curator:PATH.safetensors
         "blackbox": "curator.detect.black_box:build",  # blackbox:SPEC, any detector by its predictions alone
         "classifier": "curator.detect.classifier:build",
-        "hf": "curator.detect.detr:build",
+        "hf": "curator.detect.detr:build",  # hf:FOLDER, the same as detr:FOLDER
         "detr": "curator.detect.detr:build",  # detr:FOLDER, written by save_pretrained (extra hub)
         "builtin": "curator.detect.small_ssd:build_builtin",  # the built-in example's shipped detector
     },

@@ -98,3 +98,14 @@ def probability_log_odds(probability: Tensor) -> Tensor:
     [-27.6, 16.6]. Beyond the clamp the gradient is zero; use logits where a network gives them."""
     p = probability.clamp(1e-12, 1 - 6e-8)
     return p.log() - torch.log1p(-p)
+
+
+def joint_log_odds(objectness: Tensor, classes: Tensor) -> Tensor:
+    """Log-odds of p = objectness * class: log p = the sum of their logarithms, each factor clamped at 1e-30
+    and p at 1 - 6e-8.
+
+    Args:
+        objectness: (..., 1). classes: (..., K).
+    """
+    logarithm = objectness.clamp(min=1e-30).log() + classes.clamp(min=1e-30).log()
+    return logarithm - torch.log1p(-(objectness * classes).clamp(max=1 - 6e-8))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from curator.detect.decoding import Decoded
 from curator.detect.onnx_graph import OnnxGraph
-from curator.detect.postprocess import probability_log_odds
+from curator.detect.postprocess import joint_log_odds, probability_log_odds
 from curator.errors import InputError
 from store.records import Pin
 
@@ -67,8 +67,8 @@ class YoloDecoder:
         Raises:
             InputError: the output is of another kind.
         """
-        shape = self._shape(graph)
-        self.strides = strides_of(shape[2], graph.input_size, 1)
+        shape = self._candidates(graph)
+        self.strides = strides_of(shape[2], graph.input_size)
         joins = graph.joins(len(self.strides), shape[2])
         found = []
         for parts in zip(*(join.input for join in joins), strict=True):
@@ -106,7 +106,8 @@ class YoloDecoder:
     def _corners(self, boxes: Tensor) -> Tensor:
         return corners(boxes)
 
-    def _shape(self, graph: OnnxGraph) -> tuple[int, ...]:
+    def _candidates(self, graph: OnnxGraph) -> tuple[int, ...]:
+        """Shape of the output that holds them."""
         shape = graph.shape(graph.outputs[0])
         if len(shape) != 3 or shape[1] < 5 or shape[2] < 1:
             raise InputError(f"yolo: expected an output (N, 4 + classes, candidates), got {shape}")
@@ -120,13 +121,14 @@ class Yolov5Decoder(YoloDecoder):
 
     def level_values(self, graph: OnnxGraph) -> list[str]:
         """Per level the input of the convolution that gives all; none where it is not found."""
-        shape = self._shape(graph)
-        each = ANCHORS if cell_count((8, 16, 32), graph.input_size) * ANCHORS == shape[1] else 0
-        for strides in STRIDES:
-            for anchors in (ANCHORS, 1):
-                if not each and cell_count(strides, graph.input_size) * anchors == shape[1]:
-                    self.strides, each = strides, anchors
-        self.strides = self.strides or STRIDES[0]
+        shape = self._candidates(graph)
+        heads = [
+            strides
+            for strides in STRIDES
+            for anchors in (ANCHORS, 1)
+            if anchors * cell_count(strides, graph.input_size) == shape[1]
+        ]
+        self.strides = heads[0] if heads else STRIDES[0]
         joins = graph.joins(len(self.strides), shape[1], axis=1)
         if not joins:
             return []
@@ -142,19 +144,14 @@ class Yolov5Decoder(YoloDecoder):
         return int(outputs[0].shape[2]) - 5
 
     def decode(self, outputs: Sequence[Tensor], index: Tensor | None, input_size: tuple[int, int]) -> Decoded:
-        """Decode; log p = log objectness + log class."""
+        """Decode; p = objectness * class."""
         raw = outputs[0].float()
         raw = raw if index is None else raw[:, index]
         objectness, classes = raw[..., 4:5], raw[..., 5:]
-        scores = objectness * classes
-        log_odds = (
-            objectness.clamp(min=1e-30).log()
-            + classes.clamp(min=1e-30).log()
-            - torch.log1p(-scores.clamp(max=1 - 6e-8))
-        )
-        return Decoded(scores, log_odds, corners(raw[..., :4]))
+        log_odds = joint_log_odds(objectness, classes)
+        return Decoded(objectness * classes, log_odds, corners(raw[..., :4]))
 
-    def _shape(self, graph: OnnxGraph) -> tuple[int, ...]:
+    def _candidates(self, graph: OnnxGraph) -> tuple[int, ...]:
         shape = graph.shape(graph.outputs[0])
         if len(shape) != 3 or shape[2] < 6 or shape[1] < 1:
             raise InputError(f"yolov5: expected an output (N, candidates, 5 + classes), got {shape}")
@@ -170,7 +167,8 @@ class YoloEndToEndDecoder(YoloDecoder):
     def _corners(self, boxes: Tensor) -> Tensor:
         return boxes  # as they are put out
 
-    def _shape(self, graph: OnnxGraph) -> tuple[int, ...]:
+    def _candidates(self, graph: OnnxGraph) -> tuple[int, ...]:
+        """Makes what the network chooses from the output."""
         chosen = graph.shape(graph.outputs[0])
         if len(chosen) != 3 or chosen[2] != 6:
             raise InputError(f"yolo-end2end: expected an output (N, detections, 6), got {chosen}")
@@ -193,14 +191,14 @@ def cell_count(strides: Sequence[int], input_size: tuple[int, int]) -> int:
     return sum((input_size[0] // s) * (input_size[1] // s) for s in strides)
 
 
-def strides_of(count: int, input_size: tuple[int, int], anchors: int) -> tuple[int, ...]:
+def strides_of(count: int, input_size: tuple[int, int]) -> tuple[int, ...]:
     """Strides of a usual head with so many candidates.
 
     Raises:
         InputError: none has.
     """
     for strides in STRIDES:
-        if anchors * cell_count(strides, input_size) == count:
+        if cell_count(strides, input_size) == count:
             return strides
     raise InputError(
         f"yolo: expected as many candidates as the cells of an input of {input_size[0]} x {input_size[1]}, "

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from curator.detect.decoding import Decoded, cells
 from curator.detect.onnx_graph import OnnxGraph
+from curator.detect.postprocess import joint_log_odds
 from curator.errors import InputError
 from store.records import Pin
 
@@ -68,7 +69,7 @@ class YoloxDecoder:
         return shape[2] - 5
 
     def decode(self, outputs: Sequence[Tensor], index: Tensor | None, input_size: tuple[int, int]) -> Decoded:
-        """Decode; log p = log objectness + log class, each factor clamped at 1e-30 and p at 1 - 6e-8."""
+        """Decode; p = objectness * class."""
         raw = outputs[0].float()
         corner, stride = cells(input_size, self.strides, device=raw.device)
         if index is not None:
@@ -76,10 +77,5 @@ class YoloxDecoder:
         centre = (raw[..., :2] + corner) * stride
         half = raw[..., 2:4].exp() * stride / 2
         objectness, classes = raw[..., 4:5], raw[..., 5:]
-        scores = objectness * classes
-        log_odds = (
-            objectness.clamp(min=1e-30).log()
-            + classes.clamp(min=1e-30).log()
-            - torch.log1p(-scores.clamp(max=1 - 6e-8))
-        )
-        return Decoded(scores, log_odds, torch.cat([centre - half, centre + half], -1))
+        log_odds = joint_log_odds(objectness, classes)
+        return Decoded(objectness * classes, log_odds, torch.cat([centre - half, centre + half], -1))

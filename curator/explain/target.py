@@ -232,7 +232,8 @@ class PredictionScores:
             raise _no_log_odds()
         self._detector, self._pin = detector, pin
         self._labels = np.array([target.label for target in targets])
-        self._every: Tensor | None = None
+        known = detector.modules() is not None
+        self._similar = TargetScores(detector, pin, targets, similar=True) if known else None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -240,15 +241,11 @@ class PredictionScores:
     @torch.no_grad()
     def __call__(self, u: Tensor) -> Tensor:
         """u (B, 3, h, w) -> (B, T) float32; not differentiable."""
-        if self._detector.modules() is None:
+        if self._similar is None:
             found = [a.detections for a in predict_all(self._detector, list(u), score_threshold=PREDICTED)]
             rows = [self._best(self._pin.to_image(d.boxes), d.scores, d.labels) for d in found]
             return torch.from_numpy(np.stack(rows).astype(np.float32)).to(u.device)
-        if self._every is None:
-            count = self._detector.candidates(u[:1], self._pin).scores.shape[1]
-            self._every = torch.arange(count, device=u.device)
-        every = self._detector.candidates(u, self._pin, index=self._every)
-        return similarity(every, self._boxes, self._labels.tolist())
+        return self._similar(u)
 
     def _best(
         self, boxes: NDArray[np.float32], scores: NDArray[np.float32], labels: NDArray[np.int64]

@@ -58,11 +58,13 @@ class Places:
             return int(self.first[-1] + self.boxes[-1])
         return int(self.first_candidate[-1] + self.candidates[-1])
 
-    def rows(self, places: Ints) -> Ints:
-        """The rows of boxes of the images at `places`, one image after the other."""
-        counts = self.boxes[places]
-        starts = np.cumsum(counts) - counts
-        rows: Ints = np.repeat(self.first[places] - starts, counts)
+    def rows(self, places: Ints, *, candidates: bool = False) -> Ints:
+        """The rows of boxes (or of candidates) of the images at `places`, one image after the other."""
+        first, counts = (
+            (self.first_candidate, self.candidates) if candidates else (self.first, self.boxes)
+        )
+        starts = np.cumsum(counts[places]) - counts[places]
+        rows: Ints = np.repeat(first[places] - starts, counts[places])
         rows += np.arange(len(rows), dtype=np.int64)
         return rows
 

@@ -69,12 +69,9 @@ class BoxReader:
         Raises:
             CorruptionError: a file is shorter than recorded.
         """
-        counts = self.places.candidates[owners]
-        starts = np.cumsum(counts) - counts
-        rows = np.repeat(self.places.first_candidate[owners] - starts, counts)
-        rows += np.arange(len(rows), dtype=np.int64)
+        rows = self.places.rows(owners, candidates=True)
         labels, scores = decode_classes(*(self._column(name, rows) for name in ("classes", "best", "others")))
-        image_ids = np.repeat(self.places.image_ids[owners], counts)
+        image_ids = np.repeat(self.places.image_ids[owners], self.places.candidates[owners])
         return ClassRows(image_ids=image_ids, labels=labels, scores=scores)
 
     def _column(self, name: str, rows: Ints) -> NDArray[Any]:
