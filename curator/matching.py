@@ -10,7 +10,7 @@ its class is left out. A foundation like `curator.boxes`: any stage may import i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,15 @@ class ClassMap:
             tuple(n for n, c in zip(labels, of_label, strict=True) if c < 0),
             tuple(name for i, name in enumerate(categories) if i not in produced),
         )
+
+    def reordered(self, labels: Sequence[str], other: Sequence[str]) -> ClassMap:
+        """The same map for a detector of the same classes in another order.
+
+        Args:
+            labels: the classes that this map speaks of. other: those of the other detector.
+        """
+        of_name = dict(zip(labels, self.of_label.tolist(), strict=True))
+        return replace(self, of_label=np.array([of_name[name] for name in other], dtype=np.int64))
 
     def labels_of(self, category: int) -> Indices:
         """Detector labels (n,) that mean `category`."""

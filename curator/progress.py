@@ -25,6 +25,12 @@ def set_quiet(quiet: bool) -> None:
     _quiet = quiet
 
 
+def say(line: str) -> None:
+    """A line on stderr that people should read while they wait; nothing when quiet."""
+    if not (_quiet or os.environ.get("CURATOR_QUIET")):
+        print(line, file=sys.stderr, flush=True)
+
+
 @contextmanager
 def progress(description: str, total: int | None) -> Iterator[Advance]:
     """Show a bar on a terminal, one line every ten seconds elsewhere, nothing when quiet.

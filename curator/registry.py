@@ -227,11 +227,20 @@ ARMS = Registry(  # of a verification
         "random": "curator.prove.arms.random:Random",
         "query": "curator.prove.arms.query:Query",
         "synthesis": "curator.prove.arms.synthesis:Synthesis",
-        "both": "curator.prove.arms.both:Both",
+        "query+synthesis": "curator.prove.arms.both:Both",
+        "both": "curator.prove.arms.both:Both",  # its old name
         "oracle": "curator.prove.arms.oracle:Oracle",
     },
 )
-TRAINERS = Registry("trainers", {"builtin": "curator.prove.trainers.fine_tune:fine_tune"})
+TRAINERS = Registry(
+    "trainers",
+    {
+        "torchvision": "curator.prove.trainers.torchvision:TorchvisionTrainer",
+        "ultralytics": "curator.prove.trainers.programs:ultralytics",
+        "hf": "curator.prove.trainers.programs:transformers",
+        "command": "curator.prove.trainers.command:CommandTrainer",
+    },
+)
 CHECKS = Registry(
     "checks",
     {

@@ -9,9 +9,11 @@ from typing import Any
 
 def train_lines(summary: Mapping[str, Any]) -> list[str]:
     """Of `curator train`."""
+    loss = ""
+    if "loss_last" in summary:
+        loss = f"loss {summary['loss_first']:.3f} to {summary['loss_last']:.3f}; "
     lines = [
-        f"trained on {summary['images']} images and {summary['added']} added ones: "
-        f"loss {summary['loss_first']:.3f} to {summary['loss_last']:.3f}; "
+        f"trained on {summary['images']} images and {summary['added']} added ones: {loss}"
         f"use it as --detector {shlex.quote(summary['detector'])}",
         *(f"warning: {warning}" for warning in summary["warnings"]),
     ]
@@ -36,6 +38,21 @@ def verify_lines(summary: Mapping[str, Any]) -> list[str]:
             "each figure is the worse of two readings: at the base's threshold, and at the base's number of "
             "false positives (FN fixed, broken) or of found objects (FP fixed, new FP)"
         )
+    if summary.get("difference_rows"):
+        reference = summary["difference_rows"][0][1].partition("@")[0]
+        lines += table_lines(
+            f"differences from {reference}, over images and seeds (* real at 5% with Holm's correction)",
+            summary["difference_columns"],
+            summary["difference_rows"],
+        )
+    if base and base.get("smallest_effect") is not None:
+        smallest = f"{base['smallest_effect']:.2f}"
+        lines.append(
+            f"this holdout can show differences of {smallest} of the missed objects or more"
+        )
+    lines += [f"note: {note}" for note in summary.get("notes", [])]
+    if summary.get("advice"):
+        lines.append(summary["advice"])
     if summary["unscored_conditions"]:
         lines.append(
             f"fewer than 30 holdout failures, not scored: {', '.join(summary['unscored_conditions'])}"

@@ -43,7 +43,7 @@ _PLACES = {
     "ExportConfig": "curator.data.settings",
     "train": "curator.prove.run_train",
     "TrainConfig": "curator.prove.settings",
-    "verify": "curator.prove.run_verify",
+    "verify": "curator.pipeline.proving",
     "VerifyConfig": "curator.prove.settings",
     "report": "curator.report",
     "ReportConfig": "curator.config",

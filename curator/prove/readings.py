@@ -171,6 +171,24 @@ def _repeated(
     return result
 
 
+def repeated_at(base: Base, arm: Matched) -> tuple[Floats, Bools]:
+    """What the two have in common among their false positives.
+
+    Returns:
+        per false positive of the base at its threshold the highest score of the arm's at its place, -1 where
+        there is none; per false positive of the arm (F,) whether the base has one at its place.
+    """
+    was = np.flatnonzero(base.matched.false_positives(base.threshold))
+    again, known = np.full(len(was), -1.0), np.zeros(len(arm.scores), dtype=bool)
+    for number in np.intersect1d(base.matched.image[was], arm.image):
+        here, there = np.flatnonzero(base.matched.image[was] == number), np.flatnonzero(arm.image == number)
+        same = base.matched.classes[was[here]][:, None] == arm.classes[there][None, :]
+        same &= iou(base.matched.boxes[was[here]], arm.boxes[there]) >= SAME_PLACE
+        again[here] = np.where(same, arm.scores[there][None], -1.0).max(1)
+        known[there] = same.any(0)
+    return again, known
+
+
 def read(base: Base, arm: Matched, threshold: float) -> dict[str, Any]:
     """One reading of an arm, plain JSON.
 

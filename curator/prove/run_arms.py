@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from curator.config import require
 from curator.data.additions import LeftOut, reasons
 from curator.errors import InputError
-from curator.prove.arms.base import ORDER, Added, Arm, ArmContext, Pool
+from curator.prove.arms.base import Added, Arm, ArmContext, Needs, Pool, place
+from curator.prove.arms.selection import SelectionArm
 from curator.prove.settings import VerifyConfig
 from curator.registry import ARMS
 from store.keys import content_key
@@ -30,6 +31,7 @@ from store.records import (
 if TYPE_CHECKING:
     from store.store import Store
 
+SELECTION = "selection:"
 FEWEST_OF_A_CONDITION = 3  # mined failures that make a condition one that fails
 
 
@@ -104,22 +106,39 @@ def read_context(
         InputError: a selected image without annotations, no accepted sample, nothing but leaks, or an
             unlabelled pool.
     """
-    needs = [arm.needs(config.budget) for arm in arms]
-    hits, samples = max(n.hits for n in needs), max(n.samples for n in needs)
+    needs = [arm.needs(budget) for arm in arms for budget in config.all_budgets]
+    samples = max(n.samples for n in needs)
+    hits = wanted_hits(needs)
     pool = read_pool(store, config.condition_tag) if any(n.pool or n.fails for n in needs) else None
     return ArmContext(
         seed=config.seed,
-        hits=_selected(store, config, hits, without) if hits else (),
+        hits={
+            name: _selected(store, config, name or config.selection, count, without)
+            for name, count in hits.items()
+        },
         samples=_samples(store, config, samples, without) if samples else (),
         pool=pool,
         fails=fails(pool) if pool is not None and any(n.fails for n in needs) else None,
     )
 
 
+def wanted_hits(needs: Iterable[Needs]) -> dict[str, int]:
+    """Selection -> most hits that any arm uses of it; "" is the verified one."""
+    wanted: dict[str, int] = {}
+    for need in needs:
+        for name, count in need.hits.items():
+            wanted[name] = max(wanted.get(name, 0), count)
+    return {name: count for name, count in wanted.items() if count}
+
+
 def put_drawn(
-    store: Store, config: VerifyConfig, arm: str, seed: int, run_id: int, added: Sequence[Added]
+    store: Store, config: VerifyConfig, arm: str, budget: int, seed: int, run_id: int, added: Sequence[Added]
 ) -> None:
-    """Store the pool images that an arm has drawn for a training seed as a selection."""
+    """Store the pool images that an arm has drawn for a training seed as a selection.
+
+    Args:
+        arm: its name in tables.
+    """
     drawn = [(a.image, a.group) for a in added if a.image is not None]
     hits = tuple(
         Hit(
@@ -139,7 +158,7 @@ def put_drawn(
             arm=arm,
             hits=hits,
             key=content_key("verify-selection", arm, [(image.sha256, group) for image, group in drawn]),
-            config={"budget": config.budget, "seed": seed, "verification": config.name},
+            config={"budget": budget, "seed": seed, "verification": config.name},
         ),
     )
 
@@ -204,10 +223,12 @@ def human_labels(labels: Mapping[int, AnnotationSet], ids: Collection[int], name
         )
 
 
-def _selected(store: Store, config: VerifyConfig, budget: int, without: LeftOut) -> tuple[Added, ...]:
-    ids = usable_hits(store, config.selection, without)[:budget]
+def _selected(
+    store: Store, config: VerifyConfig, name: str, budget: int, without: LeftOut
+) -> tuple[Added, ...]:
+    ids = usable_hits(store, name, without)[:budget]
     labels = store.annotations(ids, reader="verify")
-    human_labels(labels, ids, config.selection)
+    human_labels(labels, ids, name)
     images = {image.id: image for image in store.images(reader="verify", ids=ids)}
     tags = store.tags(ids, reader="verify")
     conditions = {
@@ -221,16 +242,24 @@ def _samples(store: Store, config: VerifyConfig, budget: int, without: LeftOut) 
     return tuple(Added(sha256=s.blob, annotations=s.annotations, sample=s) for s in usable[:budget])
 
 
-def load_arms(names: Sequence[str]) -> dict[str, Arm]:
+def load_arms(names: Sequence[str], asked: Mapping[str, str] | None = None) -> dict[str, Arm]:
     """The named arms, each once.
 
+    Args:
+        asked: arm -> the selection that answers for it.
     Raises:
         ConfigError: none or an unknown one; names the choices.
     """
-    known = sorted(ARMS.names(), key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
-    unknown = [name for name in names if name not in known]
+    known, answers = sorted(ARMS.names(), key=place), dict(asked or {})
+    for name in names:
+        if name.startswith(SELECTION) and name != SELECTION:
+            answers[name] = name.removeprefix(SELECTION)
+    unknown = [name for name in names if name not in known and name not in answers]
     require(
         bool(names) and not unknown,
-        f"arms: expected some of {', '.join(known)}, got {', '.join(unknown) or 'none'}",
+        f"arms: expected some of {', '.join(known)}, {SELECTION}NAME, or a method of `curator query`, "
+        f"got {', '.join(unknown) or 'none'}",
     )
-    return {name: ARMS.load(name)() for name in names}
+    return {
+        name: SelectionArm(answers[name]) if name in answers else ARMS.load(name)() for name in names
+    }

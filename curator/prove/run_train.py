@@ -4,7 +4,8 @@ In: a `TrainConfig`; images of role train with their labels, selected pool image
 that equal a holdout image are left out.
 Out: the trained weights at `config.out` (`curator:PATH` reads them). A killed training continues from its
 last checkpoint, kept under `WORKSPACE/training/KEY/`, and ends with the weights of an undisturbed one; a
-finished one is not repeated. What verify trains goes through the same `fine_tune`.
+finished one is not repeated. What verify trains goes through the same trainers (`trainers/`). Where a program
+trains, `config.out` is a folder that gets what the program wrote.
 """
 
 from __future__ import annotations
@@ -16,25 +17,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from curator.data.additions import LeftOut
 from curator.data.run_additions import left_out
-from curator.detect.base import TrainableDetector
+from curator.detect.base import Detector
 from curator.detect.load import load_detector
 from curator.diagnose.run_current import class_map
-from curator.errors import InputError
 from curator.jobs.base import Done, Executor
-from curator.jobs.outputs import require_file
+from curator.jobs.outputs import require_file, require_folder
 from curator.jobs.stage import StageResult, recorded_run, run_items
 from curator.matching import ClassMap
 from curator.precision import resolve_precision
 from curator.prove.run_arms import human_labels, usable_hits, usable_samples
+from curator.prove.run_trainer import recipe_of, settings_of, usable_trainer
 from curator.prove.run_verify import read_training, training_targets
 from curator.prove.settings import TrainConfig
-from curator.prove.trainers.fine_tune import FineTuneConfig
-from curator.prove.trials import TrainingFiles, TrainingImage
-from curator.registry import TRAINERS
+from curator.prove.trainers.base import Trainer, load_trainer
+from curator.prove.trainers.torchvision import TorchvisionTrainer
+from curator.prove.training_data import TrainingFiles, TrainingImage, TrainingRecipe
+from curator.registry import Spec
 from curator.tensors import resolve_device
 from store.keys import content_key
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from store.store import Store
 
 STAGE = "train"
-STAGE_VERSION = 2
+STAGE_VERSION = 3  # 3: trainers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,12 +58,14 @@ class TrainWork:
     """Trains; plain data (`jobs.base.Work`).
 
     Attributes:
-        fingerprint: of the initial weights that `config.detector` names. folder: where checkpoints and the
-            finished weights of each training live, by key.
+        fingerprint: of the initial weights that `config.detector` names. identity: of the trainer. recipe:
+            of the training. folder: where checkpoints and the finished weights of each training live, by key.
     """
 
     config: TrainConfig
     fingerprint: str
+    identity: Any
+    recipe: TrainingRecipe
     folder: str
     batch_size: int = 1
 
@@ -76,76 +78,54 @@ class TrainWork:
             self.fingerprint,
             [_identity(image) for image in item.originals],
             [_identity(image) for image in item.added],
-            config.steps,
-            config.batch_size,
-            config.learning_rate,
-            config.weight_decay,
-            config.added_weight,
-            config.flip,
-            config.zoom,
-            config.precision,
-            config.batch_norm,
+            self.identity,
+            self.recipe,
             config.seed,
         )
 
-    def weights(self, item: TrainingItem) -> Path:
-        """Where the finished weights lie."""
-        return Path(self.folder) / self.key(item)[:16] / "weights.safetensors"
+    def place(self, item: TrainingItem) -> Path:
+        """The folder of this training."""
+        return Path(self.folder) / self.key(item)[:16]
 
-    def setup(self, device: str) -> tuple[TrainableDetector, str]:
+    def finished(self, item: TrainingItem) -> dict[str, Any] | None:
+        """Figures of a finished training whose weights are still there; "spec" loads them."""
+        note = self.place(item) / "figures.json"
+        if not note.is_file():
+            return None
+        figures: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
+        return figures if Path(Spec.parse(figures["spec"]).name).exists() else None
+
+    def setup(self, device: str) -> tuple[Detector, Trainer, str]:
         """Load the initial weights.
 
         Raises:
             InputError: the detector cannot be trained.
         """
         detector = load_detector(self.config.detector, device)
-        if not isinstance(detector, TrainableDetector):
-            raise InputError(
-                f"{self.config.detector}: cannot be trained here (no loss); train needs a torchvision: or "
-                "curator: detector. Export the data set and train with your own framework instead"
-            )
-        return detector, device
+        return detector, load_trainer(settings_of(self.config), detector), device
 
     def process(
-        self, state: tuple[TrainableDetector, str], batch: Sequence[TrainingItem]
+        self, state: tuple[Detector, Trainer, str], batch: Sequence[TrainingItem]
     ) -> list[dict[str, Any]]:
         """Train on each item; returns figures."""
         return [self._train(*state, item) for item in batch]
 
-    def _train(self, detector: TrainableDetector, device: str, item: TrainingItem) -> dict[str, Any]:
-        config = self.config
-        weights = self.weights(item)
-        finished = weights.with_name("figures.json")
-        if weights.is_file() and finished.is_file():  # killed after the training, before it was recorded
-            stored: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
+    def _train(self, detector: Detector, trainer: Trainer, device: str, item: TrainingItem) -> dict[str, Any]:
+        stored = self.finished(item)
+        if stored is not None:  # killed after the training, before it was recorded
             return stored
-        checkpoint = weights.with_name("checkpoint.safetensors")
-        settings = FineTuneConfig(
-            steps=config.steps,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            seed=config.seed,
-            flip=config.flip,
-            zoom=config.zoom,
-            batch_norm=config.batch_norm,
-            precision=config.precision,
+        place = self.place(item)
+        place.mkdir(parents=True, exist_ok=True)
+        trained = trainer.train(
+            detector,
+            TrainingFiles(item.originals, item.added, self.recipe.added_weight),
+            place / "training",
+            recipe=self.recipe,
+            seed=self.config.seed,
             device=device,
         )
-        trained, losses = TRAINERS.load("builtin")(
-            detector,
-            TrainingFiles(item.originals, item.added, config.added_weight),
-            settings,
-            checkpoint=checkpoint,
-        )
-        trained.save(weights)
-        figures = {
-            "fingerprint": trained.fingerprint,
-            "loss_first": float(np.mean(losses[:20])),
-            "loss_last": float(np.mean(losses[-20:])),
-        }
-        finished.write_text(json.dumps(figures), encoding="utf-8")
-        checkpoint.unlink(missing_ok=True)
+        figures = {**trained.figures, "spec": trained.spec}
+        (place / "figures.json").write_text(json.dumps(figures), encoding="utf-8")
         return figures
 
 
@@ -153,15 +133,17 @@ def train(store: Store, config: TrainConfig, *, executor: Executor | None = None
     """Train and write `config.out`.
 
     Returns:
-        with the summary {"out", "detector" (its spec), "fingerprint", "images", "added", "loss_first",
-        "loss_last", "missing_classes", "left_out" (number of images that tell of
-        the holdout), "left_out_by_reason", "warnings"}.
+        with the summary {"out", "detector" (its spec), "fingerprint", "images", "added", where the
+        trainer says them "loss_first" and "loss_last", "missing_classes", "left_out" (number of images that
+        tell of the holdout), "left_out_by_reason", "warnings"}.
     Raises:
         InputError: no training images, a selected image without labels, no accepted sample, or a detector
             that cannot be trained.
     """
-    require_file(config.out)
     detector = load_detector(config.detector, config.device)
+    trainer = usable_trainer(store, config, detector)
+    here = isinstance(trainer, TorchvisionTrainer)
+    require_file(config.out) if here else require_folder(config.out, f"train --out {config.out}")
     classes = class_map(store, detector.classes, config.class_map)
     config = replace(config, precision=resolve_precision(config.precision, resolve_device(config.device)))
     without = left_out(store, config.selections, config.samples)
@@ -169,10 +151,12 @@ def train(store: Store, config: TrainConfig, *, executor: Executor | None = None
         originals=read_training(store, classes, without.originals),
         added=_added(store, config, classes, without),
     )
-    work = TrainWork(config, detector.fingerprint, str(store.path / "training"))
-    weights = work.weights(item)
+    recipe = recipe_of(config, trainer)
+    work = TrainWork(
+        config, detector.fingerprint, trainer.identity(), recipe, str(store.path / "training")
+    )
     with recorded_run(store, STAGE, config, models=(detector.fingerprint,)) as (run_id, counts):
-        if not weights.is_file() and store.done_keys(STAGE, [work.key(item)]):
+        if work.finished(item) is None and store.done_keys(STAGE, [work.key(item)]):
             work.process(work.setup(config.device), [item])  # the record outlived its file
 
         def save(done: Done) -> None:
@@ -192,13 +176,20 @@ def train(store: Store, config: TrainConfig, *, executor: Executor | None = None
         )
         if result.failed:
             return result
-        figures: dict[str, Any] = json.loads(weights.with_name("figures.json").read_text(encoding="utf-8"))
-        _copy(weights, config.out)
+        figures = work.finished(item) or {}
+        written = Path(Spec.parse(spec := str(figures.pop("spec"))).name)
+        if here:
+            _copy(written, config.out)
+            spec = f"curator:{config.out}"
+        else:
+            folder = work.place(item) / "training" / "out"
+            _copy_folder(folder, config.out)
+            spec = spec.replace(str(folder.absolute()), str(config.out), 1)
     return replace(
         result,
         summary={
             "out": str(config.out),
-            "detector": f"curator:{config.out}",
+            "detector": spec,
             "images": len(item.originals),
             "added": len(item.added),
             "missing_classes": list(classes.missing),
@@ -243,3 +234,9 @@ def _copy(source: Path, out: Path) -> None:
     part = out.with_name(f".{out.name}.part")
     shutil.copyfile(source, part)
     part.replace(out)
+
+
+def _copy_folder(source: Path, out: Path) -> None:
+    """Copy what a program wrote, file by file."""
+    for path in sorted(p for p in source.rglob("*") if p.is_file()):
+        _copy(path, out / path.relative_to(source))

@@ -24,6 +24,8 @@ from curator.jobs.stage import StageResult, recorded_run, run_items
 from curator.matching import ClassMap
 from curator.precision import resolve_precision
 from curator.prove.arms.base import Added, Arm, Pool
+from curator.prove.comparisons import Comparison, compare_arms
+from curator.prove.fates import pack_holdout, pack_matched
 from curator.prove.run_arms import (
     condition_of,
     failing_conditions,
@@ -31,53 +33,74 @@ from curator.prove.run_arms import (
     object_condition,
     put_drawn,
     read_context,
+    wanted_hits,
 )
 from curator.prove.run_oracle import failing_images
+from curator.prove.run_trainer import recipe_of, settings_of, usable_trainer
 from curator.prove.settings import VerifyConfig
-from curator.prove.trial_tables import fix_rates, summarise, trial_table
-from curator.prove.trials import (
-    SCORE_FLOOR,
-    STAGE,
-    HoldoutImage,
-    TrainingImage,
-    TrainingRecipe,
-    TrialItem,
-    TrialWork,
+from curator.prove.training_data import TrainingImage
+from curator.prove.trial_tables import (
+    difference_table,
+    fix_rates,
+    newest_trials,
+    summarise,
+    trial_table,
 )
+from curator.prove.trials import SCORE_FLOOR, STAGE, HoldoutImage, TrialItem, TrialWork
 from curator.tensors import resolve_device
 from store.records import Annotation, AnnotationSet, NewAnnotation, Trial
 
 if TYPE_CHECKING:
     from store.store import Store
 
-__all__ = ["fix_rates", "read_holdout", "read_training", "training_targets", "trial_table", "verify"]
+__all__ = [
+    "compare_stored",
+    "difference_table",
+    "fix_rates",
+    "read_holdout",
+    "read_training",
+    "training_targets",
+    "trial_table",
+    "verify",
+]
 
 
-def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = None) -> StageResult:
+def verify(
+    store: Store,
+    config: VerifyConfig,
+    *,
+    asked: Mapping[str, str] | None = None,
+    executor: Executor | None = None,
+) -> StageResult:
     """Train and measure every arm with every seed.
 
+    Args:
+        asked: arm that is a query method -> the selection that it answered with.
     Returns:
         with a summary: "columns" and "rows" of the table, "base" (its figures), "arms" (mean and interval per
-        figure), "unscored_conditions", "missing_classes", "left_out" (number of images not trained on,
+        figure), "differences" between arms with "difference_columns", "difference_rows", "advice", "notes",
+        "unscored_conditions", "missing_classes", "left_out" (number of images not trained on,
         because they tell of the holdout; "left_out_by_reason"), "holdout_left_out" (holdout images not
         scored, because they equal or nearly equal mined ones), "warnings".
     Raises:
         InputError: no holdout, no training images, an untrainable detector, an arm without its images, a
             score threshold below `SCORE_FLOOR`, or a condition tag that the holdout lacks.
     """
-    arms = load_arms(config.arms)
+    arms = load_arms(config.arms, asked)
     check_threshold(config.score_threshold)
     spec = working_spec(store, config.detector)
     detector = load_detector(spec, config.device)
     classes = class_map(store, detector.classes, config.class_map)
     config = replace(config, precision=resolve_precision(config.precision, resolve_device(config.device)))
+    trainer = usable_trainer(store, config, detector)
     criteria = Criteria(score=config.score_threshold, iou=config.iou_threshold, low_score=0.0)
     mined = refused_images(store.leaks(store.image_ids(role="holdout"), roles=("mine",)))
     holdout = read_holdout(store, mined, config.condition_tag)
+    needs = [arm.needs(budget) for arm in arms.values() for budget in config.all_budgets]
     without = left_out(
         store,
-        [config.selection] if any(arm.needs(config.budget).hits for arm in arms.values()) else [],
-        [config.samples] if any(arm.needs(config.budget).samples for arm in arms.values()) else [],
+        [name or config.selection for name in wanted_hits(needs)],
+        [config.samples] if any(n.samples for n in needs) else [],
     )
     work = TrialWork(
         name=config.name,
@@ -85,13 +108,9 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
         fingerprint=detector.fingerprint,
         classes=classes,
         criteria=criteria,
-        recipe=TrainingRecipe(
-            steps=config.steps,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            added_weight=config.added_weight,
-            precision=config.precision,
-        ),
+        recipe=recipe_of(config, trainer),
+        trainer=settings_of(config),
+        identity=trainer.identity(),
         originals=read_training(store, classes, without.originals),
         holdout=holdout,
         checkpoints=str(store.path / "training"),
@@ -104,14 +123,20 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
         keys = [work.key(item) for item in items]
         store.describe_run(run_id, {"trials": keys})
 
+        images = [h.image.sha256 for h in holdout], [h.cluster for h in holdout]
+
         def save(done: Done) -> None:
+            kept = {
+                "fates": store.put_blob(pack_matched(done.value["fates"])),
+                "base_fates": store.put_blob(pack_holdout(done.value["base_fates"], *images)),
+            }
             store.put_trial(
                 run_id,
                 Trial(
                     verification=config.name,
                     arm=done.item.arm,
                     seed=done.item.seed,
-                    metrics=done.value,
+                    metrics={**done.value, **kept},
                     key=done.key,
                 ),
             )
@@ -133,11 +158,16 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
     return replace(
         result,
         summary={
-            **summarise(trials),
+            **summarise(trials, compare_stored(store, trials)),
             "missing_classes": [name for name in classes.missing if name in present],
             **_left_out(without, mined),
         },
     )
+
+
+def compare_stored(store: Store, trials: Sequence[Trial]) -> Comparison | None:
+    """What trials of one verification say of arms and their differences; None for those of older versions."""
+    return compare_arms(newest_trials(trials), store.blob, floor=SCORE_FLOOR)
 
 
 def _left_out(without: LeftOut, mined: Mapping[int, Refusal]) -> dict[str, Any]:
@@ -186,6 +216,7 @@ def read_holdout(
             + ", got none; add some with `curator add coco PATH --role holdout`"
         )
     tags = store.tags(list(labels), reader="verify")
+    groups = {m.image_id: m.group_key for m in store.memberships(list(labels)) if m.role == "holdout"}
     _check_tag(condition_tag, labels, tags)
     return tuple(
         HoldoutImage(
@@ -197,6 +228,7 @@ def read_holdout(
                 for a in labels[image.id].annotations
             ),
             condition=condition_of(tags.get(image.id, {}), condition_tag),
+            cluster=groups.get(image.id) or image.sha256,
         )
         for image in images
         if image.id in labels
@@ -267,24 +299,27 @@ def _items(
         store, config, arms.values(), lambda pool: _fails(store, config, spec, classes, pool), without
     )
     items = []
+    several = len(config.all_budgets) > 1
     for name, arm in arms.items():
-        for seed in dict.fromkeys(config.seeds):
-            added = arm.images(context, budget=config.budget, seed=seed)
-            if arm.drawn:
-                put_drawn(store, config, name, seed, run_id, added)
-            conditions = Counter(held for image in added for held in image.conditions)
-            items.append(
-                TrialItem(
-                    arm=name,
-                    seed=seed,
-                    added=tuple(_training_image(store, image, classes) for image in added),
-                    facts={
-                        "n_added": len(added),
-                        "budget": config.budget,
-                        "added_by_condition": dict(sorted(conditions.items())),
-                    },
+        for budget in config.all_budgets if name != "nothing" else config.all_budgets[:1]:
+            label = f"{name}@{budget}" if several and name != "nothing" else name
+            for seed in dict.fromkeys(config.seeds):
+                added = arm.images(context, budget=budget, seed=seed)
+                if arm.drawn:
+                    put_drawn(store, config, label, budget, seed, run_id, added)
+                conditions = Counter(held for image in added for held in image.conditions)
+                items.append(
+                    TrialItem(
+                        arm=label,
+                        seed=seed,
+                        added=tuple(_training_image(store, image, classes) for image in added),
+                        facts={
+                            "n_added": len(added),
+                            "budget": budget,
+                            "added_by_condition": dict(sorted(conditions.items())),
+                        },
+                    )
                 )
-            )
     return items
 
 

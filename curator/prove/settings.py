@@ -11,18 +11,46 @@ from curator.config import StageConfig, check_thresholds, option, require, requi
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(StageConfig):
+class TrainerConfig(StageConfig):
+    """Who trains, in `train` and in `verify`; see docs/training.md."""
+
+    trainer: str = option(
+        "",
+        "torchvision:, ultralytics:, hf: or 'command:PROGRAM ...'; default: the one that fits the detector.",
+    )
+    trainer_format: str = option("yolo", "Data set format that a command reads: yolo, coco or voc.")
+    trained: str = option("", "Detector that a command writes, such as 'onnx:{out}/best.onnx'.")
+    init: str = option("", "File of initial weights for a command; default: the detector's own.")
+    init_detector: str = option("", "Detector that reads --init; default: as --trained reads what it writes.")
+    trainer_timeout: float = option(0.0, "Seconds that a command may take; 0: any.", result=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            0 <= self.trainer_timeout < math.inf,
+            f"trainer_timeout: expected finite seconds of at least 0, got {self.trainer_timeout}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(TrainerConfig):
     """`curator train`; `flip` and `zoom` are random views, as in `FineTuneConfig`."""
 
     detector: str = required("Initial weights: torchvision:..., curator:PATH, curator:ssd?..., builtin:.")
-    out: Path = required("File of the trained weights (.safetensors); curator:PATH reads it.")
+    out: Path = required(
+        "File of the trained weights (.safetensors), read by curator:PATH; a folder where a program trains."
+    )
     selections: tuple[str, ...] = option((), "Selection to add; may be repeated.", flag="selection")
     samples: tuple[str, ...] = option((), "Batch of samples to add; may be repeated.")
     steps: int = option(200, "Optimiser steps.")
     batch_size: int = option(16, "Images per step.")
     learning_rate: float = option(0.003, "Peak of the one-cycle schedule.")
     weight_decay: float = option(0.0005, "AdamW's weight decay.")
-    added_weight: float = option(3.0, "How often an added image is drawn relative to an original.")
+    added_weight: float | None = option(
+        None,
+        "How often an added image is drawn relative to an original; default: 3, and 1 for programs, whose "
+        "data set holds it as often (a whole number).",
+    )
     class_map: dict[str, str] = option(
         {},
         "A detector class in terms of the data set's; may be repeated.",
@@ -39,7 +67,7 @@ class TrainConfig(StageConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_least(1, "steps", "batch_size")
-        self._positive("learning_rate", "added_weight")
+        self._positive("learning_rate", *(["added_weight"] if self.added_weight is not None else []))
         require(
             0 <= self.weight_decay < math.inf,
             f"weight_decay: expected a finite number of at least 0, got {self.weight_decay}",
@@ -48,24 +76,32 @@ class TrainConfig(StageConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyConfig(StageConfig):
+class VerifyConfig(TrainerConfig):
     """`curator verify`."""
 
     detector: str | None = option(None, "Initial weights; default: the diagnosed ones.")
     name: str = option("verify", "Name of the verification.")
     arms: tuple[str, ...] = option(
-        ("nothing", "random", "query", "synthesis", "both", "oracle"),
-        "Comma-separated, of nothing, random, query, synthesis, both, oracle.",
+        ("nothing", "random", "query", "synthesis", "query+synthesis", "oracle"),
+        "Comma-separated: nothing, random, query, synthesis, query+synthesis, oracle, selection:NAME, or a "
+        "method of curator query, such as class-uncertainty, which asks what the selection asked.",
         joined=True,
     )
     selection: str = option("query", "Selection of the query arm.")
     samples: str = option("synthesis", "Batch of samples of the synthesis arm.")
     budget: int = option(100, "Images that every arm adds.")
+    budgets: tuple[int, ...] = option(
+        (), "Comma-separated: learning curves over several budgets, instead of --budget.", joined=True
+    )
     seeds: tuple[int, ...] = option((0,), "Comma-separated training seeds.", joined=True)
     steps: int = option(200, "Optimiser steps of every training.")
     batch_size: int = option(16, "Images per step.")
     learning_rate: float = option(0.003, "Peak of the one-cycle schedule.")
-    added_weight: float = option(3.0, "How often an added image is drawn relative to an original.")
+    added_weight: float | None = option(
+        None,
+        "How often an added image is drawn relative to an original; default: 3, and 1 for programs, whose "
+        "data set holds it as often (a whole number).",
+    )
     score_threshold: float = option(0.5, "The base's threshold.")
     iou_threshold: float = option(0.5, "Overlap that a match needs at least.")
     class_map: dict[str, str] = option(
@@ -84,9 +120,18 @@ class VerifyConfig(StageConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_least(1, "budget", "steps", "batch_size")
-        self._positive("learning_rate", "added_weight")
+        self._positive("learning_rate", *(["added_weight"] if self.added_weight is not None else []))
         check_thresholds(self.score_threshold, self.iou_threshold)
+        require(
+            all(budget >= 1 for budget in self.budgets),
+            f"budgets: expected whole numbers of at least 1, got {list(self.budgets)}",
+        )
         require(
             bool(self.seeds) and all(seed >= 0 for seed in self.seeds),
             f"seeds: expected one or more whole numbers of at least 0, got {list(self.seeds)}",
         )
+
+    @property
+    def all_budgets(self) -> tuple[int, ...]:
+        """`budgets`, each once, upwards; or `budget` alone."""
+        return tuple(sorted(set(self.budgets))) or (self.budget,)

@@ -1,9 +1,9 @@
 """What trials say: the table for people and the figures for machines.
 
-In: stored `Trial`s. Out: rows of text, and means over the training seeds with 95% intervals by the clustered
-bootstrap. A trial holds one figure for the whole holdout, so the seed is the cluster: the interval says what
-other training seeds would give on this holdout, nothing of other holdout images, and with few seeds it is too
-narrow (`bootstrap`). Every figure is the worse of a trial's two readings (docs/decisions/0004).
+In: stored `Trial`s, and where their fates are kept what `comparisons` made of them. Out: rows of text, and
+means over the training seeds with 95% intervals over images and seeds. Every figure is the worse of its two
+readings (docs/decisions/0004). Trials of an older version keep no fates: their intervals are drawn over the
+seeds alone, say nothing of other holdout images and are too narrow with few seeds (`bootstrap`).
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from curator.bootstrap import Interval, bootstrap_interval
-from curator.prove.arms.base import ORDER
+from curator.prove.arms.base import place, split_label
+from curator.prove.comparisons import Comparison, advice, images_for_the_same
+from curator.prove.statistics import Estimate
 from store.records import Trial
 
 COLUMNS = ("arm", "seeds", "added", "FN fixed", "FP fixed", "broken", "new FP/img", "AP50")
 FIGURES = ("fn_fixed", "fp_fixed", "broken", "new_false_per_image", "ap50")  # the last five columns
+DIFFERENCES = ("arm", "minus", *COLUMNS[3:])
 
 
-def _newest(trials: Sequence[Trial]) -> list[Trial]:
+def newest_trials(trials: Sequence[Trial]) -> list[Trial]:
     """One trial per arm and seed, arms in their usual order."""
     newest = {(trial.arm, trial.seed): trial for trial in sorted(trials, key=lambda t: t.id or 0)}
-    return sorted(
-        newest.values(), key=lambda t: (ORDER.index(t.arm) if t.arm in ORDER else len(ORDER), t.arm, t.seed)
-    )
+    return sorted(newest.values(), key=lambda t: (*place(t.arm), t.seed))
 
 
 def _figures(trial: Trial) -> dict[str, float | None]:
@@ -39,25 +40,55 @@ def _figures(trial: Trial) -> dict[str, float | None]:
     }
 
 
-def summarise(trials: Sequence[Trial]) -> dict[str, Any]:
-    """Plain JSON: the table, and per arm the mean and 95% interval of every figure over its seeds."""
-    newest = _newest(trials)
+def summarise(trials: Sequence[Trial], compared: Comparison | None = None) -> dict[str, Any]:
+    """Plain JSON: the table, and per arm the mean and 95% interval of every figure.
+
+    Args:
+        compared: of the same trials; adds "differences", "difference_columns", "difference_rows", "advice".
+    """
+    newest = newest_trials(trials)
     arms = {}
     for arm in dict.fromkeys(trial.arm for trial in newest):
         of_arm = [trial for trial in newest if trial.arm == arm]
+        figures = {name: _figure(of_arm, name, compared) for name in FIGURES}
         arms[arm] = {
             "seeds": [trial.seed for trial in of_arm],
             "n_added": [trial.metrics["n_added"] for trial in of_arm],
-            **{name: _plain(_over_seeds(of_arm, name)) for name in FIGURES},
+            **{name: _plain(found) for name, found in figures.items()},
         }
-    columns, table = trial_table(newest)
-    return {
+    columns, table = trial_table(newest, compared)
+    summary = {
         "columns": list(columns),
         "rows": [list(row) for row in table],
         "arms": arms,
         "base": newest[0].metrics["base"] if newest else None,
         "unscored_conditions": newest[0].metrics.get("unscored_conditions", []) if newest else [],
     }
+    if compared is not None:
+        summary |= {
+            "differences": [difference.plain() for difference in compared.differences],
+            "difference_columns": list(DIFFERENCES),
+            "difference_rows": [list(row) for row in difference_table(compared)[1]],
+            "advice": advice(compared, newest),
+            "notes": [*images_for_the_same(compared, newest), *compared.notes],
+        }
+    return summary
+
+
+def difference_table(compared: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Columns and rows for people: each arm minus the reference; a star where a difference is real (Holm)."""
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    first = next((split_label(d.against)[0] for d in compared.differences), None)
+    for d in compared.differences:
+        if split_label(d.against)[0] == first:
+            text = _number(d.value.mean, sign="+") + _bounds(d.value) + ("*" if d.real else "")
+            cells.setdefault((d.arm, d.against), {})[d.figure] = text
+    rows = [(*names, *(of_arm[figure] for figure in FIGURES)) for names, of_arm in cells.items()]
+    return DIFFERENCES, rows
+
+
+def _figure(trials: Sequence[Trial], figure: str, compared: Comparison | None) -> Estimate | Interval:
+    return _over_seeds(trials, figure) if compared is None else compared.arms[trials[0].arm][figure]
 
 
 def _over_seeds(trials: Sequence[Trial], figure: str) -> Interval:
@@ -68,17 +99,21 @@ def _over_seeds(trials: Sequence[Trial], figure: str) -> Interval:
     )
 
 
-def _plain(interval: Interval) -> dict[str, float | None] | None:
-    return interval.plain() if interval.count else None
+def _plain(found: Estimate | Interval) -> dict[str, float | None] | None:
+    if math.isnan(found.mean):
+        return None
+    return {name: value for name, value in found.plain().items() if name != "p"}
 
 
-def trial_table(trials: Sequence[Trial]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def trial_table(
+    trials: Sequence[Trial], compared: Comparison | None = None
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Columns and rows for people: the base, then one row per arm.
 
-    Each figure is the worse of its two readings, averaged over the seeds, with the 95% interval of the mean
-    where there are several seeds.
+    Each figure is the worse of its two readings, averaged over the seeds, with its 95% interval where there
+    is one.
     """
-    newest = _newest(trials)
+    newest = newest_trials(trials)
     rows: list[tuple[str, ...]] = []
     if newest:
         base = newest[0].metrics["base"]
@@ -102,28 +137,29 @@ def trial_table(trials: Sequence[Trial]) -> tuple[tuple[str, ...], list[tuple[st
                 arm,
                 str(len(of_arm)),
                 "-".join(str(n) for n in sorted({min(added), max(added)})),
-                *(_mean(_over_seeds(of_arm, name)) for name in FIGURES),
+                *(_mean(_figure(of_arm, name, compared)) for name in FIGURES),
             )
         )
     return COLUMNS, rows
 
 
-def _mean(found: Interval) -> str:
-    if not found.count:
-        return "-"
-    known = math.isfinite(found.low)
-    return f"{found.mean:.3f}" + (f" [{found.low:.3f}, {found.high:.3f}]" if known else "")
+def _mean(found: Estimate | Interval) -> str:
+    return _number(found.mean) + _bounds(found)
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _bounds(found: Estimate | Interval) -> str:
+    return f" [{found.low:.3f}, {found.high:.3f}]" if math.isfinite(found.low) else ""
+
+
+def _number(value: float | None, *, sign: str = "") -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:{sign}.3f}"
 
 
 def fix_rates(trials: Sequence[Trial]) -> dict[str, list[float]]:
     """Per arm the share of missed objects that each seed fixed (the worse of both readings); no values where
     the base missed nothing."""
     rates: dict[str, list[float]] = {}
-    for trial in _newest(trials):
+    for trial in newest_trials(trials):
         value = _figures(trial)["fn_fixed"]
         rates.setdefault(trial.arm, [])
         if value is not None:

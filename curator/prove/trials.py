@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 
-from curator.detect.base import Detector, TrainableDetector
+from curator.detect.base import Detector
 from curator.detect.checking import predict_each
 from curator.detect.load import load_detector
 from curator.diagnose.causes import Criteria, false_positive_causes
@@ -24,29 +24,19 @@ from curator.diagnose.metrics import average_precision
 from curator.diagnose.work import diagnose_predicted, image_result
 from curator.errors import InputError, one_line
 from curator.matching import ClassMap, ImageResult, match
-from curator.progress import progress
+from curator.progress import progress, say
 from curator.prove.readings import Base, compare, gather_objects, match_all, unscored
-from curator.prove.trainers.fine_tune import Example, FineTuneConfig
-from curator.registry import TRAINERS
+from curator.prove.statistics import smallest_effect
+from curator.prove.trainers.base import Trainer, TrainerSettings, load_trainer
+from curator.prove.training_data import TrainingFiles, TrainingImage, TrainingRecipe, digest
 from curator.tensors import image_tensor
-from store.images import read_bytes_as_pixels, read_pixels
+from store.images import read_pixels
 from store.keys import content_key
-from store.records import Annotation, BoxTuple, Detections, ImageRecord, Pin
+from store.records import Annotation, Detections, ImageRecord, Pin
 
 STAGE = "verify"
-STAGE_VERSION = 5  # 3: the detector's answers are checked; 4: torch's schedule and views; 5: conditions
+STAGE_VERSION = 6  # 4: torch's schedule and views; 5: conditions; 6: trainers, fates of objects
 SCORE_FLOOR = 0.05  # detections of the holdout are computed down to it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingImage:
-    """A labelled image, by file or by its own bytes (a sample); labels are detector classes."""
-
-    sha256: str
-    uri: str = ""
-    data: bytes = b""
-    boxes: tuple[BoxTuple, ...]
-    labels: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +45,7 @@ class HoldoutImage:
 
     Attributes:
         conditions: per annotation its condition, "" for none. condition: the image's.
+        cluster: the video or place that it shares with other images, else its hash.
     """
 
     image: ImageRecord
@@ -62,6 +53,7 @@ class HoldoutImage:
     annotation_key: str
     conditions: tuple[str, ...]
     condition: str
+    cluster: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,46 +66,12 @@ class TrialItem:
     facts: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingRecipe:
-    """What every arm's training has in common."""
-
-    steps: int
-    batch_size: int
-    learning_rate: float
-    added_weight: float
-    precision: Literal["auto", "fp32", "bf16"]
-
-
-class TrainingFiles:
-    """`curator.prove.trainers.fine_tune.TrainingSet` over originals and added images; decodes on demand."""
-
-    def __init__(
-        self, originals: Sequence[TrainingImage], added: Sequence[TrainingImage], added_weight: float
-    ) -> None:
-        self._images = [*originals, *added]
-        self.weights: Sequence[float] = [1.0] * len(originals) + [added_weight] * len(added)
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: int) -> Example:
-        image = self._images[index]
-        pixels = (
-            read_bytes_as_pixels(image.data) if image.data else read_pixels(image.uri, sha256=image.sha256)
-        )
-        return Example(
-            pixels=pixels,
-            boxes=np.array(image.boxes, np.float32).reshape(-1, 4),
-            labels=np.array(image.labels, np.int64),
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class TrialState:
     """What a worker holds: the base detector and its part of the holdout's comparison."""
 
-    detector: TrainableDetector
+    detector: Detector
+    trainer: Trainer
     device: str
     base: Base
     figures: dict[str, Any]
@@ -129,6 +87,8 @@ class TrialWork:
     classes: ClassMap
     criteria: Criteria
     recipe: TrainingRecipe
+    trainer: TrainerSettings
+    identity: Any
     originals: tuple[TrainingImage, ...]
     holdout: tuple[HoldoutImage, ...]
     checkpoints: str
@@ -151,8 +111,9 @@ class TrialWork:
             mapping,
             self.criteria,
             self.recipe,
-            _digest(self.originals),
-            _digest(item.added),
+            self.identity,
+            digest(self.originals),
+            digest(item.added),
             [(h.image.sha256, h.annotation_key, h.conditions, h.condition) for h in self.holdout],
             self.condition_tag,
         )
@@ -164,48 +125,41 @@ class TrialWork:
             InputError: the detector cannot be trained.
         """
         detector = load_detector(self.spec, device)
-        if not isinstance(detector, TrainableDetector):
-            raise InputError(
-                f"{self.spec}: cannot be trained here (no loss); verify needs a torchvision: or curator: "
-                "detector. Export the data set and train with your own framework instead"
-            )
+        trainer = load_trainer(self.trainer, detector)
         base, figures = evaluate_base(detector, self.holdout, self.classes, self.criteria, self.predict_batch)
-        return TrialState(detector, device, base, figures)
+        if figures["smallest_effect"] is not None:
+            say(
+                f"holdout: {figures['images']} images with {figures['missed']} missed objects; a difference "
+                f"between two arms of {figures['smallest_effect']:.2f} or more of them can be shown"
+            )
+        return TrialState(detector, trainer, device, base, figures)
 
     def process(self, state: TrialState, batch: Sequence[TrialItem]) -> list[dict[str, Any]]:
-        """Figures of each trial."""
+        """Figures of each trial, and under "fates" and "base_fates" what `fates` keeps."""
         return [self._trial(state, item) for item in batch]
 
     def _trial(self, state: TrialState, item: TrialItem) -> dict[str, Any]:
         start = time.monotonic()
         folder = Path(self.checkpoints) / self.key(item)[:16]
         recipe = self.recipe
-        settings = FineTuneConfig(
-            steps=recipe.steps,
-            batch_size=recipe.batch_size,
-            precision=recipe.precision,
-            learning_rate=recipe.learning_rate,
-            seed=item.seed,
-            device=state.device,
-        )
         files = TrainingFiles(self.originals, item.added, recipe.added_weight)
-        trained, losses = TRAINERS.load("builtin")(
-            state.detector, files, settings, checkpoint=folder / "checkpoint.safetensors"
+        trained = state.trainer.train(
+            state.detector, files, folder, recipe=recipe, seed=item.seed, device=state.device
         )
         trained_at = time.monotonic()
         found = [
             d
             for d, _ in predict(
-                trained,
+                trained.detector,
                 [h.image for h in self.holdout],
                 self.predict_batch,
                 label=f"holdout of {item.arm} {item.seed}",
             )
         ]
-        results = _results(self.holdout, found, self.classes)
-        comparison = compare(
-            state.base, match_all(results, iou_threshold=self.criteria.iou), floor=SCORE_FLOOR
-        )
+        classes = self.classes.reordered(state.detector.classes, trained.detector.classes)
+        results = _results(self.holdout, found, classes)
+        matched = match_all(results, iou_threshold=self.criteria.iou)
+        comparison = compare(state.base, matched, floor=SCORE_FLOOR)
         precisions = average_precision(results, self.classes.categories, iou_threshold=self.criteria.iou)
         shutil.rmtree(folder, ignore_errors=True)
         return {
@@ -215,15 +169,13 @@ class TrialWork:
             "ap50_per_class": precisions,
             "unscored_conditions": unscored(comparison),
             "base": state.figures,
+            "fates": matched,
+            "base_fates": state.base,
             "steps": recipe.steps,
-            "final_loss": float(np.mean(losses[-20:])),
+            "training": dict(trained.figures),
             "train_seconds": round(trained_at - start, 2),
             "predict_seconds": round(time.monotonic() - trained_at, 2),
         }
-
-
-def _digest(images: Sequence[TrainingImage]) -> str:
-    return content_key([(i.sha256, i.boxes, i.labels) for i in images])
 
 
 def mean_precision(precisions: Mapping[str, float], classes: ClassMap) -> float | None:
@@ -299,6 +251,8 @@ def evaluate_base(
     )
     precisions = average_precision(results, classes.categories, iou_threshold=criteria.iou)
     found_now = matched.found_at >= criteria.score
+    clusters = np.array([h.cluster for h in holdout])[objects.image[objects.counted & ~found_now]]
+    smallest = smallest_effect(np.unique(clusters, return_counts=True)[1].tolist())
     return base, {
         "images": len(holdout),
         "objects": int(objects.counted.sum()),
@@ -310,6 +264,8 @@ def evaluate_base(
         "low_score": low,
         "ap50": mean_precision(precisions, classes),
         "ap50_per_class": precisions,
+        "missing_classes": list(classes.missing),
+        "smallest_effect": None if np.isnan(smallest) else smallest,
     }
 
 

@@ -7,10 +7,10 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from curator.errors import ConfigError
-from curator.prove.arms.base import ORDER, Added, ArmContext, Needs, Pool
+from curator.prove.arms.base import Added, ArmContext, Needs, Pool, place, split_label
 from curator.prove.run_arms import load_arms
 from curator.prove.settings import VerifyConfig
-from curator.prove.trainers.fine_tune import fine_tune
+from curator.prove.trainers.torchvision import TorchvisionTrainer
 from curator.registry import ARMS, TRAINERS, Registry
 from store.records import AnnotationSet, ImageRecord
 
@@ -29,7 +29,7 @@ def context(count: int = 20) -> ArmContext:
     pool = Pool(images, labels, {i: frozenset({"post"} if i < 5 else ()) for i in images})
     return ArmContext(
         seed=3,
-        hits=tuple(Added(sha256=f"hit {k}", annotations=()) for k in range(count)),
+        hits={"": tuple(Added(sha256=f"hit {k}", annotations=()) for k in range(count))},
         samples=tuple(Added(sha256=f"sample {k}", annotations=()) for k in range(count)),
         pool=pool,
         fails={1: ("post",), 2: ("post",), 3: ("post",), 4: ("post",), 5: ("dark",), 6: ("dark",)},
@@ -42,7 +42,7 @@ def test_an_arm_adds_what_the_budget_allows_once_and_repeatably(name: str, budge
     (arm,) = load_arms([name]).values()
     given = context()
     chosen = [image.sha256 for image in arm.images(given, budget=budget, seed=0)]
-    available = 40 if name == "both" else 20
+    available = 40 if name in ("both", "query+synthesis") else 20
     assert len(chosen) == (0 if name == "nothing" else min(budget, available))
     assert len(set(chosen)) == len(chosen)
     assert chosen == [image.sha256 for image in arm.images(context(), budget=budget, seed=0)]
@@ -59,7 +59,7 @@ def test_an_arm_uses_no_more_than_it_says(name: str) -> None:
     needs, full = arm.needs(5), context()
     least = ArmContext(
         seed=full.seed,
-        hits=full.hits[: needs.hits],
+        hits={name: full.hits[name][:count] for name, count in needs.hits.items()},
         samples=full.samples[: needs.samples],
         pool=full.pool if needs.pool else None,
         fails=full.fails if needs.fails else None,
@@ -69,7 +69,7 @@ def test_an_arm_uses_no_more_than_it_says(name: str) -> None:
 
 def test_both_takes_the_odd_image_from_the_query() -> None:
     arm = load_arms(["both"])["both"]
-    assert arm.needs(5) == Needs(hits=3, samples=2)
+    assert arm.needs(5) == Needs(hits={"": 3}, samples=2)
     chosen = [image.sha256 for image in arm.images(context(), budget=5, seed=0)]
     assert chosen == ["hit 0", "hit 1", "hit 2", "sample 0", "sample 1"]
 
@@ -85,16 +85,39 @@ def test_the_oracle_takes_failing_groups_turn_by_turn() -> None:
 def test_unknown_arms_are_refused_with_the_choices() -> None:
     with pytest.raises(ConfigError, match=r"expected some of nothing, random, query, .* got guess"):
         load_arms(["random", "guess"])
-    assert set(VerifyConfig().arms) == set(ORDER) == set(ARMS.names())
+    assert {*VerifyConfig().arms, "both"} == set(ARMS.names())
+
+
+def test_a_selection_of_any_name_and_a_query_method_are_arms() -> None:
+    arms = load_arms(["selection:mine", "class-uncertainty"], {"class-uncertainty": "verify-cu"})
+    assert arms["selection:mine"].needs(3) == Needs(hits={"mine": 3})
+    assert arms["class-uncertainty"].needs(3) == Needs(hits={"verify-cu": 3})
+    with pytest.raises(ConfigError, match="got selection:"):
+        load_arms(["selection:"])
+
+
+def test_arms_stand_in_tables_by_kind_and_budget() -> None:
+    labels = ["oracle", "query@40", "selection:mine", "random@9", "query@9", "nothing"]
+    assert sorted(labels, key=place) == [
+        "nothing",
+        "random@9",
+        "query@9",
+        "query@40",
+        "selection:mine",
+        "oracle",
+    ]
+    assert split_label("query@40") == ("query", 40)
+    assert split_label("selection:a@b") == ("selection:a@b", None)
 
 
 def test_another_package_adds_an_arm(monkeypatch: pytest.MonkeyPatch) -> None:
     found = EntryPoint("mine", "curator.prove.arms.query:Query", "curator.arms")
     monkeypatch.setattr(Registry, "_entry_points", lambda self: [found] if self.kind == "arms" else [])
-    assert load_arms(["mine"])["mine"].needs(4) == Needs(hits=4)
-    with pytest.raises(ConfigError, match="oracle, mine, got guess"):
+    assert load_arms(["mine"])["mine"].needs(4) == Needs(hits={"": 4})
+    with pytest.raises(ConfigError, match=r"mine, oracle, selection:NAME, .* got guess"):
         load_arms(["guess"])
 
 
 def test_the_built_in_trainer_is_found_by_name() -> None:
-    assert TRAINERS.load("builtin") is fine_tune
+    assert TRAINERS.load("torchvision") is TorchvisionTrainer
+    assert TRAINERS.names() == ["command", "hf", "torchvision", "ultralytics"]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from curator import pipeline
 from curator.data.run_add import add
 from curator.data.settings import AddConfig
 from curator.detect.run import detect
@@ -27,6 +28,7 @@ from curator.prove.run_verify import fix_rates, read_holdout, read_training, tri
 from curator.prove.settings import VerifyConfig
 from curator.prove.trainers.fine_tune import FineTuneConfig, fine_tune
 from curator.prove.trials import TrainingFiles
+from curator.query.settings import IndexConfig, QueryConfig
 from store.keys import content_key
 from store.records import ROLES, Hit, NewAnnotation, Selection
 from store.store import Store
@@ -184,6 +186,35 @@ def test_conditions_are_read_where_the_user_names_their_tag(workspace: tuple[Pat
     assert held
     assert all(held <= set(m["worse"]["groups"]["condition"]) <= set(GAPS) for m in with_tag)
     assert named.summary["unscored_conditions"]
+
+
+def test_query_methods_stored_selections_and_several_budgets_are_arms(workspace: tuple[Path, str]) -> None:
+    with Store.open(workspace[0]) as store:
+        pipeline.index(store, IndexConfig(device="cpu"))
+        pipeline.query(store, QueryConfig(name="asked", method="random", failures="FN", budget=4))
+        arms = ("nothing", "random", "class-uncertainty", "selection:asked")
+        wanted = config(name="curve", arms=arms, budgets=(2, 4), selection="asked")
+        result = pipeline.verify(store, wanted)
+        again = pipeline.verify(store, wanted)
+        found = store.selection("curve-class-uncertainty")
+        trials = {trial.arm: trial.metrics for trial in store.trials("curve")}
+    assert (result.done, result.failed, again.done, again.skipped) == (7, 0, 0, 7)
+    assert (found.config["failures"], found.config["method"]) == ("FN", "class-uncertainty")
+    assert {arm: m["n_added"] for arm, m in trials.items()} == {
+        "nothing": 0,
+        "random@2": 2,
+        "random@4": 4,
+        "class-uncertainty@2": 2,
+        "class-uncertainty@4": 4,
+        "selection:asked@2": 2,
+        "selection:asked@4": 4,
+    }
+    pairs = {(d["arm"], d["against"]) for d in result.summary["differences"]}
+    assert ("class-uncertainty@4", "random@4") in pairs
+    assert ("class-uncertainty@4", "random@2") not in pairs
+    assert ("random@2", "nothing") in pairs
+    said = [note for note in result.summary["notes"] if "fixes as much as random with" in note]
+    assert len(said) == 4
 
 
 def test_an_object_without_the_attribute_has_the_condition_of_its_image() -> None:

@@ -7,12 +7,36 @@ most the budget, so that every arm adds the same number where there are enough.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from store.records import Annotation, AnnotationSet, ImageRecord, NewAnnotation, Sample
 
-ORDER = ("nothing", "random", "query", "synthesis", "both", "oracle")  # of the built-in arms in tables
+ORDER = (  # of the built-in arms in tables; others stand before the oracle
+    "nothing",
+    "random",
+    "uncertainty",
+    "class-uncertainty",
+    "diversity",
+    "similarity",
+    "query",
+    "synthesis",
+    "both",
+    "query+synthesis",
+)
+
+
+def split_label(label: str) -> tuple[str, int | None]:
+    """An arm's name in tables -> the arm and the budget, where several were asked for: "query@40"."""
+    name, at, budget = label.rpartition("@")
+    return (name, int(budget)) if at and budget.isdigit() else (label, None)
+
+
+def place(label: str) -> tuple[int, str, int]:
+    """Where an arm stands in tables: in `ORDER`, others by name, the oracle last, budgets upwards."""
+    name, budget = split_label(label)
+    order = ORDER.index(name) if name in ORDER else len(ORDER) + (name == "oracle")
+    return order, name, budget or 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +81,10 @@ class Pool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """What an arm must find in its context: numbers of hits and samples, the pool, what fails in the pool."""
+    """What an arm must find in its context: hits of selections by name ("" is the verified one's), samples,
+    the pool, what fails in the pool."""
 
-    hits: int = 0
+    hits: Mapping[str, int] = field(default_factory=dict)
     samples: int = 0
     pool: bool = False
     fails: bool = False
@@ -70,12 +95,13 @@ class ArmContext:
     """What arms choose from; each part is there where an arm needs it. Nothing in it equals a holdout image.
 
     Attributes:
-        seed: of the verification. hits: the selection's labelled images, best first. samples: accepted ones.
+        seed: of the verification. hits: labelled images of the selections by name, "" for the verified one,
+            best first. samples: accepted ones.
         fails: pool image id -> failing groups that it holds, those with most failures first.
     """
 
     seed: int
-    hits: Sequence[Added] = ()
+    hits: Mapping[str, Sequence[Added]] = field(default_factory=dict)
     samples: Sequence[Added] = ()
     pool: Pool | None = None
     fails: Mapping[int, Sequence[str]] | None = None

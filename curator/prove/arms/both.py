@@ -14,8 +14,8 @@ class Both:
 
     def needs(self, budget: int) -> Needs:
         """What `images` will use of the context."""
-        return Needs(hits=budget - budget // 2, samples=budget // 2)
+        return Needs(hits={"": budget - budget // 2}, samples=budget // 2)
 
     def images(self, context: ArmContext, *, budget: int, seed: int) -> Sequence[Added]:
         """At most `budget` images."""
-        return (*context.hits[: budget - budget // 2], *context.samples[: budget // 2])
+        return (*context.hits[""][: budget - budget // 2], *context.samples[: budget // 2])

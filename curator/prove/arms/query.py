@@ -14,8 +14,8 @@ class Query:
 
     def needs(self, budget: int) -> Needs:
         """What `images` will use of the context."""
-        return Needs(hits=budget)
+        return Needs(hits={"": budget})
 
     def images(self, context: ArmContext, *, budget: int, seed: int) -> Sequence[Added]:
         """At most `budget` images."""
-        return context.hits[:budget]
+        return context.hits[""][:budget]

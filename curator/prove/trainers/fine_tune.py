@@ -19,7 +19,6 @@ inference; training from fresh weights needs `batch_norm="train"`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,8 +28,6 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader, Dataset
@@ -43,6 +40,7 @@ from curator.detect.base import TrainableDetector
 from curator.errors import InputError, StageError
 from curator.precision import autocast, resolve_precision
 from curator.progress import progress
+from curator.prove.trainers.checkpoints import load_checkpoint, save_checkpoint
 from curator.tensors import image_tensor, resolve_device
 
 
@@ -82,6 +80,8 @@ class FineTuneConfig:
             bf16.
         checkpoint_every: steps between checkpoints. cache_bytes: decoded images kept in memory.
         workers: processes that decode ahead, which pays beside a GPU; 0 decodes in this one.
+        ema: decay of the running mean of the weights, which is what is kept; 0 keeps the last ones.
+        freeze: parameters whose names begin so are not trained.
     """
 
     steps: int
@@ -98,6 +98,8 @@ class FineTuneConfig:
     checkpoint_every: int = 50
     cache_bytes: int = 2 << 30
     workers: int = 0
+    ema: float = 0.0
+    freeze: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, f"steps: expected at least 1, got {self.steps}")
@@ -108,6 +110,7 @@ class FineTuneConfig:
             self.checkpoint_every >= 1, f"checkpoint_every: expected at least 1, got {self.checkpoint_every}"
         )
         require(self.workers >= 0, f"workers: expected at least 0, got {self.workers}")
+        require(0 <= self.ema < 1, f"ema: expected 0 <= decay < 1, got {self.ema}")
 
 
 def fine_tune(
@@ -142,11 +145,12 @@ def fine_tune(
         raise InputError(
             f"training: expected a detector with a network inside, got the black box {detector.spec}"
         )
-    parameters = [p for p in network.parameters() if p.requires_grad]
+    parameters = _trained_parameters(network, config.freeze)
     optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     losses: list[float] = []
+    mean = {n: v.detach().clone() for n, v in network.state_dict().items()} if config.ema else {}
     if checkpoint is not None and checkpoint.is_file():
-        losses = _resume(checkpoint, network, optimiser, parameters)
+        losses = load_checkpoint(checkpoint, network, optimiser, parameters, mean)
     schedule = _one_cycle(optimiser, config, done=len(losses))
     precision = resolve_precision(config.precision, device)
     with progress("train", config.steps) as advance, _batch_norm(network, config.batch_norm):
@@ -166,6 +170,7 @@ def fine_tune(
             if step + 1 < config.steps:
                 schedule.step()
             losses.append(float(loss.detach()))
+            _average(mean, network, config.ema, step)
             if not np.isfinite(losses[-1]):
                 raise StageError(
                     f"training: the loss became {losses[-1]} at step {step + 1}; "
@@ -176,12 +181,49 @@ def fine_tune(
                 and (step + 1) % config.checkpoint_every == 0
                 and step + 1 < config.steps
             ):
-                _save(checkpoint, network, optimiser, parameters, losses)
+                save_checkpoint(checkpoint, network, optimiser, parameters, losses, mean)
             if on_step is not None:
                 on_step(step + 1, losses[-1])
             advance(note=f"loss {np.mean(losses[-50:]):.3f}")
+    if mean:
+        network.load_state_dict(mean)
     network.requires_grad_(False).eval()
     return trained, losses
+
+
+def _trained_parameters(network: nn.Module, freeze: Sequence[str]) -> list[nn.Parameter]:
+    """Parameters to train, in their order; the others ask for no gradient.
+
+    Raises:
+        InputError: a prefix that no parameter has, or nothing to train.
+    """
+    names = [name for name, _ in network.named_parameters()]
+    unknown = [prefix for prefix in freeze if not any(name.startswith(prefix) for name in names)]
+    if unknown:
+        known = dict.fromkeys(name.partition(".")[0] for name in names)
+        raise InputError(
+            f"freeze: expected beginnings of parameter names ({', '.join(known)}, or longer ones), "
+            f"got {', '.join(unknown)}"
+        )
+    for name, parameter in network.named_parameters():
+        if freeze and name.startswith(tuple(freeze)):
+            parameter.requires_grad_(False)
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    if not parameters:
+        raise InputError(f"freeze: {', '.join(freeze)} leaves nothing to train")
+    return parameters
+
+
+@torch.no_grad()
+def _average(mean: dict[str, Tensor], network: nn.Module, decay: float, step: int) -> None:
+    """Move a running mean of weights and statistics; early steps count more (Tarvainen and Valpola)."""
+    now = min(decay, (1 + step) / (10 + step))
+    current = network.state_dict() if mean else {}
+    for name, value in mean.items():
+        if value.dtype.is_floating_point:
+            value.lerp_(current[name], 1 - now)
+        else:
+            value.copy_(current[name])
 
 
 def draw(seed: int, step: int, weights: NDArray[np.float64], count: int) -> NDArray[np.int64]:
@@ -303,51 +345,3 @@ def _batch_norm(network: nn.Module, mode: str) -> Iterator[None]:
 
 def _to_eval(module: nn.Module, _: object) -> None:
     module.eval()
-
-
-# ---------------------------------------------------------------- checkpoints
-
-
-def _save(
-    path: Path,
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    parameters: Sequence[nn.Parameter],
-    losses: Sequence[float],
-) -> None:
-    """Write weights, optimiser moments and losses (temporary file, then rename)."""
-    tensors = {
-        f"network.{name}": value.detach().cpu().contiguous().clone()
-        for name, value in network.state_dict().items()
-    }
-    for number, parameter in enumerate(parameters):
-        for name, value in optimiser.state[parameter].items():
-            tensors[f"optimiser.{number}.{name}"] = value.detach().cpu().contiguous().clone()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    save_file(tensors, temporary, metadata={"losses": json.dumps(list(losses))})
-    temporary.replace(path)
-
-
-def _resume(
-    path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]
-) -> list[float]:
-    tensors = load_file(path)
-    with safe_open(path, framework="pt") as opened:
-        losses: list[float] = json.loads((opened.metadata() or {})["losses"])
-    network.load_state_dict(
-        {
-            name.removeprefix("network."): value
-            for name, value in tensors.items()
-            if name.startswith("network.")
-        }
-    )
-    for name, value in tensors.items():
-        if name.startswith("optimiser."):
-            _, number, key = name.split(".", 2)
-            parameter = parameters[int(number)]
-            # The step counter stays on the CPU; moments live with (and are laid out as) their parameter.
-            optimiser.state[parameter][key] = (
-                value if key == "step" else torch.empty_like(parameter).copy_(value)
-            )
-    return losses

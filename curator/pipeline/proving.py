@@ -1,0 +1,55 @@
+"""`verify` with arms that are query methods: each is asked what the verified selection asked, then proven."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+from curator.errors import InputError
+from curator.jobs.base import Executor
+from curator.jobs.stage import StageResult
+from curator.prove import run_verify
+from curator.prove.settings import VerifyConfig
+from curator.query.run import query
+from curator.query.settings import QueryConfig
+from curator.registry import ARMS, RANKERS
+from store.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from store.store import Store
+
+_OWN = ("name", "method", "budget", "preview", "refine", "device")  # of a query, not what it asks
+
+
+def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = None) -> StageResult:
+    """Train and measure every arm; see `curator.prove.run_verify.verify`.
+
+    An arm named as a method of `curator query` gets a selection `VERIFICATION-METHOD`.
+
+    Raises:
+        InputError: as there, and what the query says.
+    """
+    asked: dict[str, str] = {}
+    methods = [arm for arm in config.arms if arm in RANKERS.names() and arm not in ARMS.names()]
+    if methods:
+        like = _asked_by(store, config.selection)
+        for method in methods:
+            name = f"{config.name}-{method}"
+            wanted = replace(like, name=name, method=method, budget=max(config.all_budgets))
+            query(store, wanted)
+            asked[method] = name
+    return run_verify.verify(store, config, asked=asked, executor=executor)
+
+
+def _asked_by(store: Store, selection: str) -> QueryConfig:
+    """The query that made a selection; the default one where there is no such selection."""
+    try:
+        said: dict[str, Any] = dict(store.selection(selection).config)
+    except NotFoundError:
+        return QueryConfig()
+    known = {field.name for field in fields(QueryConfig)} - set(_OWN)
+    settings = {name: value for name, value in said.items() if name in known and value is not None}
+    try:
+        return QueryConfig.from_table(settings, where=f"selection {selection}")
+    except InputError:
+        return QueryConfig()  # written by another version, or by no query

@@ -1,0 +1,225 @@
+"""What a verification's trials say of each arm and of the differences between arms.
+
+In: stored `Trial`s whose fates are kept, and a way to read blobs. Out: plain figures with intervals over
+images and seeds (`statistics`), differences from a reference arm with Holm's correction over the arms, and
+one sentence of advice that only these figures carry.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from curator.prove.arms.base import split_label
+from curator.prove.fates import unpack_holdout, unpack_matched
+from curator.prove.statistics import FIGURES, LESS_IS_BETTER, Estimate, Values, holm, measure, worse_of
+from store.records import Trial
+
+REFERENCES = ("random", "nothing")  # what an arm is compared with; the first that was run stands in the table
+REAL = 0.05  # family-wise error rate at which a difference is called real
+FEW_SEEDS = 5
+PRIMARY = "fn_fixed"
+
+NAMES = {
+    "fn_fixed": "of the missed objects fixed",
+    "fp_fixed": "of the false positives fixed",
+    "broken": "of the found objects broken",
+    "new_false_per_image": "new false positives an image",
+    "ap50": "AP50",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A figure of one arm minus that of another, in the reading that says least for the first.
+
+    Attributes:
+        adjusted: Holm's p over the arms that are compared with the same one.
+    """
+
+    arm: str
+    against: str
+    figure: str
+    value: Estimate
+    adjusted: float
+
+    @property
+    def real(self) -> bool:
+        """Is it told from nothing at the family-wise rate?"""
+        return self.adjusted <= REAL
+
+    @property
+    def better(self) -> bool:
+        """Does it speak for the first arm?"""
+        return (self.value.mean < 0) == (self.figure in LESS_IS_BETTER) and self.value.mean != 0
+
+    def plain(self) -> dict[str, Any]:
+        """Plain JSON."""
+        adjusted = None if math.isnan(self.adjusted) else self.adjusted
+        return {
+            "arm": self.arm,
+            "against": self.against,
+            "figure": self.figure,
+            **self.value.plain(),
+            "p_holm": adjusted,
+            "real": self.real,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What trials over one holdout say.
+
+    Attributes:
+        arms: arm -> figure -> the worse reading. differences: against every reference that was run.
+        notes: what the reader must know of the figures.
+    """
+
+    arms: Mapping[str, Mapping[str, Estimate]]
+    differences: tuple[Difference, ...]
+    notes: tuple[str, ...] = ()
+    values: Mapping[str, Mapping[str, Mapping[str, Values]]] = field(default_factory=dict)
+
+
+def compare_arms(trials: Sequence[Trial], blob: Callable[[str], bytes], *, floor: float) -> Comparison | None:
+    """Read the fates and compare.
+
+    Args:
+        trials: one per arm and seed, of one verification. blob: bytes by sha256. floor: lowest score.
+    Returns:
+        None where a trial keeps no fates (it was run by an older version) or where bases differ.
+    """
+    bases = {trial.metrics.get("base_fates") for trial in trials}
+    if len(bases) != 1 or None in bases or any("fates" not in trial.metrics for trial in trials):
+        return None
+    holdout = unpack_holdout(blob(str(bases.pop())))
+    values: dict[str, dict[str, dict[str, Values]]] = {}
+    seeds: dict[str, list[int]] = {}
+    for arm in dict.fromkeys(trial.arm for trial in trials):
+        own = [trial for trial in trials if trial.arm == arm]
+        matched = [unpack_matched(blob(trial.metrics["fates"])) for trial in own]
+        missing = own[0].metrics["base"].get("missing_classes", [])
+        found = measure(holdout.base, matched, holdout.cluster, floor=floor, missing=missing)
+        found["ap50"] = {"any": _as_printed(found["ap50"]["any"], own)}
+        values[arm], seeds[arm] = found, [trial.seed for trial in own]
+    arms = {
+        arm: {figure: worse_of(figure, readings) for figure, readings in of_arm.items()}
+        for arm, of_arm in values.items()
+    }
+    differences = [d for reference in REFERENCES for d in _against(reference, values, seeds)]
+    return Comparison(arms, tuple(differences), tuple(_notes(seeds, holdout.cluster)), values)
+
+
+def _as_printed(values: Values, trials: Sequence[Trial]) -> Values:
+    """AP by COCO's recall points instead of the area, which the replicates take: only the level changes."""
+    printed = np.array([np.nan if t.metrics["ap50"] is None else t.metrics["ap50"] for t in trials])
+    return Values(printed, values.drawn - values.point + printed, values.clusters)
+
+
+def _against(
+    reference: str, values: Mapping[str, Mapping[str, Mapping[str, Values]]], seeds: Mapping[str, list[int]]
+) -> list[Difference]:
+    """Every other arm minus the reference of the same budget, by the seeds that both have."""
+    found: list[Difference] = []
+    for figure in FIGURES:
+        estimates: dict[str, Estimate] = {}
+        against: dict[str, str] = {}
+        for arm in values:
+            other = counterpart(reference, arm, values)
+            common = [] if other is None else [seed for seed in seeds[arm] if seed in seeds[other]]
+            if other is None or split_label(arm)[0] == reference or not common:
+                continue
+            own, theirs = ([seeds[name].index(seed) for seed in common] for name in (arm, other))
+            estimates[arm] = worse_of(
+                figure,
+                {
+                    reading: of_arm.among(own) - values[other][figure][reading].among(theirs)
+                    for reading, of_arm in values[arm][figure].items()
+                },
+            )
+            against[arm] = other
+        adjusted = holm({arm: estimate.p for arm, estimate in estimates.items()})
+        found += [Difference(arm, against[arm], figure, e, adjusted[arm]) for arm, e in estimates.items()]
+    return found
+
+
+def counterpart(reference: str, arm: str, known: Collection[str]) -> str | None:
+    """The reference arm with the budget of `arm`, or without any; None where there is none."""
+    budget = split_label(arm)[1]
+    wanted = reference if budget is None else f"{reference}@{budget}"
+    return next((label for label in (wanted, reference) if label in known), None)
+
+
+def images_for_the_same(comparison: Comparison, trials: Sequence[Trial]) -> list[str]:
+    """Per arm and budget of a learning curve: how many random images would fix as many missed objects."""
+    curve = sorted(
+        (split_label(arm)[1] or 0, figures[PRIMARY].mean)
+        for arm, figures in comparison.arms.items()
+        if split_label(arm)[0] == "random"
+    )
+    if len(curve) < 2:
+        return []
+    if "nothing" in comparison.arms:
+        curve.insert(0, (0, comparison.arms["nothing"][PRIMARY].mean))
+    budgets, rates = np.array([c[0] for c in curve], float), np.array([c[1] for c in curve])
+    said = []
+    for arm, figures in comparison.arms.items():
+        name, budget = split_label(arm)
+        if name in (*REFERENCES, "oracle") or budget is None:
+            continue
+        reached = np.flatnonzero(rates >= figures[PRIMARY].mean)
+        if not len(reached):
+            amount = f"more than {budgets[-1]:.0f}"
+        elif reached[0] == 0:
+            amount = f"at most {budgets[0]:.0f}"
+        else:
+            k = int(reached[0])
+            share = (figures[PRIMARY].mean - rates[k - 1]) / (rates[k] - rates[k - 1])
+            amount = f"about {budgets[k - 1] + share * (budgets[k] - budgets[k - 1]):.0f}"
+        said.append(f"{name} with {budget} images fixes as much as random with {amount}")
+    return said
+
+
+def _notes(seeds: Mapping[str, list[int]], cluster: Sequence[str]) -> list[str]:
+    fewest, notes = min(len(of_arm) for of_arm in seeds.values()), []
+    if fewest == 1:
+        notes.append("one training seed: the intervals speak of other images, not of other trainings")
+    elif fewest < FEW_SEEDS:
+        notes.append(
+            f"{fewest} training seeds: the intervals hold the truth about as often as they should, but they "
+            f"are wide; {FEW_SEEDS} or more make them narrower"
+        )
+    if len(set(cluster)) < 20:
+        notes.append(f"only {len(set(cluster))} independent images or videos: the intervals are too narrow")
+    return notes
+
+
+def advice(comparison: Comparison, trials: Sequence[Trial]) -> str:
+    """One sentence: which arm's images to add, or that none is surely better than the reference."""
+    reference = next((r for r in REFERENCES if any(split_label(a)[0] == r for a in comparison.arms)), None)
+    compared = [
+        d
+        for d in comparison.differences
+        if split_label(d.against)[0] == reference and split_label(d.arm)[0] != "oracle"
+    ]
+    of_figure = {(d.arm, d.figure): d for d in compared}
+    rivals = [d for d in compared if d.figure == PRIMARY and split_label(d.arm)[0] not in REFERENCES]
+    if reference is None or not rivals:
+        return ""
+    best = max(rivals, key=lambda d: d.value.mean)
+    count = next(t.metrics["n_added"] for t in trials if t.arm == best.arm)
+    said = f"{best.value.mean:+.2f} [{best.value.low:.2f}, {best.value.high:.2f}] {NAMES[PRIMARY]}"
+    ap = of_figure[best.arm, "ap50"].value
+    rest = f"; AP50 {ap.mean:+.3f} [{ap.low:.3f}, {ap.high:.3f}]"
+    if best.real and best.better:
+        harm = of_figure[best.arm, "broken"]
+        warned = " (but it breaks more found objects)" if harm.real and not harm.better else ""
+        return f"add the {count} images of {best.arm}: {said} against {reference}{rest}{warned}"
+    return (
+        f"no arm is surely better than {reference} here; the best, {best.arm}: {said}{rest}; "
+        "more holdout images or seeds would tell"
+    )

@@ -1,0 +1,259 @@
+"""Intervals over images and seeds: equal to the readings where nothing is drawn, and to known variances."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from curator.diagnose.metrics import average_precision
+from curator.matching import GroundTruth, ImageResult
+from curator.prove.comparisons import advice, compare_arms
+from curator.prove.fates import pack_holdout, pack_matched, unpack_holdout, unpack_matched
+from curator.prove.readings import Base, Matched, compare, gather_objects, match_all
+from curator.prove.statistics import (
+    FIGURES,
+    READINGS,
+    Values,
+    estimate,
+    holm,
+    measure,
+    smallest_effect,
+    weights,
+    worse_of,
+)
+from curator.prove.trial_tables import difference_table, summarise, trial_table
+from store.records import Trial
+
+FLOOR = 0.05
+NAMES = ("cat", "dog")
+THRESHOLD = 0.5
+
+
+def drawn_results(rng: np.random.Generator, images: int, skill: float) -> list[ImageResult]:
+    """Random detections of objects that stand apart, true ones and false ones."""
+    truths = np.random.default_rng(7)
+    found = []
+    for number in range(images):
+        count = int(truths.integers(1, 6))
+        classes = truths.integers(0, 2, count)
+        boxes = np.array([[20.0 * k, 0.0, 20.0 * k + 10, 10.0] for k in range(count + 4)])
+        hit = rng.random(count) < skill
+        extra = np.arange(count, count + int(rng.integers(0, 4)))
+        places = np.concatenate([np.flatnonzero(hit), extra])
+        of_class = np.concatenate([classes[hit], rng.integers(0, 2, len(extra))])
+        scores = np.round(rng.uniform(FLOOR, 1, len(places)), 2)
+        ids = 10 * number + np.arange(count)
+        known = GroundTruth(boxes[:count], classes, np.zeros(count, bool), ids)
+        found.append(ImageResult(known, boxes[places].reshape(-1, 4), scores, of_class.astype(np.int64)))
+    return found
+
+
+def base_of(results: list[ImageResult]) -> Base:
+    matched = match_all(results)
+    causes = {int(i): "miss" for r in results for i in r.truth.ids}
+    blank = [[""] * len(r.truth.classes) for r in results]
+    objects = gather_objects([r.truth for r in results], blank, causes, np.ones(2, bool))
+    false = np.full(len(matched.scores), "background")
+    return Base(objects, matched, THRESHOLD, len(results), false, np.full(len(false), ""), NAMES)
+
+
+def scene(
+    seed: int, images: int = 12, trials: int = 3
+) -> tuple[Base, list[Matched], list[list[ImageResult]]]:
+    rng = np.random.default_rng(seed)
+    base = base_of(drawn_results(rng, images, 0.5))
+    results = [drawn_results(rng, images, 0.7) for _ in range(trials)]
+    return base, [match_all(r) for r in results], results
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000))
+def test_without_drawing_every_reading_is_the_one_of_compare(seed: int) -> None:
+    base, trials, results = scene(seed)
+    found = measure(base, trials, [str(i) for i in range(base.images)], floor=FLOOR, draws=2)
+    names = {"fixed": "fixed_threshold", "matched": "matched_threshold", "recall": "matched_recall"}
+    for place, (trial, own) in enumerate(zip(trials, results, strict=True)):
+        readings = compare(base, trial, floor=FLOOR)
+        for figure, kind in (("fn_fixed", "fn"), ("fp_fixed", "fp"), ("broken", "broken")):
+            for reading in READINGS[figure]:
+                expected = readings[names[reading]][kind]["rate"]
+                got = found[figure][reading].point[place]
+                assert math.isnan(got) if expected is None else got == pytest.approx(expected)
+        for reading in READINGS["new_false_per_image"]:
+            expected = readings[names[reading]]["new_false_per_image"]
+            assert found["new_false_per_image"][reading].point[place] == pytest.approx(expected)
+        ap = average_precision(own, NAMES)
+        area = found["ap50"]["any"].point[place]
+        assert area == pytest.approx(np.mean(list(ap.values())), abs=0.08)  # 101 points against the area
+
+
+def test_a_replicate_is_the_reading_of_the_images_that_it_drew() -> None:
+    base, trials, results = scene(3, images=8, trials=1)
+    drawn, _ = weights([str(i) for i in range(8)], draws=20)
+    found = measure(base, trials, [str(i) for i in range(8)], floor=FLOOR, draws=20)
+    own = drawn_results(np.random.default_rng(3), 8, 0.5)
+    for number, row in enumerate(drawn):
+        chosen = np.repeat(np.arange(8), row.astype(int))
+        again = base_of([own[i] for i in chosen])
+        reading = compare(again, match_all([results[0][i] for i in chosen]), floor=FLOOR)
+        for name, key in (("fixed", "fixed_threshold"), ("matched", "matched_threshold")):
+            expected = reading[key]["fn"]["rate"]
+            got = found["fn_fixed"][name].drawn[number, 0]
+            assert math.isnan(got) if expected is None else got == pytest.approx(expected)
+        expected = reading["matched_recall"]["fp"]["rate"]
+        got = found["fp_fixed"]["recall"].drawn[number, 0]
+        assert math.isnan(got) if expected is None else got == pytest.approx(expected)
+
+
+def test_images_of_one_video_are_drawn_together() -> None:
+    drawn, count = weights(["a", "a", "b", "c", "c", "c"], draws=50)
+    assert count == 3
+    assert (drawn[:, 0] == drawn[:, 1]).all()
+    assert (drawn[:, 3] == drawn[:, 5]).all()
+    assert ((drawn[:, 0] + drawn[:, 2] + drawn[:, 3]) == 3).all()
+
+
+def test_with_one_image_level_alone_the_interval_is_that_of_the_bootstrap() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=200)
+    drawn = (weights([str(i) for i in range(200)], draws=4000)[0] * image).sum(1) / 200
+    found = estimate(Values(np.array([image.mean()]), drawn[:, None], 200))
+    reach = stats.t.ppf(0.975, 199) * image.std(ddof=1) / math.sqrt(200)
+    assert found.high - found.mean == pytest.approx(reach, rel=0.05)
+
+
+def test_seeds_alone_give_the_t_interval() -> None:
+    luck = np.array([0.1, 0.4, 0.2, 0.6, 0.3])
+    found = estimate(Values(luck, np.tile(luck, (50, 1)), 1000))
+    low, high = stats.t.interval(0.95, 4, luck.mean(), luck.std(ddof=1) / math.sqrt(5))
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+    assert found.p == pytest.approx(stats.ttest_1samp(luck, 0).pvalue)
+
+
+def test_noise_of_objects_and_seeds_is_not_counted_twice() -> None:
+    """Only (image, seed) noise: the variance is that of the mean, not its double."""
+    rng = np.random.default_rng(1)
+    drawn, _ = weights([str(i) for i in range(150)], draws=800)
+    variances = []
+    for _ in range(60):
+        noise = rng.normal(size=(150, 5))
+        e = estimate(Values(noise.mean(0), drawn @ noise / 150, 150))
+        variances.append(((e.high - e.mean) / 1.96) ** 2)
+    assert np.median(variances) == pytest.approx(1 / (150 * 5), rel=0.35)
+
+
+def test_holm_is_that_of_the_book() -> None:
+    found = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": math.nan})
+    assert found["a"] == pytest.approx(0.03)
+    assert found["c"] == pytest.approx(0.06)
+    assert found["b"] == pytest.approx(0.06)  # never below a smaller one's
+    assert math.isnan(found["d"])
+
+
+def test_the_worse_reading_of_a_difference_is_taken() -> None:
+    def values(mean: float) -> Values:
+        return Values(np.array([mean, mean]), np.full((4, 2), mean), 9)
+
+    assert worse_of("fn_fixed", {"fixed": values(0.2), "matched": values(0.1)}).mean == 0.1
+    assert worse_of("broken", {"fixed": values(0.2), "matched": values(0.1)}).mean == 0.2
+
+
+def test_the_smallest_effect_falls_with_the_holdout_and_grows_with_clustering() -> None:
+    assert smallest_effect([1] * 400) == pytest.approx(2.8016 * math.sqrt(0.25 / 400), rel=1e-3)
+    assert smallest_effect([4] * 100) > smallest_effect([1] * 400)
+    assert math.isnan(smallest_effect([0, 0]))
+
+
+def test_fates_survive_as_bytes() -> None:
+    base, trials, _ = scene(5)
+    kept = unpack_holdout(pack_holdout(base, ["x"] * base.images, ["v"] * base.images))
+    assert pack_holdout(kept.base, kept.sha256, kept.cluster) == pack_holdout(
+        base, ["x"] * base.images, ["v"] * base.images
+    )
+    again = unpack_matched(pack_matched(trials[0]))
+    assert compare(kept.base, again, floor=FLOOR) == compare(base, trials[0], floor=FLOOR)
+
+
+def stored(base: Base, arms: dict[str, list[Matched]]) -> tuple[list[Trial], dict[str, bytes]]:
+    """Trials whose fates lie in a table of blobs."""
+    blobs = {
+        "base": pack_holdout(base, [str(i) for i in range(base.images)], [str(i) for i in range(base.images)])
+    }
+    trials = []
+    for arm, matched in arms.items():
+        for seed, of_seed in enumerate(matched):
+            blobs[f"{arm}{seed}"] = pack_matched(of_seed)
+            compared = compare(base, of_seed, floor=FLOOR)
+            figures: dict[str, Any] = {
+                **compared,
+                "ap50": 0.5,
+                "n_added": 0 if arm == "nothing" else 40,
+                "fates": f"{arm}{seed}",
+                "base_fates": "base",
+                "base": {"missed": 1, "false": 1, "found": 1, "ap50": 0.5, "missing_classes": []},
+            }
+            trials.append(Trial(verification="v", arm=arm, seed=seed, metrics=figures, key=f"{arm}{seed}"))
+    return trials, blobs
+
+
+def test_arms_are_compared_with_random_first_and_advice_follows_the_figures() -> None:
+    rng = np.random.default_rng(0)
+    images = 80
+    base = base_of(drawn_results(rng, images, 0.4))
+
+    def networks(skill: float) -> list[Matched]:
+        return [match_all(drawn_results(rng, images, skill)) for _ in range(5)]
+
+    arms = {"nothing": networks(0.45), "random": networks(0.5), "query": networks(0.9)}
+    trials, blobs = stored(base, arms)
+    compared = compare_arms(trials, blobs.__getitem__, floor=FLOOR)
+    assert compared is not None
+    assert {(d.arm, d.against) for d in compared.differences} == {
+        ("nothing", "random"),
+        ("query", "random"),
+        ("random", "nothing"),
+        ("query", "nothing"),
+    }
+    (gain,) = [
+        d for d in compared.differences if (d.arm, d.against, d.figure) == ("query", "random", "fn_fixed")
+    ]
+    assert gain.real
+    assert gain.value.low > 0.1
+    assert advice(compared, trials).startswith("add the 40 images of query: +0.")
+    summary = summarise(trials, compared)
+    assert summary["advice"] == advice(compared, trials)
+    assert summary["arms"]["query"]["fn_fixed"]["mean"] == pytest.approx(
+        compared.arms["query"]["fn_fixed"].mean
+    )
+    assert [row[:2] for row in difference_table(compared)[1]] == [("nothing", "random"), ("query", "random")]
+    assert difference_table(compared)[1][1][2].endswith("*")
+    assert "[" in trial_table(trials, compared)[1][1][3]
+    equal = {"random": arms["random"], "query": networks(0.5)}
+    same, kept = stored(base, equal)
+    nothing = compare_arms(same, kept.__getitem__, floor=FLOOR)
+    assert nothing is not None
+    assert advice(nothing, same).startswith("no arm is surely better than random here")
+
+
+def test_trials_of_older_versions_have_no_comparison() -> None:
+    base, trials, _ = scene(1, trials=1)
+    kept, blobs = stored(base, {"nothing": trials})
+    del kept[0].metrics["fates"]  # type: ignore[attr-defined]
+    assert compare_arms(kept, blobs.__getitem__, floor=FLOOR) is None
+
+
+def test_one_seed_and_few_images_are_told() -> None:
+    base, trials, _ = scene(1, trials=1)
+    kept, blobs = stored(base, {"nothing": trials, "query": trials})
+    compared = compare_arms(kept, blobs.__getitem__, floor=FLOOR)
+    assert compared is not None
+    assert "one training seed" in compared.notes[0]
+    assert "only 12 independent images" in compared.notes[1]
+    assert all(d.value.mean == 0 and not d.real for d in compared.differences)
+    assert {d.figure for d in compared.differences} == set(FIGURES)
