@@ -74,6 +74,7 @@ class ReportData:
     tables: tuple[Table, ...] = ()
     plots: tuple[Bars, ...] = ()
     failures: tuple[tuple[str, tuple[FailureCard, ...]], ...] = ()
+    galleries: tuple[tuple[str, tuple[Picture, ...]], ...] = ()
     samples: tuple[Picture, ...] = ()
     rejected: tuple[Picture, ...] = ()
     legend: str = ""

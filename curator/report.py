@@ -1,7 +1,7 @@
 """`report`: gather what the workspace holds into one self-contained HTML file.
 
 In: the current diagnosis, explanations, selections, samples and trials. Out: the file, written beside and
-renamed. Holdout pixels are never shown; of holdout images only the figures of `verify` appear.
+renamed. Of holdout images only what `verify` made of them appears: its figures and its gallery.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ def report(store: Store, config: ReportConfig) -> StageResult:
             tables=(_causes(outcomes), *_verifications(store)),
             plots=_plots(store.trials()),
             failures=_failures(store, config, outcomes),
+            galleries=_galleries(store),
             samples=_samples(store, accepted=True),
             rejected=_samples(store, accepted=False),
             legend=LEGEND,
@@ -297,6 +298,28 @@ def _verifications(store: Store) -> tuple[Table, ...]:
                 )
             )
     return tuple(tables)
+
+
+def _galleries(store: Store) -> tuple[tuple[str, tuple[Picture, ...]], ...]:
+    """Objects of the holdout that retraining fixed, broke and still misses."""
+    found: dict[tuple[str, str, str], list[Picture]] = defaultdict(list)
+    for name in dict.fromkeys(trial.verification for trial in store.trials()):
+        run = store.current_run("verify", name)
+        for crop in run.facts.get("gallery", []) if run is not None else []:
+            before, after = (f"{v:.2f}" if v >= 0 else "none" for v in (crop["before"], crop["after"]))
+            found[name, crop["arm"], crop["kind"]].append(
+                Picture(
+                    pixels=read_bytes_as_pixels(store.blob(crop["blob"])),
+                    boxes=((tuple(crop["box"]), TRUTH),),
+                    caption=f"{crop['class']}, score {before} to {after}, "
+                    f"in {crop['seeds']} of {crop['trials']} trainings",
+                )
+            )
+    said = {"fixed": "fixed by", "broken": "broken by", "still missed": "still missed after"}
+    return tuple(
+        (f"Holdout objects {said[kind]} {arm} ({name})", tuple(pictures))
+        for (name, arm, kind), pictures in found.items()
+    )
 
 
 def _plots(trials: Sequence[Trial]) -> tuple[Bars, ...]:

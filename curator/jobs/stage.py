@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from curator.config import StageConfig
@@ -103,6 +104,7 @@ def run_items(
     executor: Executor | None = None,
     failed_before: Sequence[tuple[str, str]] = (),
     in_order: bool = False,
+    until: Callable[[Any], bool] = lambda item: False,
 ) -> StageResult:
     """Process `items` that are not stored yet.
 
@@ -114,6 +116,7 @@ def run_items(
         describe: names an item for people.
         in_order: results are saved in the order of the items, however they come back; for a stage in which
             one result depends on those before it.
+        until: asked before an item is handed out, once what came before is stored; True ends the work there.
     """
     keys = [work.key(item) for item in items]
     stored = store.done_keys(stage, keys)
@@ -122,7 +125,7 @@ def run_items(
     counts.update(done=0, skipped=len(items) - len(todo), failed=len(failed_before))
     failures = list(failed_before)
     with progress(stage, len(todo)) as advance:
-        batches = (executor or LocalExecutor(device)).run(work, todo)
+        batches = (executor or LocalExecutor(device)).run(work, takewhile(lambda item: not until(item), todo))
         order = [key for key in keys if key not in stored]
         for batch in _ordered(batches, order) if in_order else batches:
             statuses = []

@@ -22,6 +22,7 @@ from store.records import Trial
 REFERENCES = ("random", "nothing")  # what an arm is compared with; the first that was run stands in the table
 REAL = 0.05  # family-wise error rate at which a difference is called real
 FEW_SEEDS = 5
+FEWEST_SEEDS = 3  # before a verification may stop early
 PRIMARY = "fn_fixed"
 
 NAMES = {
@@ -196,6 +197,32 @@ def _notes(seeds: Mapping[str, list[int]], cluster: Sequence[str]) -> list[str]:
     if len(set(cluster)) < 20:
         notes.append(f"only {len(set(cluster))} independent images or videos: the intervals are too narrow")
     return notes
+
+
+def answered(comparison: Comparison, smallest: float | None, looks: int) -> str:
+    """May a verification stop before its last seed? Why, or "".
+
+    Clear: every judged arm is told from the reference at the family-wise rate shared among the looks
+    (Bonferroni). Hopeless: the intervals of all of them end below what the holdout can show.
+
+    Args:
+        smallest: difference that the holdout can show (`statistics.smallest_effect`). looks: how often this
+            is asked at most.
+    """
+    judged = [
+        d
+        for d in comparison.differences
+        if d.figure == PRIMARY
+        and split_label(d.arm)[0] not in (*REFERENCES, "oracle")
+        and split_label(d.against)[0] == split_label(comparison.differences[0].against)[0]
+    ]
+    if not judged:
+        return ""
+    if all(d.adjusted <= REAL / max(looks, 1) for d in judged):
+        return "the differences are clear"
+    if smallest is not None and all(d.value.high < smallest for d in judged):
+        return f"no arm can be shown to be {smallest:.2f} better than {judged[0].against} on this holdout"
+    return ""
 
 
 def advice(comparison: Comparison, trials: Sequence[Trial]) -> str:

@@ -23,8 +23,9 @@ from curator.jobs.base import Done, Executor
 from curator.jobs.stage import StageResult, recorded_run, run_items
 from curator.matching import ClassMap
 from curator.precision import resolve_precision
+from curator.progress import say
 from curator.prove.arms.base import Added, Arm, Pool
-from curator.prove.comparisons import Comparison, compare_arms
+from curator.prove.comparisons import FEWEST_SEEDS, Comparison, answered, compare_arms
 from curator.prove.fates import pack_holdout, pack_matched
 from curator.prove.run_arms import (
     condition_of,
@@ -35,6 +36,7 @@ from curator.prove.run_arms import (
     read_context,
     wanted_hits,
 )
+from curator.prove.run_gallery import put_gallery
 from curator.prove.run_oracle import failing_images
 from curator.prove.run_trainer import recipe_of, settings_of, usable_trainer
 from curator.prove.settings import VerifyConfig
@@ -120,6 +122,8 @@ def verify(
         store, STAGE, config, models=(detector.fingerprint,), scope=config.name
     ) as (run_id, counts):
         items = _items(store, config, arms, spec, classes, run_id, without)
+        if config.stop_early:
+            items.sort(key=lambda item: config.seeds.index(item.seed))
         keys = [work.key(item) for item in items]
         store.describe_run(run_id, {"trials": keys})
 
@@ -152,8 +156,10 @@ def verify(
             describe=lambda item: f"{item.arm} seed {item.seed}",
             device=config.device,
             executor=executor,
+            until=lambda item: config.stop_early and _answered(store, config, item, keys),
         )
     trials = store.trials(config.name)
+    store.describe_run(run_id, {"trials": keys, "gallery": put_gallery(store, holdout, trials)})
     present = {a.category for h in holdout for a in h.annotations}
     return replace(
         result,
@@ -168,6 +174,20 @@ def verify(
 def compare_stored(store: Store, trials: Sequence[Trial]) -> Comparison | None:
     """What trials of one verification say of arms and their differences; None for those of older versions."""
     return compare_arms(newest_trials(trials), store.blob, floor=SCORE_FLOOR)
+
+
+def _answered(store: Store, config: VerifyConfig, item: TrialItem, keys: Sequence[str]) -> bool:
+    """Asked before the first trial of a seed: do the seeds before it answer already?"""
+    before = config.seeds[: config.seeds.index(item.seed)]
+    trials = [t for t in store.trials(config.name) if t.seed in before]
+    if len(before) < FEWEST_SEEDS or len(trials) * len(set(config.seeds)) != len(keys) * len(before):
+        return False  # a round is not complete
+    compared = compare_stored(store, trials)
+    looks = len(set(config.seeds)) - FEWEST_SEEDS
+    said = compared and answered(compared, trials[0].metrics["base"]["smallest_effect"], looks)
+    if said:
+        say(f"verify: stops after {len(before)} seeds: {said}")
+    return bool(said)
 
 
 def _left_out(without: LeftOut, mined: Mapping[int, Refusal]) -> dict[str, Any]:

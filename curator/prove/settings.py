@@ -94,6 +94,9 @@ class VerifyConfig(TrainerConfig):
         (), "Comma-separated: learning curves over several budgets, instead of --budget.", joined=True
     )
     seeds: tuple[int, ...] = option((0,), "Comma-separated training seeds.", joined=True)
+    stop_early: bool = option(
+        False, "Train seed by seed and stop once the answer is clear or hopeless; from the third seed on."
+    )
     steps: int = option(200, "Optimiser steps of every training.")
     batch_size: int = option(16, "Images per step.")
     learning_rate: float = option(0.003, "Peak of the one-cycle schedule.")

@@ -13,7 +13,7 @@ from scipy import stats
 
 from curator.diagnose.metrics import average_precision
 from curator.matching import GroundTruth, ImageResult
-from curator.prove.comparisons import advice, compare_arms
+from curator.prove.comparisons import Comparison, advice, answered, compare_arms
 from curator.prove.fates import pack_holdout, pack_matched, unpack_holdout, unpack_matched
 from curator.prove.readings import Base, Matched, compare, gather_objects, match_all
 from curator.prove.statistics import (
@@ -239,6 +239,25 @@ def test_arms_are_compared_with_random_first_and_advice_follows_the_figures() ->
     nothing = compare_arms(same, kept.__getitem__, floor=FLOOR)
     assert nothing is not None
     assert advice(nothing, same).startswith("no arm is surely better than random here")
+
+
+def test_a_verification_stops_early_when_the_answer_is_clear_or_hopeless() -> None:
+    rng = np.random.default_rng(0)
+    base = base_of(drawn_results(rng, 80, 0.4))
+
+    def compared(skill: float) -> Comparison:
+        arms = {
+            name: [match_all(drawn_results(rng, 80, of_arm)) for _ in range(3)]
+            for name, of_arm in (("random", 0.5), ("query", skill))
+        }
+        trials, blobs = stored(base, arms)
+        found = compare_arms(trials, blobs.__getitem__, floor=FLOOR)
+        assert found is not None
+        return found
+
+    assert answered(compared(0.95), 0.1, looks=2) == "the differences are clear"
+    assert answered(compared(0.5), 0.3, looks=2).startswith("no arm can be shown to be 0.30 better")
+    assert answered(compared(0.5), 0.0, looks=2) == ""
 
 
 def test_trials_of_older_versions_have_no_comparison() -> None:

@@ -29,6 +29,7 @@ from curator.prove.settings import VerifyConfig
 from curator.prove.trainers.fine_tune import FineTuneConfig, fine_tune
 from curator.prove.trials import TrainingFiles
 from curator.query.settings import IndexConfig, QueryConfig
+from store.images import read_bytes_as_pixels
 from store.keys import content_key
 from store.records import ROLES, Hit, NewAnnotation, Selection
 from store.store import Store
@@ -145,6 +146,17 @@ def test_every_arm_adds_the_same_number_of_images(workspace: tuple[Path, str]) -
         assert (again.done, again.skipped) == (0, 8)
         assert again.summary == result.summary
         assert not list((store.path / "training").glob("*"))
+        run = store.current_run("verify", "verify")
+        assert run is not None
+        gallery = run.facts["gallery"]
+        for crop in gallery:
+            height, width = read_bytes_as_pixels(store.blob(crop["blob"])).shape[:2]
+            x1, y1, x2, y2 = crop["box"]
+            assert 0 <= x1 < x2 <= width
+            assert 0 <= y1 < y2 <= height
+    assert {crop["arm"] for crop in gallery} == {"query"}
+    assert {crop["kind"] for crop in gallery} <= {"fixed", "broken", "still missed"}
+    assert all(crop["before"] < THRESHOLD for crop in gallery if crop["kind"] != "broken")
     added = {(t.arm, t.seed): t.metrics["n_added"] for t in trials}
     assert added == {(arm, seed): 0 if arm == "nothing" else 3 for arm in arms for seed in (0, 1)}
     assert set(chosen) == {
@@ -215,6 +227,21 @@ def test_query_methods_stored_selections_and_several_budgets_are_arms(workspace:
     assert ("random@2", "nothing") in pairs
     said = [note for note in result.summary["notes"] if "fixes as much as random with" in note]
     assert len(said) == 4
+
+
+def test_a_verification_may_stop_before_its_last_seed(workspace: tuple[Path, str]) -> None:
+    with Store.open(workspace[0]) as store:
+        wanted = config(name="early", arms=("nothing", "random"), seeds=(0, 1, 2, 3, 4), stop_early=True)
+        nobody_judged = pipeline.verify(store, wanted)
+        assert nobody_judged.done == 10
+        arms = ("nothing", "random", "class-uncertainty")
+        wanted = config(name="early", arms=arms, seeds=(0, 1, 2, 3, 4), stop_early=True)
+        early = pipeline.verify(store, wanted)
+        trained = {(t.arm, t.seed) for t in store.trials("early")}
+    assert early.failed == 0
+    assert early.done == 3  # the seeds 0 to 2 of the new arm: hopeless on ten images
+    assert ("class-uncertainty", 2) in trained
+    assert ("class-uncertainty", 3) not in trained
 
 
 def test_an_object_without_the_attribute_has_the_condition_of_its_image() -> None:
