@@ -1,7 +1,7 @@
 """Which objects of the holdout show what an arm does: some that it fixes, breaks, and still misses.
 
-In: the base and the trials of one arm. Out: `Shown` objects, those on which most training seeds agree; classes
-by turns, so that one frequent class does not fill the page.
+In: the base and the trials of one arm. Out: `Shown` objects, those on which most training seeds agree,
+classes by turns, so that one frequent class does not fill the page.
 """
 
 from __future__ import annotations
