@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curator.boxes import iou
+from curator.boxes import iou, paired_iou
 from curator.matching import GroundTruth, ImageResult, match
 
 SAME_PLACE = 0.5  # IoU of two false positives that are the same mistake
@@ -180,12 +180,16 @@ def repeated_at(base: Base, arm: Matched) -> tuple[Floats, Bools]:
     """
     was = np.flatnonzero(base.matched.false_positives(base.threshold))
     again, known = np.full(len(was), -1.0), np.zeros(len(arm.scores), dtype=bool)
-    for number in np.intersect1d(base.matched.image[was], arm.image):
-        here, there = np.flatnonzero(base.matched.image[was] == number), np.flatnonzero(arm.image == number)
-        same = base.matched.classes[was[here]][:, None] == arm.classes[there][None, :]
-        same &= iou(base.matched.boxes[was[here]], arm.boxes[there]) >= SAME_PLACE
-        again[here] = np.where(same, arm.scores[there][None], -1.0).max(1)
-        known[there] = same.any(0)
+    kinds = 1 + int(max(base.matched.classes.max(initial=0), arm.classes.max(initial=0)))
+    of_base = base.matched.image[was] * kinds + base.matched.classes[was]
+    of_arm = arm.image * kinds + arm.classes
+    order = np.argsort(of_arm, kind="stable")
+    first, last = (np.searchsorted(of_arm[order], of_base, side) for side in ("left", "right"))
+    here = np.repeat(np.arange(len(was)), last - first)  # all pairs of one image and class
+    there = order[np.arange(len(here)) - np.repeat(np.cumsum(last - first) - last, last - first)]
+    same = paired_iou(base.matched.boxes[was[here]], arm.boxes[there]) >= SAME_PLACE
+    np.maximum.at(again, here[same], arm.scores[there[same]])
+    known[there[same]] = True
     return again, known
 
 
