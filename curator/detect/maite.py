@@ -134,7 +134,7 @@ def build(spec: Spec) -> BlackBox:
     model = _made(named(spec, "object"), spec)
     facts = getattr(model, "metadata", None)
     said = facts.get("id") if isinstance(facts, Mapping) else None
-    if not callable(model) or not isinstance(said, str) or not said:
+    if not isinstance(facts, Mapping) or not callable(model) or not isinstance(said, str) or not said:
         raise InputError(
             f"maite: {spec.name}: expected a callable with metadata {{'id': ...}}, got a "
             f"{type(model).__name__} with {'no metadata' if facts is None else repr(facts)}"
