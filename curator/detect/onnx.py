@@ -12,6 +12,7 @@ Options:
                file's metadata, or COCO's 80
     nms_iou    NMS threshold (the decoder's own)
     size       input size (640, or 384x640: height x width) where the file leaves it open
+    run        torch, or onnxruntime where a file cannot be converted: a black box then, without gradients
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ from torch import Tensor, nn
 
 from curator.config import require
 from curator.detect.base import Candidates, FeatureMap
+from curator.detect.black_box import BlackBox
 from curator.detect.coco_classes import COCO_CLASSES
 from curator.detect.decoding import Decoder
 from curator.detect.nanodet import NanodetDecoder
 from curator.detect.onnx_graph import OnnxGraph, check_batches, run
 from curator.detect.onnx_queries import FAMILIES, OneByOne, QueryDecoder, make_decoder
 from curator.detect.onnx_queries import recognise as recognise_queries
+from curator.detect.onnx_session import Session
 from curator.detect.postprocess import suppress
 from curator.detect.yolo import (
     ANCHORS,
@@ -59,6 +62,7 @@ DECODERS: dict[str, Callable[[], Decoder]] = {
     "nanodet": NanodetDecoder,
 }
 TOTAL = 3000  # candidates of all classes that enter NMS
+_ENGINES = ("torch", "onnxruntime")
 DETECTIONS = 300  # detections per image
 
 
@@ -184,13 +188,15 @@ class OnnxDetector:
         return FeatureMap(outputs[self._levels[level]], (stride, stride), (stride / 2, stride / 2))
 
 
-def build(spec: Spec) -> OnnxDetector:
-    """Load, convert and check an ONNX detector.
+def build(spec: Spec) -> OnnxDetector | BlackBox:
+    """Load, convert and check an ONNX detector; with `run=onnxruntime` a black box.
 
     Raises:
         ConfigError, InputError: unknown decoder, a file or classes that do not fit.
     """
-    spec.only(("decode", "classes", "nms_iou", "size", "pixels"))
+    spec.only(("decode", "classes", "nms_iou", "size", "pixels", "run"))
+    engine = spec.options.get("run", "torch")
+    require(engine in _ENGINES, f"onnx: expected run=torch or run=onnxruntime, got {engine!r}")
     name = spec.options.get("decode", "auto")
     require(
         name in (*DECODERS, *FAMILIES, "auto"),
@@ -207,8 +213,12 @@ def build(spec: Spec) -> OnnxDetector:
     decoder = make_decoder(name, graph, spec) if name in FAMILIES else DECODERS[name]()
     levels = decoder.level_values(graph)
     own = len(graph.outputs)
-    network = graph.to_torch([*levels, *decoder.extra_values(graph)])
-    network = _batchable(network, graph, name)
+    extra = decoder.extra_values(graph)
+    if engine == "onnxruntime":
+        levels = []
+        network: nn.Module = Session(graph.model, extra, graph.path)
+    else:
+        network = _in_torch(graph, [*levels, *extra], name)
     with torch.inference_mode():
         count = decoder.classes(graph, run(network, torch.zeros(1, 3, *graph.input_size))[:own])
     classes = _classes(spec.options.get("classes"), graph.facts.get("names"), count)
@@ -224,7 +234,7 @@ def build(spec: Spec) -> OnnxDetector:
     parts = ("onnx", name, hashlib.sha256(path.read_bytes()).hexdigest(), classes, nms_iou)
     more: list[object] = [graph.input_size] if "size" in spec.options else []
     more += [decoder.frame] if isinstance(decoder, QueryDecoder) else []
-    return OnnxDetector(
+    detector = OnnxDetector(
         network,
         decoder,
         classes,
@@ -234,6 +244,7 @@ def build(spec: Spec) -> OnnxDetector:
         fingerprint=content_key(*parts, *more),
         spec=spec.text,
     )
+    return BlackBox.of(detector, spec=spec.text) if engine == "onnxruntime" else detector
 
 
 def recognise(graph: OnnxGraph) -> str:
@@ -269,19 +280,23 @@ def recognise(graph: OnnxGraph) -> str:
     )
 
 
-def _batchable(network: nn.Module, graph: OnnxGraph, name: str) -> nn.Module:
+def _in_torch(graph: OnnxGraph, inner: Sequence[str], name: str) -> nn.Module:
     """The network, checked; one of queries that was exported for a single image runs image by image.
 
     Raises:
-        InputError: see `check_batches`.
+        InputError: it cannot be converted (`onnx_graph.converted`), or see `check_batches`.
     """
     try:
-        check_batches(network, graph.input_size, str(graph.path))
-    except InputError:
-        if name not in FAMILIES:
-            raise
-        network = OneByOne(network)
-        check_batches(network, graph.input_size, str(graph.path))
+        network = graph.to_torch(inner)
+        try:
+            check_batches(network, graph.input_size, str(graph.path))
+        except InputError:
+            if name not in FAMILIES:
+                raise
+            network = OneByOne(network)
+            check_batches(network, graph.input_size, str(graph.path))
+    except InputError as error:
+        raise InputError(f"{error}; or give run=onnxruntime, to use it by its predictions alone") from error
     return network
 
 

@@ -18,6 +18,7 @@ import yaml
 from torch import Tensor
 from transformers import AutoModelForObjectDetection, RTDetrImageProcessor
 
+from curator.detect.black_box import BlackBox
 from curator.detect.load import load_detector
 from curator.detect.onnx import OnnxDetector, build
 from curator.errors import ConfigError, InputError
@@ -244,6 +245,20 @@ def test_a_detection_is_followed_by_its_box(made: Any, exported: Any, name: str)
         up, down = scores(u + step * gradient), scores(u - step * gradient)
     slope = float((up - down)[0, 0]) / (2 * float(step) * float(gradient.norm()) ** 2)
     assert slope == pytest.approx(1, abs=0.2)
+
+
+@pytest.mark.parametrize("name", ["d_fine", "ultralytics"])
+def test_onnxruntime_finds_the_same_as_a_black_box(made: Any, exported: Any, name: str) -> None:
+    path = exported(False) if name == "ultralytics" else made(name) / "model.onnx"
+    box, opened = (build(Spec.parse(f"onnx:{path}{options}")) for options in ("?run=onnxruntime", ""))
+    assert isinstance(box, BlackBox)
+    assert box.modules() is None
+    assert box.classes == opened.classes
+    assert box.fingerprint != opened.fingerprint
+    images = [image_tensor(picture(100, 70, seed=seed)) for seed in (8, 9)]
+    expected = opened.predict(images, score_threshold=0.05)
+    for (found, _), (own, _) in zip(box.predict(images, score_threshold=0.05), expected, strict=True):
+        assert matched(found, rows(own)) == 1
 
 
 def test_what_cannot_be_told_is_said_in_one_line(made: Any, exported: Any, tmp_path: Path) -> None:

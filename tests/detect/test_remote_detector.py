@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -39,8 +39,12 @@ from curator.detect.remote import build
 from curator.detect.run import detect
 from curator.detect.settings import DetectConfig
 from curator.detect.small_ssd import SsdOptions, make_detector
-from curator.errors import CuratorError, InputError
+from curator.diagnose.run import diagnose
+from curator.diagnose.settings import DiagnoseConfig
+from curator.errors import ConfigError, CuratorError, InputError
 from curator.explain.base import Target
+from curator.explain.run import explain
+from curator.explain.settings import ExplainConfig
 from curator.explain.target import scores_of
 from curator.registry import Spec
 from curator.tensors import image_tensor
@@ -527,6 +531,36 @@ def test_a_service_changed_in_the_middle(store: Store, service: Service, config:
     assert (result.done, result.failed) == (1, 5)
     assert "described itself with '1'" in result.failures[0][1]
     assert detect(store, config).done == 6
+
+
+@pytest.mark.parametrize("version", ["1", None])
+def test_its_failures_are_explained(tmp_path: Path, service: Service, version: str | None) -> None:
+    """Diagnosed and explained by its predictions, with a version and without; a changed model is refused."""
+    service.about["version"] = version
+    images, boxes = [], []
+    for number in range(2):
+        noise = np.random.default_rng(number).integers(0, 255, (5, 7, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((70, 50)).save(tmp_path / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "width": 70, "height": 50})
+        boxes.append({"id": number, "image_id": number, "category_id": 1, "bbox": [10, 10, 25, 25]})
+    categories = [{"id": number, "name": name} for number, name in enumerate(CLASSES, 1)]
+    table = {"images": images, "annotations": boxes, "categories": categories}
+    (tmp_path / "labels.json").write_text(json.dumps(table))
+    with Store.create(tmp_path / "workspace") as store:
+        add(store, AddConfig(format="coco", path=tmp_path / "labels.json", role="mine"))
+        detect(store, DetectConfig(detector=service.spec, score_floor=0.3, device="cpu"))
+        diagnosed = diagnose(store, DiagnoseConfig(score_threshold=0.4, device="cpu"))
+        assert (diagnosed.done, diagnosed.failed) == (2, 0)
+        config = ExplainConfig(method="drise", samples=4, segments=8, successes=1, device="cpu")
+        explained = explain(store, config)
+        assert (explained.done, explained.failed) == (2, 0)
+        assert explain(store, config).skipped == 2
+        with pytest.raises(ConfigError, match="expected a detector with a network to look into"):
+            explain(store, replace(config, method="e2x"))
+        service.about["version"] = "2" if version else None
+        service.detector = tiny(seed=2)
+        with pytest.raises(InputError, match="expected the weights whose failures are stored"):
+            explain(store, replace(config, samples=5))
 
 
 def run(store: Store, spec: str, *more: str) -> Any:
