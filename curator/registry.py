@@ -133,6 +133,9 @@ DETECTORS = Registry(
         "classifier": "curator.detect.classifier:build",
         "hf": "curator.detect.detr:build",  # hf:FOLDER, the same as detr:FOLDER
         "detr": "curator.detect.detr:build",  # detr:FOLDER, written by save_pretrained (extra hub)
+        "maite": "curator.detect.maite:build",  # maite:package.module:object, its protocol for detectors
+        "http": "curator.detect.remote:build",  # http://HOST:PORT/predict, a service
+        "https": "curator.detect.remote:build",
         "builtin": "curator.detect.small_ssd:build_builtin",  # the built-in example's shipped detector
     },
 )

@@ -25,7 +25,7 @@ def detect_lines(summary: Mapping[str, Any]) -> list[str]:
         )
     if summary["clipped_boxes"]:
         lines.append(f"{summary['clipped_boxes']} boxes reached beyond the image and were clipped to it")
-    return lines
+    return [*lines, *(f"warning: {warning}" for warning in summary["warnings"])]
 
 
 def diagnose_lines(summary: Mapping[str, Any]) -> list[str]:

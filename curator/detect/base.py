@@ -61,6 +61,10 @@ class Detector(Protocol):
     mean_color: tuple[float, float, float]  # default baseline, RGB in [0, 1]
     # fixed_candidates: bool = True, where it is missing: an index means the same on every masked input. False
     # where queries are drawn from the input; then targets are followed by their boxes (explain/target.py).
+    # versioned: bool = True, where it is missing. False where nobody can tell for sure whether the model is
+    # still the same (a service without a version): then `detect` asks for every image anew on each run.
+    # def changed(self) -> bool, where there is one: the model is another than when the detector was built, so
+    # that `load_detector` must build it anew.
 
     @property
     def fingerprint(self) -> str:

@@ -48,6 +48,8 @@ class BlackBox:
         fingerprint: says which model it is; results are stored under it, so change it with the model.
         mean_color: the default baseline of explanations, RGB in [0, 1].
         least_score: `find` is known to report nothing below it; 0 where nothing is known.
+        versioned: the fingerprint says for sure which model it is; where not, `detect` asks anew on each run.
+        changed: says whether the model is another than when this was built; asked when it is loaded again.
 
     Example:
         A factory for `--detector python:my_package.model:build`::
@@ -69,8 +71,11 @@ class BlackBox:
         spec: str = "",
         move: Callable[[torch.device], object] | None = None,
         least_score: float = 0.0,
+        versioned: bool = True,
+        changed: Callable[[], bool] | None = None,
     ) -> None:
-        self._find, self._move = find, move
+        self._find, self._move, self._changed = find, move, changed
+        self.versioned = versioned
         self.least_score = least_score
         self.classes = tuple(classes)
         self.fingerprint = fingerprint
@@ -94,6 +99,8 @@ class BlackBox:
             spec=spec or detector.spec,
             move=detector.to,
             least_score=FLOOR,
+            versioned=getattr(detector, "versioned", True),
+            changed=getattr(detector, "changed", None),
         )
 
     def to(self, device: torch.device) -> Self:
@@ -102,6 +109,10 @@ class BlackBox:
         if self._move is not None:
             self._move(self.device)
         return self
+
+    def changed(self) -> bool:
+        """Whether the model is another than when this was built."""
+        return self._changed is not None and self._changed()
 
     def modules(self) -> None:
         """None: there is nothing to look into."""

@@ -32,6 +32,8 @@ class Decoder(Protocol):
         nms_iou: NMS threshold. single_label: a candidate can only be a detection of its best class.
         clips_last: NMS compares boxes that may reach beyond the image. top_k: candidates per class that enter
             NMS.
+        antialias: images are shrunk with antialiasing. fixed: a candidate's index means the same on every
+            input.
     """
 
     strides: tuple[int, ...]
@@ -41,6 +43,8 @@ class Decoder(Protocol):
     single_label: bool
     clips_last: bool
     top_k: int
+    antialias: bool
+    fixed: bool
 
     def pin(self, image_size: tuple[int, int], input_size: tuple[int, int]) -> Pin:
         """How an image of (H, W) lies in the input."""

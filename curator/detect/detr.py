@@ -33,14 +33,12 @@ from curator.detect.base import Candidates, Detector, FeatureMap
 from curator.detect.heads import distinct, keep_fp32
 from curator.detect.postprocess import softmax_log_odds
 from curator.detect.pyramid import clip_to_picture, to_image
+from curator.detect.query_families import DRAWN, SIGMOID, SOFTMAX
 from curator.detect.weights import fingerprint
 from curator.errors import InputError
 from curator.registry import Spec
 from store.records import Detections, Pin
 
-_SOFTMAX = ("detr", "table-transformer", "yolos")
-_SIGMOID = ("conditional_detr", "dab-detr", "deformable_detr")
-_DRAWN = ("rt_detr", "rt_detr_v2", "d_fine", "deimv2", "rf_detr", "lw_detr")  # queries depend on the input
 _HEADS = ("class_labels_classifier", "class_embed", "bbox_predictor", "bbox_embed")
 
 
@@ -229,7 +227,7 @@ def build(spec: Spec) -> Detector:
                 f"model.save_pretrained({str(folder)!r})"
             )
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    known = (*_SOFTMAX, *_SIGMOID, *_DRAWN)
+    known = (*SOFTMAX, *SIGMOID, *DRAWN)
     if config.model_type not in known:
         raise InputError(
             f"detr: expected a model of {', '.join(known)}, got {config.model_type!r} in {folder}"
@@ -246,10 +244,10 @@ def build(spec: Spec) -> Detector:
         network,
         names,
         _frame(folder, spec),
-        sigmoid=config.model_type not in _SOFTMAX,
+        sigmoid=config.model_type not in SOFTMAX,
         limit=_whole(spec, "detections", 100),
         spec=spec.text,
-        fixed=config.model_type not in _DRAWN and not getattr(config, "two_stage", False),
+        fixed=config.model_type not in DRAWN and not getattr(config, "two_stage", False),
     )
 
 

@@ -16,14 +16,22 @@ from store.records import ModelRecord
 
 
 def load_detector(spec: str, device: str = "auto") -> Detector:
-    """Build the detector that `spec` names, once per process: (spec, device, state of the files it names).
+    """Build the detector that `spec` names, once per process: (spec, device, state of the files it names);
+    again where it says that its model changed (`Detector.changed`).
 
     Callers must not train it: `TrainableDetector.clone()` gives a copy to train.
 
     Raises:
         RegistryError, InputError: unknown scheme, options or weights.
     """
-    return _load(spec, str(resolve_device(device)), _files(Spec.parse(spec)))
+    wanted = (spec, str(resolve_device(device)), _files(Spec.parse(spec)))
+    built = _load.cache_info().misses
+    detector = _load(*wanted)
+    changed = getattr(detector, "changed", None)
+    if _load.cache_info().misses == built and changed is not None and changed():
+        _load.cache_clear()
+        detector = _load(*wanted)
+    return detector
 
 
 def load_known(model: ModelRecord, device: str = "auto") -> Detector:

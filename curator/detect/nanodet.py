@@ -32,6 +32,8 @@ class NanodetDecoder:
     single_label = False
     clips_last = False
     top_k = 400
+    antialias = False
+    fixed = True
 
     def pin(self, image_size: tuple[int, int], input_size: tuple[int, int]) -> Pin:
         """Stretch to the input."""

@@ -1,15 +1,18 @@
 """Exported detectors: `onnx:PATH` through onnx2pytorch, so that gradients flow.
 
 In: an ONNX file. Out: a `Detector`. A candidate is one grid cell's prediction, by level, row, column (with
-anchors: by level, anchor, row, column). The whole network runs in fp32, under autocast too.
+anchors: by level, anchor, row, column), or a query. The whole network runs in fp32, under autocast too.
 
 Options:
-    decode     how its outputs are read: yolo, yolov5, yolo-end2end, yolox or nanodet; by default what the
-               file's metadata and the shapes of its outputs say (`recognise`)
+    decode     how its outputs are read: yolo, yolov5, yolo-end2end, yolox, nanodet, or one of queries
+               (onnx_queries.FAMILIES); by default what the file's metadata and the names and shapes of its
+               outputs say (`recognise`)
+    pixels     unit or imagenet, of those with queries (onnx_queries.py)
     classes    PATH of a text file with a name per line, or names comma-separated; by default those in the
                file's metadata, or COCO's 80
     nms_iou    NMS threshold (the decoder's own)
     size       input size (640, or 384x640: height x width) where the file leaves it open
+    run        torch, or onnxruntime where a file cannot be converted: a black box then, without gradients
 """
 
 from __future__ import annotations
@@ -28,10 +31,14 @@ from torch import Tensor, nn
 
 from curator.config import require
 from curator.detect.base import Candidates, FeatureMap
+from curator.detect.black_box import BlackBox
 from curator.detect.coco_classes import COCO_CLASSES
 from curator.detect.decoding import Decoder
 from curator.detect.nanodet import NanodetDecoder
 from curator.detect.onnx_graph import OnnxGraph, check_batches, run
+from curator.detect.onnx_queries import FAMILIES, OneByOne, QueryDecoder, make_decoder
+from curator.detect.onnx_queries import recognise as recognise_queries
+from curator.detect.onnx_session import Session
 from curator.detect.postprocess import suppress
 from curator.detect.yolo import (
     ANCHORS,
@@ -55,6 +62,7 @@ DECODERS: dict[str, Callable[[], Decoder]] = {
     "nanodet": NanodetDecoder,
 }
 TOTAL = 3000  # candidates of all classes that enter NMS
+_ENGINES = ("torch", "onnxruntime")
 DETECTIONS = 300  # detections per image
 
 
@@ -82,6 +90,7 @@ class OnnxDetector:
         self.spec = spec
         self.levels = tuple(f"level{number}" for number in range(len(levels)))
         self.mean_color = decoder.mean_color
+        self.fixed_candidates = decoder.fixed
         self.input_size = input_size
         self.device = torch.device("cpu")
         self._levels = tuple(levels)
@@ -106,7 +115,9 @@ class OnnxDetector:
         size = (round(pin.image_size[0] * pin.scale[1]), round(pin.image_size[1] * pin.scale[0]))
         image = image.to(self.device)
         if tuple(image.shape[-2:]) != size:
-            image = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
+            image = F.interpolate(
+                image[None], size, mode="bilinear", align_corners=False, antialias=self.decoder.antialias
+            )[0]
         (h, w), left, top = pin.input_size, round(pin.offset[0]), round(pin.offset[1])
         sides = (left, w - size[1] - left, top, h - size[0] - top)
         return F.pad(image, sides, value=self.decoder.padding)
@@ -177,27 +188,37 @@ class OnnxDetector:
         return FeatureMap(outputs[self._levels[level]], (stride, stride), (stride / 2, stride / 2))
 
 
-def build(spec: Spec) -> OnnxDetector:
-    """Load, convert and check an ONNX detector.
+def build(spec: Spec) -> OnnxDetector | BlackBox:
+    """Load, convert and check an ONNX detector; with `run=onnxruntime` a black box.
 
     Raises:
         ConfigError, InputError: unknown decoder, a file or classes that do not fit.
     """
-    spec.only(("decode", "classes", "nms_iou", "size"))
+    spec.only(("decode", "classes", "nms_iou", "size", "pixels", "run"))
+    engine = spec.options.get("run", "torch")
+    require(engine in _ENGINES, f"onnx: expected run=torch or run=onnxruntime, got {engine!r}")
     name = spec.options.get("decode", "auto")
     require(
-        name in (*DECODERS, "auto"),
-        f"onnx: expected decode=auto or one of {', '.join(DECODERS)}, as in onnx:model.onnx?decode=yolox, "
-        f"got {name!r}",
+        name in (*DECODERS, *FAMILIES, "auto"),
+        f"onnx: expected decode=auto or one of {', '.join([*DECODERS, *FAMILIES])}, as in "
+        f"onnx:model.onnx?decode=yolox, got {name!r}",
     )
     path = Path(spec.name)
     graph = OnnxGraph(path, _size(spec.options.get("size")))
     name = recognise(graph) if name == "auto" else name
-    decoder = DECODERS[name]()
+    require(
+        name in FAMILIES or "pixels" not in spec.options,
+        f"onnx: pixels= is known of {', '.join(FAMILIES)} alone, got it for {name}",
+    )
+    decoder = make_decoder(name, graph, spec) if name in FAMILIES else DECODERS[name]()
     levels = decoder.level_values(graph)
     own = len(graph.outputs)
-    network = graph.to_torch([*levels, *decoder.extra_values(graph)])
-    check_batches(network, graph.input_size, spec.name)
+    extra = decoder.extra_values(graph)
+    if engine == "onnxruntime":
+        levels = []
+        network: nn.Module = Session(graph.model, extra, graph.path)
+    else:
+        network = _in_torch(graph, [*levels, *extra], name)
     with torch.inference_mode():
         count = decoder.classes(graph, run(network, torch.zeros(1, 3, *graph.input_size))[:own])
     classes = _classes(spec.options.get("classes"), graph.facts.get("names"), count)
@@ -211,16 +232,19 @@ def build(spec: Spec) -> OnnxDetector:
     except ValueError as error:
         raise ConfigError(f"nms_iou: expected a number, got {spec.options['nms_iou']!r}") from error
     parts = ("onnx", name, hashlib.sha256(path.read_bytes()).hexdigest(), classes, nms_iou)
-    return OnnxDetector(
+    more: list[object] = [graph.input_size] if "size" in spec.options else []
+    more += [decoder.frame] if isinstance(decoder, QueryDecoder) else []
+    detector = OnnxDetector(
         network,
         decoder,
         classes,
         input_size=graph.input_size,
         levels=range(own, own + len(levels)),
         nms_iou=nms_iou,
-        fingerprint=content_key(*parts, *([graph.input_size] if "size" in spec.options else [])),
+        fingerprint=content_key(*parts, *more),
         spec=spec.text,
     )
+    return BlackBox.of(detector, spec=spec.text) if engine == "onnxruntime" else detector
 
 
 def recognise(graph: OnnxGraph) -> str:
@@ -232,6 +256,9 @@ def recognise(graph: OnnxGraph) -> str:
     task = graph.facts.get("task", "detect")
     if task != "detect":
         raise InputError(f"onnx: expected a detector, got a model for the task {task!r} in {graph.path}")
+    queries = recognise_queries(graph)
+    if queries is not None:
+        return queries
     shapes = [graph.shape(name) for name in graph.outputs]
     if len(shapes) == 1 and len(shapes[0]) == 3:
         _, rows, columns = shapes[0]
@@ -249,8 +276,28 @@ def recognise(graph: OnnxGraph) -> str:
         return "nanodet"
     raise InputError(
         f"onnx: cannot tell how the outputs {shapes} of {graph.path} are to be read; give decode= one of "
-        f"{', '.join(DECODERS)}, or wrap the model as python:module:function"
+        f"{', '.join([*DECODERS, *FAMILIES])}, or wrap the model as python:module:function"
     )
+
+
+def _in_torch(graph: OnnxGraph, inner: Sequence[str], name: str) -> nn.Module:
+    """The network, checked; one of queries that was exported for a single image runs image by image.
+
+    Raises:
+        InputError: it cannot be converted (`onnx_graph.converted`), or see `check_batches`.
+    """
+    try:
+        network = graph.to_torch(inner)
+        try:
+            check_batches(network, graph.input_size, str(graph.path))
+        except InputError:
+            if name not in FAMILIES:
+                raise
+            network = OneByOne(network)
+            check_batches(network, graph.input_size, str(graph.path))
+    except InputError as error:
+        raise InputError(f"{error}; or give run=onnxruntime, to use it by its predictions alone") from error
+    return network
 
 
 def _raw(graph: OnnxGraph, levels: int, count: int) -> bool:

@@ -35,6 +35,7 @@ class OnnxGraph:
 
     Attributes:
         outputs: names of the model's own outputs. input_size: (h, w). facts: the metadata of the file.
+        takes_sizes: it had a second input orig_target_sizes (w, h), which is now the input size.
     """
 
     def __init__(self, path: Path, size: tuple[int, int] | None = None) -> None:
@@ -57,6 +58,9 @@ class OnnxGraph:
         graph = self.model.graph
         given = {tensor.name for tensor in graph.initializer}
         images = [value for value in graph.input if value.name not in given]
+        sizes = [value for value in images if value.name == "orig_target_sizes"] if len(images) == 2 else []
+        self.takes_sizes = bool(sizes)
+        images = [value for value in images if value not in sizes]
         shape = [d.dim_value for d in images[0].type.tensor_type.shape.dim] if len(images) == 1 else []
         if len(shape) != 4 or shape[1] not in (0, 3):
             raise InputError(
@@ -66,6 +70,11 @@ class OnnxGraph:
         self._image = images[0]
         for number, value in enumerate((1, 3, *self.input_size)):
             self._image.type.tensor_type.shape.dim[number].dim_value = value
+        for value in sizes:  # boxes come out in the input frame
+            kind = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+            said = np.array([self.input_size[::-1]], kind)
+            graph.input.remove(value)
+            graph.initializer.append(numpy_helper.from_array(said, value.name))
         fold(self.model)
         self.constants = {tensor.name: tensor for tensor in graph.initializer}
         self.producers = {name: node for node in graph.node for name in node.output}
@@ -87,16 +96,17 @@ class OnnxGraph:
             )
         return numbers[0], numbers[-1]
 
-    def cut(self, value: str) -> None:
-        """Make an inner value the only output."""
+    def cut(self, *values: str) -> None:
+        """Make inner values the only outputs."""
         graph = self.model.graph
-        needed = self.ancestors(value)
+        needed = set().union(*(self.ancestors(value) for value in values))
         kept = [node for node in graph.node if needed & set(node.output)]
         del graph.node[:]
         graph.node.extend(kept)
         del graph.output[:]
-        graph.output.append(onnx.helper.make_tensor_value_info(value, onnx.TensorProto.FLOAT, None))
-        self.outputs = [value]
+        for value in values:
+            graph.output.append(onnx.helper.make_tensor_value_info(value, onnx.TensorProto.FLOAT, None))
+        self.outputs = list(values)
 
     def ancestors(self, value: str) -> set[str]:
         """All values that `value` is computed from, constants left out, itself included."""
@@ -176,6 +186,7 @@ class OnnxGraph:
                     name = f"{node.input[1]}_any_batch_{number}"
                     graph.initializer.append(numpy_helper.from_array(changed, name))
                     node.input[1] = name
+        self._plain_products()
         self._image.type.tensor_type.shape.dim[0].dim_param = "N"
         constant_inputs = [value for value in graph.input if value.name in self.constants]
         for value in constant_inputs:
@@ -184,6 +195,20 @@ class OnnxGraph:
         for name in extra:
             graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
         return converted(self.model, self.path)
+
+    def _plain_products(self) -> None:
+        """Hide constants that are no (in, out) weights on the right from onnx2pytorch, which takes every
+        MatMul with a constant for a linear layer: constants on the left, and stacks of matrices."""
+        graph = self.model.graph
+        hidden = []
+        for number, node in enumerate(graph.node):
+            for place, name in enumerate(node.input if node.op_type == "MatMul" else ()):
+                if name in self.constants and (place == 0 or len(self.constants[name].dims) != 2):
+                    node.input[place] = f"{name}_as_value_{number}"
+                    value = self.constants[name]
+                    hidden.append(onnx.helper.make_node("Constant", [], [node.input[place]], value=value))
+        for made in reversed(hidden):
+            graph.node.insert(0, made)
 
 
 def converted(model: onnx.ModelProto, path: Path) -> nn.Module:

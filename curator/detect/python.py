@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from typing import cast
+from typing import Any, cast
 
 from curator.detect.base import Detector
 from curator.detect.black_box import BlackBox
@@ -27,18 +27,7 @@ def build(spec: Spec) -> Detector:
         RegistryError: no such module or factory. InputError: the result is no `Detector`; all that is
             missing or wrong is named.
     """
-    module_name, colon, factory_name = spec.name.partition(":")
-    if not colon or not module_name or not factory_name:
-        raise RegistryError(f"python: expected python:package.module:factory, got {spec.text!r}")
-    try:
-        factory = getattr(importlib.import_module(module_name), factory_name)
-    except ModuleNotFoundError as error:
-        raise RegistryError(
-            f"python: found no module {error.name!r} for {spec.text!r}; is it installed, or "
-            f"its folder on PYTHONPATH?"
-        ) from error
-    except AttributeError as error:
-        raise RegistryError(f"python: the module {module_name} has no {factory_name!r}") from error
+    factory = named(spec, "factory")
     try:
         detector = factory(**spec.options)
     except TypeError as error:
@@ -56,6 +45,28 @@ def build(spec: Spec) -> Detector:
     if checked.modules() is None and not isinstance(checked, BlackBox):
         return BlackBox.of(checked, spec=spec.text)
     return checked
+
+
+def named(spec: Spec, what: str) -> Any:
+    """Import what `scheme:package.module:name` names.
+
+    Raises:
+        RegistryError: no such module or name.
+    """
+    module_name, colon, name = spec.name.partition(":")
+    if not colon or not module_name or not name:
+        raise RegistryError(
+            f"{spec.scheme}: expected {spec.scheme}:package.module:{what}, got {spec.text!r}"
+        )
+    try:
+        return getattr(importlib.import_module(module_name), name)
+    except ModuleNotFoundError as error:
+        raise RegistryError(
+            f"{spec.scheme}: found no module {error.name!r} for {spec.text!r}; is it installed, or "
+            f"its folder on PYTHONPATH?"
+        ) from error
+    except AttributeError as error:
+        raise RegistryError(f"{spec.scheme}: the module {module_name} has no {name!r}") from error
 
 
 def conformance(detector: object) -> list[str]:

@@ -6,6 +6,7 @@ pin). Images are decoded by a small thread pool, ahead of the detector.
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from curator.detect.base import Detector
 from curator.detect.checking import Answer, predict_each
 from curator.detect.load import load_detector
 from curator.detect.settings import DetectConfig
+from curator.errors import InputError
 from curator.jobs.base import Done, Executor
 from curator.jobs.stage import StageResult, recorded_run, run_items
 from curator.tensors import image_tensor
@@ -35,6 +37,10 @@ STAGE = "detect"
 STAGE_VERSION = 2  # 2: answers are checked (curator.detect.checking)
 DECODERS = 2  # threads
 CHUNKS = 4  # forward passes per commit
+UNVERSIONED = (
+    "{detector} reports no version: nobody can tell whether it is the model of earlier runs, so every image "
+    "was asked for anew, and will be next time"
+)
 
 
 @dataclass
@@ -43,6 +49,8 @@ class DetectWork:
 
     Attributes:
         fingerprint: of the detector that `spec` names.
+        nonce: of a run whose detector cannot say for sure which model it is (`Detector.versioned`): no other
+            run's results are taken for its own.
         chunk: images per forward pass. batch_size: images per commit, a few chunks, so that the next chunk
             is decoded while the detector works on this one.
     """
@@ -52,19 +60,34 @@ class DetectWork:
     score_floor: float
     chunk: int
     batch_size: int
+    nonce: str = ""
 
     @property
     def config_key(self) -> str:
         """Digest of all that changes detections but the image."""
-        return content_key(STAGE, STAGE_VERSION, self.fingerprint, self.score_floor)
+        return content_key(STAGE, STAGE_VERSION, self.fingerprint, self.score_floor, *self._own)
 
     def key(self, item: ImageRecord) -> str:
         """Content key of one image's detections."""
-        return content_key(STAGE, STAGE_VERSION, item.sha256, self.fingerprint, self.score_floor)
+        return content_key(STAGE, STAGE_VERSION, item.sha256, self.fingerprint, self.score_floor, *self._own)
+
+    @property
+    def _own(self) -> list[str]:
+        return [self.nonce] if self.nonce else []
 
     def setup(self, device: str) -> Detector:
-        """Load the detector."""
-        return load_detector(self.spec, device)
+        """Load the detector.
+
+        Raises:
+            InputError: it is another than when the run began.
+        """
+        detector = load_detector(self.spec, device)
+        if detector.fingerprint != self.fingerprint:
+            raise InputError(
+                f"{self.spec}: its model changed since this run began (fingerprint "
+                f"{detector.fingerprint[:12]}, expected {self.fingerprint[:12]}); run `curator detect` again"
+            )
+        return detector
 
     def process(self, state: Detector, batch: Sequence[ImageRecord]) -> list[Answer | Exception]:
         """Decode and detect; an unreadable image or a broken answer gives its error."""
@@ -97,7 +120,7 @@ def detect(store: Store, config: DetectConfig, *, executor: Executor | None = No
     Returns:
         with the summary {"model", "detector", "fingerprint", "classes", "images", "detections",
         "per_class"}, counted over all images of the roles, stored earlier or now; "dropped_boxes" (without
-        area) and "clipped_boxes" (reached beyond the image) of the images done now.
+        area) and "clipped_boxes" (reached beyond the image) of the images done now; "warnings".
 
     Raises:
         ConfigError: a role that is none, or holdout (only `verify` runs detectors there); a score floor below
@@ -113,12 +136,14 @@ def detect(store: Store, config: DetectConfig, *, executor: Executor | None = No
         f"--score-floor {config.score_floor:g}: {config.detector} reports nothing below {least:g}; expected "
         f"at least that",
     )
+    versioned = getattr(detector, "versioned", True)
     work = DetectWork(
         spec=config.detector,
         fingerprint=detector.fingerprint,
         score_floor=config.score_floor,
         chunk=config.batch_size,
         batch_size=CHUNKS * config.batch_size,
+        nonce="" if versioned else secrets.token_hex(16),
     )
     with recorded_run(
         store, STAGE, config, models=(detector.fingerprint,), config_key=work.config_key
@@ -168,6 +193,7 @@ def detect(store: Store, config: DetectConfig, *, executor: Executor | None = No
             "detections": sum(per_class.values()),
             "per_class": per_class,
             **left,
+            "warnings": [] if versioned else [UNVERSIONED.format(detector=config.detector)],
         },
     )
 

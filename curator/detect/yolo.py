@@ -42,6 +42,8 @@ class YoloDecoder:
     single_label = True
     clips_last = True
     top_k = 3000
+    antialias = False
+    fixed = True
 
     def pin(self, image_size: tuple[int, int], input_size: tuple[int, int]) -> Pin:
         """Keep the aspect ratio; the image lies in the middle, on whole pixels."""

@@ -31,6 +31,8 @@ class YoloxDecoder:
     single_label = True
     clips_last = False
     top_k = 400
+    antialias = False
+    fixed = True
 
     def pin(self, image_size: tuple[int, int], input_size: tuple[int, int]) -> Pin:
         """Keep the aspect ratio; the image lies at the top left."""

@@ -75,6 +75,27 @@ def test_slices_with_and_without_steps(tmp_path: Path, start: int) -> None:
     assert torch.equal(run(OnnxGraph(path).to_torch([]), x)[0], x[:, :, start::2].flip(3))
 
 
+def test_constants_of_products_that_are_no_linear_layer(tmp_path: Path) -> None:
+    """A square matrix on the left, where taking it for weights on the right gives no error; a stack."""
+    draw = np.random.default_rng(0)
+    constants = {
+        "left": draw.normal(size=(8, 8)).astype(np.float32),
+        "stack": draw.normal(size=(1, 3, 8, 8)).astype(np.float32),
+        "weights": draw.normal(size=(8, 8)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("MatMul", ["left", "x"], ["a"]),
+        helper.make_node("MatMul", ["a", "stack"], ["b"]),
+        helper.make_node("MatMul", ["b", "weights"], ["y"]),
+    ]
+    path = write_model(tmp_path / "products.onnx", nodes, constants, [1, 3, 8, 8])
+    network = OnnxGraph(path).to_torch([])
+    check_batches(network, (8, 8), "products.onnx")
+    x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    left, stack, weights = (torch.from_numpy(value) for value in constants.values())
+    torch.testing.assert_close(run(network, x)[0], left @ x @ stack @ weights, atol=1e-4, rtol=1e-4)
+
+
 def test_mixing_models_are_refused(tmp_path: Path) -> None:
     path = write_model(
         tmp_path / "mix.onnx",

@@ -159,6 +159,30 @@ def test_candidates_equal_onnxruntime_and_pass_gradients(exported: Any, name: st
     assert batch.grad[1].abs().sum() == 0
 
 
+def test_what_torch_cannot_run_is_left_to_onnxruntime(exported: Any, tmp_path: Path) -> None:
+    """A resize of a kind that torch does not know, in the middle of a real model."""
+    model = onnx.load(str(exported("yolov8n")))
+    resize = next(node for node in model.graph.node if node.op_type == "Resize")
+    for attribute in resize.attribute:
+        if attribute.name == "coordinate_transformation_mode":
+            attribute.s = b"half_pixel"
+        if attribute.name == "nearest_mode":
+            attribute.s = b"ceil"
+    path = tmp_path / "odd.onnx"
+    onnx.save(model, str(path))
+    with pytest.raises(InputError, match=r"resizes in a way that torch does not .*or give run=onnxruntime"):
+        build(Spec.parse(f"onnx:{path}"))
+    box = build(Spec.parse(f"onnx:{path}?run=onnxruntime"))
+    assert box.modules() is None
+    image = image_tensor(picture(*SIZE, seed=6))
+    ((found, _),) = box.predict([image], score_threshold=0.05)
+    raw = by_onnxruntime(path, image[None].numpy())[0]
+    assert len(found) > 0
+    assert found.scores[0] == pytest.approx(raw[4:].max(), abs=1e-4)
+    with pytest.raises(ConfigError, match="run=torch or run=onnxruntime"):
+        build(Spec.parse(f"onnx:{path}?run=fast"))
+
+
 def by_onnxruntime(path: Path, u: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(str(path))
     return np.asarray(session.run(None, {session.get_inputs()[0].name: u})[0])
