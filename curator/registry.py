@@ -24,6 +24,7 @@ _EXTRAS = {
     "timm": "embed",
     "psycopg": "postgresql",
     "av": "video",
+    "ultralytics": "ultralytics",
 }
 """Importable package -> the extra of curator that brings it."""
 
@@ -133,6 +134,7 @@ DETECTORS = Registry(
         "classifier": "curator.detect.classifier:build",
         "hf": "curator.detect.detr:build",  # hf:FOLDER, the same as detr:FOLDER
         "detr": "curator.detect.detr:build",  # detr:FOLDER, written by save_pretrained (extra hub)
+        "ultralytics": "curator.detect.ultralytics:build",  # ultralytics:best.pt (extra ultralytics)
         "builtin": "curator.detect.small_ssd:build_builtin",  # the built-in example's shipped detector
     },
 )
