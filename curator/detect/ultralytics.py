@@ -207,6 +207,8 @@ class UltralyticsDetector:
         corners, steps = cells(input_size, self._strides, device=distances.device)
         if index is not None:
             distances, corners, steps = distances[:, :, index], corners[index], steps[index]
+        if distances.shape[2] == 0:
+            return distances.new_zeros((len(distances), 0, 4))
         with torch.autocast(distances.device.type, enabled=False):
             sides = self._head.dfl(distances).transpose(1, 2)  # left, top, right, bottom: (B, q, 4)
         centres = corners + 0.5

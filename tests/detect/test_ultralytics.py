@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from curator.detect.base import PlainDetector, TrainableDetector
 from curator.detect.load import load_detector
 from curator.detect.run import detect
 from curator.detect.settings import DetectConfig
+from curator.detect.ultralytics_file import convert
 from curator.errors import ConfigError, CuratorError, InputError
 from curator.tensors import image_tensor
 from store.store import Store
@@ -35,8 +36,8 @@ Make = Callable[[str], Path]
 
 
 @pytest.fixture(scope="module")
-def make(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
-    """Kind -> a `.pt` file that is trusted (its copy is in the cache); made once."""
+def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Kind -> a `.pt` file, with its converted copy beside it; made once."""
     folder = tmp_path_factory.mktemp("ultralytics")
     os.environ.update(YOLO_OFFLINE="true", YOLO_AUTOINSTALL="false", YOLO_CONFIG_DIR=str(folder))
     pytest.importorskip(
@@ -47,17 +48,15 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
     def weights(kind: str) -> Path:
         if kind not in made:
             made[kind] = save_weights(kind, folder)
-            load_detector(f"ultralytics:{made[kind]}?trust_pickle=yes", "cpu")
+            convert(made[kind], made[kind].with_suffix(".safetensors"))
         return made[kind]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CURATOR_CACHE", str(folder / "cache"))
-        yield weights
+    return weights
 
 
 @cache
 def load(make: Make, kind: str, options: str = OPTIONS) -> Any:
-    return load_detector(f"ultralytics:{make(kind)}{options}", "cpu")
+    return load_detector(f"ultralytics:{make(kind).with_suffix('.safetensors')}{options}", "cpu")
 
 
 def theirs(path: Path, image: np.ndarray, **options: Any) -> np.ndarray:
@@ -320,10 +319,12 @@ def test_other_models_and_broken_files_are_refused_in_one_line(own_cache: Path, 
     named = tmp_path / "weights.bin"
     named.write_bytes(b"")
     torch.save({"a": torch.zeros(3)}, tmp_path / "state.pt")
+    with pytest.raises(InputError, match="expected a model of the package, got NoneType"):
+        convert(tmp_path / "state.pt", tmp_path / "out.safetensors")
+    with pytest.raises(InputError, match=r"expected a detection model of YOLO, got a Segment.*task segment"):
+        convert(segments, tmp_path / "out.safetensors")
     cases = {
-        f"{segments}?trust_pickle=yes": "expected a detection model of YOLO, got a SegmentationModel",
         f"{broken}?trust_pickle=yes": "broken.pt cannot be used",
-        f"{tmp_path / 'state.pt'}?trust_pickle=yes": "expected a model of the package, got NoneType",
         str(named): "expected a .pt, .safetensors or .yaml",
         str(tmp_path / "none.pt"): "found none at",
         f"{save_table('yolo11', tmp_path, task='-seg')}?classes=a": "is Segment",
