@@ -37,8 +37,12 @@ SPECS = {
     "conditional-detr": "detr:{tiny}/conditional_detr",
     "dab-detr": "hf:{tiny}/dab-detr",
     "yolos": "hf:{tiny}/yolos",
+    "deformable-detr": "hf:{tiny}/deformable_detr",
     "rt-detr": "hf:{tiny}/rt_detr",
     "rt-detr-v2": "hf:{tiny}/rt_detr_v2",
+    "d-fine": "hf:{tiny}/d_fine",
+    "lw-detr": "hf:{tiny}/lw_detr",
+    "rf-detr": "hf:{tiny}/rf_detr",
     "squeezenet": "classifier:squeezenet1_1?weights=random&classes=a,b,c&size=96",
     "resnet": "classifier:resnet18?weights=random&classes=a,b,c&size=96&pixels=unit",
     "yolox": "onnx:{weights}/yolox_nano/yolox_nano.onnx?decode=yolox",
@@ -63,6 +67,10 @@ FLOOR = {
     "yolos": 0.05,
     "rt-detr": 0.001,
     "rt-detr-v2": 0.001,
+    "deformable-detr": 0.001,
+    "d-fine": 0.001,
+    "lw-detr": 0.001,
+    "rf-detr": 0.001,
     "yolo11": 0.001,
     "yolo26": 0.001,
     "squeezenet": 0.01,
@@ -281,7 +289,8 @@ def test_heads_stay_in_fp32_under_autocast(detector: Detector, images: list[Tens
     assert exact.log_odds is not None
     assert got.scores.dtype == got.log_odds.dtype == got.boxes.dtype == torch.float32
     assert (got.log_odds != got.log_odds.bfloat16().float()).float().mean() > 0.5
-    torch.testing.assert_close(got.scores, exact.scores, atol=0.1, rtol=0.1)
+    if getattr(detector, "fixed_candidates", True):  # else bf16 may draw other queries
+        torch.testing.assert_close(got.scores, exact.scores, atol=0.1, rtol=0.1)
 
 
 def test_the_fingerprint_is_the_models(name: str, detector: Detector, request: pytest.FixtureRequest) -> None:
