@@ -83,13 +83,22 @@ class Family:
 
 def by_torchvision(names: list[str]) -> Iterator[Family]:
     """torchvision's networks, theirs and curator's own."""
-    from tiny_yolo import picture
+    from tiny_yolo import calibrate, picture
 
     for name in names:
-        detector = load_detector(OWN[name], "cpu")
-        network: Any = detector.clone().network.eval()  # type: ignore[attr-defined]
+        detector: Any = load_detector(OWN[name], "cpu")
+        seen = [image_tensor(picture(96, 128, seed)) for seed in range(4)]
+        pin = detector.predict(seen[:1], score_threshold=0.5)[0][1]
+        inputs = torch.stack([detector.prepare(image, pin) for image in seen])
+        calibrate(
+            detector.network,
+            lambda detector=detector, inputs=inputs, pin=pin: detector.candidates(
+                inputs, pin, index=torch.tensor([0])
+            ),
+        )
+        network: Any = detector.clone().network.eval()
         if "retinanet" in name or "fcos" in name:  # a trained head is sure that nothing is "background"
-            for part in (network, detector.network):  # type: ignore[attr-defined]
+            for part in (network, detector.network):
                 with torch.no_grad():
                     logits = part.head.classification_head.cls_logits
                     logits.bias[:: len(detector.classes) + 1] = -30.0

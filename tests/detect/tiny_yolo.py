@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,9 @@ def save_weights(kind: str, folder: Path, *, task: str = "", **extra: Any) -> Pa
         model = YOLO(str(save_table(kind, folder, task=task)))
     model.model.names = NAMES
     spread(model.model)
+    pictures = np.stack([picture(96, 128, seed) for seed in range(4)])
+    inputs = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+    calibrate(model.model, lambda: model.model(inputs))
     if extra:
         model.ckpt = {**(model.ckpt or {}), **extra}
     path = folder / f"{kind}{task}.pt"
@@ -66,6 +70,22 @@ def spread(network: Any) -> None:
         if isinstance(module, torch.nn.Conv2d) and "cv3" in name and module.bias is not None:
             module.weight.data.copy_(torch.randn(module.weight.shape, generator=draw) * 0.3)
             module.bias.data.fill_(-1.0)
+
+
+def calibrate(network: Any, run: Callable[[], object]) -> None:
+    """Take the statistics of batch normalisation from what `run` shows the network, as training would: with
+    others a random network hardly sees its input."""
+    layers = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    momenta = [layer.momentum for layer in layers]
+    network.eval()
+    for layer in layers:
+        layer.momentum = 1.0
+        layer.train()
+    with torch.no_grad():
+        run()
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+        layer.eval()
 
 
 def picture(height: int, width: int, seed: int) -> np.ndarray:
