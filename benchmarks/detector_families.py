@@ -110,7 +110,7 @@ def by_torchvision(names: list[str]) -> Iterator[Family]:
                 found = network([image_tensor(image)])[0]
             return rows(found["boxes"], found["scores"], found["labels"] - 1)
 
-        yield Family(name, detector, theirs, "torchvision", [picture(96, 128, 1), picture(120, 96, 2)])
+        yield Family(name, detector, theirs, "torchvision", [picture(90, 140, 1), picture(120, 100, 2)])
 
 
 def by_ultralytics(kinds: list[str], folder: Path, *, exported: bool) -> Iterator[Family]:

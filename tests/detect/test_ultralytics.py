@@ -24,6 +24,7 @@ from curator.detect.run import detect
 from curator.detect.settings import DetectConfig
 from curator.detect.ultralytics_file import convert
 from curator.errors import ConfigError, CuratorError, InputError
+from curator.prove.trainers.fine_tune import Example, FineTuneConfig, fine_tune
 from curator.tensors import image_tensor
 from store.store import Store
 from tests.detect.tiny_yolo import NAMES, matched, picture, save_table, save_weights
@@ -236,6 +237,41 @@ def test_a_copy_trains_and_comes_back_from_its_file(make: Make, kind: str, tmp_p
         ours, theirs_ = (d.predict(images, score_threshold=0.0) for d in (twin, again))
         assert all(len(a[0]) > 0 for a in ours)
         assert all((a[0].boxes == b[0].boxes).all() for a, b in zip(ours, theirs_, strict=True))
+
+
+class Pictures:
+    """Two labelled pictures, for the trainer."""
+
+    weights = (1.0, 1.0)
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> Example:
+        box = np.array([[20, 20, 70, 80]], np.float32)
+        return Example(pixels=picture(90, 120, index), boxes=box, labels=np.array([index]))
+
+
+def test_the_built_in_trainer_resumes_to_the_same_weights(make: Make, tmp_path: Path) -> None:
+    del make  # the package is usable
+    spec = f"ultralytics:{save_table('yolo26', tmp_path)}?classes=a,b&size=96"
+    detector: Any = load_detector(spec, "cpu")
+    config = FineTuneConfig(
+        steps=4, batch_size=2, device="cpu", precision="fp32", checkpoint_every=2, batch_norm="train"
+    )
+    whole, losses = fine_tune(detector, Pictures(), config)
+    assert len(losses) == 4
+
+    def stop(step: int, loss: float) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(detector, Pictures(), config, checkpoint=checkpoint, on_step=stop)
+    resumed, again = fine_tune(detector, Pictures(), config, checkpoint=checkpoint)
+    assert again == losses
+    assert resumed.fingerprint == whole.fingerprint != detector.fingerprint
 
 
 def test_the_loss_is_the_packages(make: Make) -> None:
