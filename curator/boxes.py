@@ -37,7 +37,7 @@ def paired_iou(a: ArrayLike, b: ArrayLike) -> Array:
     """Intersection over union (N,) of boxes a (N, 4) with boxes b (N, 4), one by one."""
     a, b = (np.asarray(x, dtype=np.float64).reshape(-1, 4) for x in (a, b))
     side = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None)
-    both = side[:, 0] * side[:, 1]
+    both: Array = side[:, 0] * side[:, 1]
     union = area(a) + area(b) - both
     return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
 

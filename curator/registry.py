@@ -24,6 +24,7 @@ _EXTRAS = {
     "timm": "embed",
     "psycopg": "postgresql",
     "av": "video",
+    "ultralytics": "ultralytics",
 }
 """Importable package -> the extra of curator that brings it."""
 
@@ -136,6 +137,7 @@ DETECTORS = Registry(
         "maite": "curator.detect.maite:build",  # maite:package.module:object, its protocol for detectors
         "http": "curator.detect.remote:build",  # http://HOST:PORT/predict, a service
         "https": "curator.detect.remote:build",
+        "ultralytics": "curator.detect.ultralytics:build",  # ultralytics:best.pt (extra ultralytics)
         "builtin": "curator.detect.small_ssd:build_builtin",  # the built-in example's shipped detector
     },
 )

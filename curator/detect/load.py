@@ -8,7 +8,9 @@ from typing import cast
 
 import torch
 
+from curator.config import require
 from curator.detect.base import Detector
+from curator.detect.ultralytics_file import converted
 from curator.errors import InputError
 from curator.registry import DETECTORS, Spec
 from curator.tensors import resolve_device
@@ -47,6 +49,25 @@ def load_known(model: ModelRecord, device: str = "auto") -> Detector:
             f"{detector.fingerprint[:12]}, stored {model.fingerprint[:12]}); run `curator detect` again"
         )
     return detector
+
+
+def trust_pickle(spec: str) -> None:
+    """Read the pickle that `spec` names (`ultralytics:FILE.pt`, also behind `blackbox:`), once, in a process
+    of its own; from then on every stage loads the spec without trust (`curator.detect.ultralytics_file`).
+
+    Raises:
+        ConfigError: the spec names no such file. InputError: the file cannot be used.
+    """
+    parsed = Spec.parse(spec)
+    while parsed.scheme == "blackbox":
+        parsed = Spec.parse(parsed.text.partition(":")[2])
+    path = Path(parsed.name)
+    require(
+        parsed.scheme == "ultralytics" and path.suffix == ".pt",
+        f"--trust-pickle: expected a detector ultralytics:FILE.pt, got {spec!r}; other files are read "
+        f"without running code",
+    )
+    converted(path, trust=True)
 
 
 @lru_cache(maxsize=2)

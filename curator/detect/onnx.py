@@ -20,13 +20,10 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from curator.config import require
@@ -34,12 +31,13 @@ from curator.detect.base import Candidates, FeatureMap
 from curator.detect.black_box import BlackBox
 from curator.detect.coco_classes import COCO_CLASSES
 from curator.detect.decoding import Decoder
+from curator.detect.letterbox import LAYOUT, choose, place
 from curator.detect.nanodet import NanodetDecoder
 from curator.detect.onnx_graph import OnnxGraph, check_batches, run
 from curator.detect.onnx_queries import FAMILIES, OneByOne, QueryDecoder, make_decoder
 from curator.detect.onnx_queries import recognise as recognise_queries
 from curator.detect.onnx_session import Session
-from curator.detect.postprocess import suppress
+from curator.detect.pyramid import clip_to_picture, to_image
 from curator.detect.yolo import (
     ANCHORS,
     STRIDES,
@@ -61,9 +59,7 @@ DECODERS: dict[str, Callable[[], Decoder]] = {
     "yolox": YoloxDecoder,
     "nanodet": NanodetDecoder,
 }
-TOTAL = 3000  # candidates of all classes that enter NMS
 _ENGINES = ("torch", "onnxruntime")
-DETECTIONS = 300  # detections per image
 
 
 class OnnxDetector:
@@ -112,15 +108,7 @@ class OnnxDetector:
 
     def prepare(self, image: Tensor, pin: Pin) -> Tensor:
         """Stored image (3, H, W) -> (3, h, w) RGB [0, 1]: resized, then padded."""
-        size = (round(pin.image_size[0] * pin.scale[1]), round(pin.image_size[1] * pin.scale[0]))
-        image = image.to(self.device)
-        if tuple(image.shape[-2:]) != size:
-            image = F.interpolate(
-                image[None], size, mode="bilinear", align_corners=False, antialias=self.decoder.antialias
-            )[0]
-        (h, w), left, top = pin.input_size, round(pin.offset[0]), round(pin.offset[1])
-        sides = (left, w - size[1] - left, top, h - size[0] - top)
-        return F.pad(image, sides, value=self.decoder.padding)
+        return place(image.to(self.device), pin, self.decoder.padding, antialias=self.decoder.antialias)
 
     @torch.inference_mode()
     def predict(self, images: Sequence[Tensor], *, score_threshold: float) -> list[tuple[Detections, Pin]]:
@@ -131,31 +119,22 @@ class OnnxDetector:
         batch = torch.stack([self.prepare(image, pin) for image, pin in zip(images, pins, strict=True)])
         outputs = run(self.network, self.decoder.normalise(batch))
         decoded = self.decoder.decode(self._own(outputs), None, self.input_size)
-        scores = decoded.scores
-        if self.decoder.single_label:
-            scores = torch.where(scores == scores.amax(-1, keepdim=True), scores, 0.0)
         return [
-            (self._detections(scores[i], decoded.boxes[i], pin, score_threshold), pin)
+            (
+                choose(
+                    decoded.scores[i],
+                    decoded.boxes[i],
+                    pin,
+                    score_threshold=score_threshold,
+                    nms_iou=self._nms_iou,
+                    top_k=self.decoder.top_k,
+                    single_label=self.decoder.single_label,
+                    clips_last=self.decoder.clips_last,
+                ),
+                pin,
+            )
             for i, pin in enumerate(pins)
         ]
-
-    def _detections(self, scores: Tensor, boxes: Tensor, pin: Pin, score_threshold: float) -> Detections:
-        """Of one image."""
-        early = not self.decoder.clips_last
-        found = suppress(
-            scores,
-            _clip(boxes, pin) if early else boxes,
-            pin,
-            score_threshold=score_threshold,
-            iou_threshold=self._nms_iou,
-            top_k=self.decoder.top_k,
-            limit=min(DETECTIONS, len(scores)),
-            total=TOTAL,
-        )
-        if early:
-            return found
-        height, width = pin.image_size
-        return replace(found, boxes=found.boxes.clip(0, np.array([width, height, width, height], np.float32)))
 
     def candidates(
         self, u: Tensor, pin: Pin, *, index: Tensor | None = None, levels: Sequence[str] = ()
@@ -170,11 +149,10 @@ class OnnxDetector:
         if index is not None:
             index = index.to(u.device)
         decoded = self.decoder.decode(self._own(outputs), index, self.input_size)
-        scale, offset = (decoded.boxes.new_tensor(pair).repeat(2) for pair in (pin.scale, pin.offset))
         return Candidates(
             decoded.scores,
             decoded.log_odds,
-            (_clip(decoded.boxes, pin) - offset) / scale,
+            to_image(clip_to_picture(decoded.boxes, pin), pin),
             {name: self._feature(outputs, self.levels.index(name)) for name in levels},
         )
 
@@ -234,6 +212,7 @@ def build(spec: Spec) -> OnnxDetector | BlackBox:
     parts = ("onnx", name, hashlib.sha256(path.read_bytes()).hexdigest(), classes, nms_iou)
     more: list[object] = [graph.input_size] if "size" in spec.options else []
     more += [decoder.frame] if isinstance(decoder, QueryDecoder) else []
+    more += [LAYOUT] if isinstance(decoder, YoloDecoder) else []
     detector = OnnxDetector(
         network,
         decoder,
@@ -338,11 +317,3 @@ def _classes(text: str | None, known: str | None, count: int) -> tuple[str, ...]
     if path.is_file():
         return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _clip(boxes: Tensor, pin: Pin) -> Tensor:
-    """Clip boxes (..., 4) of the input frame to the part of it that the image covers."""
-    (height, width), (x, y), (ox, oy) = pin.image_size, pin.scale, pin.offset
-    low = boxes.new_tensor([ox, oy, ox, oy])
-    high = boxes.new_tensor([ox + width * x, oy + height * y, ox + width * x, oy + height * y])
-    return boxes.maximum(low).minimum(high)

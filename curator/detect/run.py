@@ -19,7 +19,7 @@ from torch import Tensor
 from curator.config import require
 from curator.detect.base import Detector
 from curator.detect.checking import Answer, predict_each
-from curator.detect.load import load_detector
+from curator.detect.load import load_detector, trust_pickle
 from curator.detect.settings import DetectConfig
 from curator.errors import InputError
 from curator.jobs.base import Done, Executor
@@ -124,9 +124,11 @@ def detect(store: Store, config: DetectConfig, *, executor: Executor | None = No
 
     Raises:
         ConfigError: a role that is none, or holdout (only `verify` runs detectors there); a score floor below
-            what the detector reports.
+            what the detector reports; trust in a file that is no pickle.
     """
     roles = _roles(config.roles)
+    if config.trust_pickle:
+        trust_pickle(config.detector)
     detector = load_detector(config.detector, config.device)
     images = {image.id: image for role in roles for image in store.images(reader="detect", role=role)}
     items = [images[i] for i in sorted(images)]

@@ -38,7 +38,7 @@ from curator.detect.base import Detector
 from curator.detect.ssd import SsdDetector
 from curator.detect.weights import load_into, read_description, read_state
 from curator.errors import ConfigError, InputError
-from curator.registry import Spec
+from curator.registry import DETECTORS, Spec
 
 BUILTIN = Path(__file__).resolve().parent.parent / "example" / "weights" / "detector.safetensors"
 PIXELS = {
@@ -167,6 +167,8 @@ def load_detector(path: Path, *, spec: str = "") -> Detector:
         InputError: no such file, or not written by curator.
     """
     description = read_description(path)
+    if description.get("architecture") == "ultralytics":
+        return cast(Detector, DETECTORS.load("ultralytics")(Spec("ultralytics", str(path), {}, spec)))
     if description.get("architecture") != "curator-ssd":
         from curator.detect import small_pyramid, torchvision
 

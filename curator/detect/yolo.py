@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from curator.detect.decoding import Decoded
+from curator.detect.letterbox import GREY, NMS_IOU, TOP_K, letterbox
 from curator.detect.onnx_graph import OnnxGraph
 from curator.detect.postprocess import joint_log_odds, probability_log_odds
 from curator.errors import InputError
 from store.records import Pin
 
-_GREY = 114 / 255
 STRIDES = ((8, 16, 32), (16, 32), (4, 8, 16, 32), (8, 16, 32, 64))
 """Of the usual heads: plain, tiny, P2 and P6."""
 ANCHORS = 3  # of a cell of an anchor-based head
@@ -36,27 +36,18 @@ class YoloDecoder:
     """
 
     strides: tuple[int, ...] = ()
-    mean_color = (_GREY, _GREY, _GREY)
-    padding = _GREY
-    nms_iou = 0.7
+    mean_color = (GREY, GREY, GREY)
+    padding = GREY
+    nms_iou = NMS_IOU
     single_label = True
     clips_last = True
-    top_k = 3000
+    top_k = TOP_K
     antialias = False
     fixed = True
 
     def pin(self, image_size: tuple[int, int], input_size: tuple[int, int]) -> Pin:
         """Keep the aspect ratio; the image lies in the middle, on whole pixels."""
-        height, width = image_size
-        ratio = min(input_size[0] / height, input_size[1] / width)
-        left = round((input_size[1] - round(width * ratio)) / 2 - 0.1)
-        top = round((input_size[0] - round(height * ratio)) / 2 - 0.1)
-        return Pin(
-            image_size=image_size,
-            input_size=input_size,
-            scale=(ratio, ratio),
-            offset=(float(left), float(top)),
-        )
+        return letterbox(image_size, input_size)
 
     def normalise(self, u: Tensor) -> Tensor:
         """RGB [0, 1] as it is."""

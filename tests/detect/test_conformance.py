@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from curator.detect.python import conformance
 from curator.errors import InputError
 from curator.registry import DETECTORS, Spec
 from store.records import Pin
+from tests.detect.tiny_yolo import save_table
 
 DENSE = "weights=random&classes=a,b&min_size=96&max_size=160"
 SPECS = {
@@ -35,12 +37,18 @@ SPECS = {
     "conditional-detr": "detr:{tiny}/conditional_detr",
     "dab-detr": "hf:{tiny}/dab-detr",
     "yolos": "hf:{tiny}/yolos",
+    "deformable-detr": "hf:{tiny}/deformable_detr",
     "rt-detr": "hf:{tiny}/rt_detr",
     "rt-detr-v2": "hf:{tiny}/rt_detr_v2",
+    "d-fine": "hf:{tiny}/d_fine",
+    "lw-detr": "hf:{tiny}/lw_detr",
+    "rf-detr": "hf:{tiny}/rf_detr",
     "squeezenet": "classifier:squeezenet1_1?weights=random&classes=a,b,c&size=96",
     "resnet": "classifier:resnet18?weights=random&classes=a,b,c&size=96&pixels=unit",
     "yolox": "onnx:{weights}/yolox_nano/yolox_nano.onnx?decode=yolox",
     "nanodet": "onnx:{weights}/nanodet_m/nanodet_m_416.onnx?decode=nanodet",
+    "yolo11": "ultralytics:{yolo}/tiny11.yaml?classes=a,b,c&size=96",
+    "yolo26": "ultralytics:{yolo}/tiny26.yaml?classes=a,b&size=96x128",
     "python": "python:own_detector:build?names=x,y",
 }
 FLOOR = {
@@ -59,10 +67,17 @@ FLOOR = {
     "yolos": 0.05,
     "rt-detr": 0.001,
     "rt-detr-v2": 0.001,
+    "deformable-detr": 0.001,
+    "d-fine": 0.001,
+    "lw-detr": 0.001,
+    "rf-detr": 0.001,
+    "yolo11": 0.001,
+    "yolo26": 0.001,
     "squeezenet": 0.01,
     "resnet": 0.01,
 }
 SAMPLED = ("small-faster-rcnn", "faster-rcnn")  # a step's loss depends on which proposals it draws
+ALIGNED = ("yolo11",)  # a box weighs the more in the loss, the better it is found: at first the loss rises
 TWICE = ("small-faster-rcnn", "faster-rcnn")  # proposals are frozen by a look of their own
 FEW_STEPS = ("ssd300", "retinanet", "fcos", "faster-rcnn")  # slow
 
@@ -74,12 +89,34 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def detector(name: str, request: pytest.FixtureRequest) -> Detector:
+    return load_detector(filled(name, request), "cpu")
+
+
+def filled(name: str, request: pytest.FixtureRequest) -> str:
+    """The spec, with the folders that it names."""
     spec = SPECS[name]
-    if "{tiny}" in spec:
-        spec = spec.format(tiny=request.getfixturevalue("tiny"))
-    if "{weights}" in spec:
-        spec = spec.format(weights=request.getfixturevalue("shared") / "weights")
-    return load_detector(spec, "cpu")
+    for folder in ("tiny", "yolo", "weights"):
+        if f"{{{folder}}}" in spec:
+            spec = spec.format(**{folder: request.getfixturevalue(folder)})
+    return spec
+
+
+@pytest.fixture(scope="session")
+def weights(shared: Path) -> Path:
+    return shared / "weights"
+
+
+@pytest.fixture(scope="session")
+def yolo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    os.environ.update(YOLO_OFFLINE="true", YOLO_AUTOINSTALL="false")
+    os.environ["YOLO_CONFIG_DIR"] = str(tmp_path_factory.mktemp("settings"))
+    pytest.importorskip(
+        "ultralytics", reason="the extra ultralytics is not usable here", exc_type=ImportError
+    )
+    root = tmp_path_factory.mktemp("yolo")
+    for kind in ("yolo11", "yolo26"):
+        save_table(kind, root)
+    return root
 
 
 @pytest.fixture(scope="session")
@@ -252,16 +289,14 @@ def test_heads_stay_in_fp32_under_autocast(detector: Detector, images: list[Tens
     assert exact.log_odds is not None
     assert got.scores.dtype == got.log_odds.dtype == got.boxes.dtype == torch.float32
     assert (got.log_odds != got.log_odds.bfloat16().float()).float().mean() > 0.5
-    torch.testing.assert_close(got.scores, exact.scores, atol=0.1, rtol=0.1)
+    if getattr(detector, "fixed_candidates", True):  # else bf16 may draw other queries
+        torch.testing.assert_close(got.scores, exact.scores, atol=0.1, rtol=0.1)
 
 
 def test_the_fingerprint_is_the_models(name: str, detector: Detector, request: pytest.FixtureRequest) -> None:
     if name in ("ssd300", "yolox", "nanodet"):
         pytest.skip("slow to build again")
-    spec = SPECS[name]
-    if "{tiny}" in spec:
-        spec = spec.format(tiny=request.getfixturevalue("tiny"))
-    parsed = Spec.parse(spec)
+    parsed = Spec.parse(filled(name, request))
     assert DETECTORS.load(parsed.scheme)(parsed).fingerprint == detector.fingerprint
     assert len(detector.fingerprint) == 64
 
@@ -299,7 +334,7 @@ def test_training_clone_save_and_load(
         losses.append(float(loss.detach()))
         assert not network.training
     assert all(0 < loss < 1e4 for loss in losses)
-    assert losses[-1] < losses[0] or name in SAMPLED
+    assert losses[-1] < losses[0] or name in (*SAMPLED, *ALIGNED)
     assert detector.fingerprint == before != twin.fingerprint
     twin.save(tmp_path / "trained.safetensors")
     again = load_detector(f"curator:{tmp_path / 'trained.safetensors'}", "cpu")

@@ -18,11 +18,10 @@ from onnx import TensorProto, helper
 from curator.detect.onnx import build
 from curator.errors import ConfigError, InputError
 from curator.registry import Spec
-from curator.tensors import generator, image_tensor
-from store.records import Detections
+from curator.tensors import image_tensor
+from tests.detect.tiny_yolo import NAMES, matched, picture, spread
 
 SIZE = (96, 128)
-NAMES = {0: "cup", 1: "plate", 2: "spoon"}
 EXPORTS: dict[str, dict[str, Any]] = {
     "yolov8n": {},
     "yolo11n": {"opset": 12},
@@ -63,38 +62,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Any:
     os.chdir(folder)
     yield make
     os.chdir(here)
-
-
-def spread(network: torch.nn.Module) -> None:
-    """Random statistics and class weights, so that candidates differ."""
-    draw = generator("spread")
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_var.copy_(torch.rand(module.running_var.shape, generator=draw) * 0.4 + 0.3)
-            module.running_mean.copy_(torch.randn(module.running_mean.shape, generator=draw) * 0.1)
-    for name, module in network.model[-1].named_modules():  # type: ignore[union-attr, index]
-        if isinstance(module, torch.nn.Conv2d) and "cv3" in name and module.bias is not None:
-            module.weight.data.copy_(torch.randn(module.weight.shape, generator=draw) * 0.3)
-            module.bias.data.fill_(-1.0)
-
-
-def picture(height: int, width: int, seed: int) -> np.ndarray:
-    """Coloured blobs with noise (H, W, 3) uint8: no two places look the same, so that no scores are equal."""
-    draw = np.random.default_rng(seed)
-    image = np.full((height, width, 3), draw.integers(0, 255, 3), np.uint8)
-    for _ in range(12):
-        y, x = draw.integers(0, height - 8), draw.integers(0, width - 8)
-        image[y : y + draw.integers(8, 60), x : x + draw.integers(8, 60)] = draw.integers(0, 255, 3)
-    return (image * 0.8 + draw.integers(0, 50, image.shape)).astype(np.uint8)
-
-
-def matched(found: Detections, theirs: np.ndarray) -> float:
-    """Share of their detections (n, 6) that ours hold, within a pixel and .001 of the score."""
-    held = 0
-    for x1, y1, x2, y2, score, label in theirs:
-        off = np.abs(found.boxes - [x1, y1, x2, y2]).max(1)
-        held += bool(((off < 1) & (np.abs(found.scores - score) < 1e-3) & (found.labels == label)).any())
-    return held / len(theirs)
 
 
 @pytest.mark.parametrize("name", EXPORTS)

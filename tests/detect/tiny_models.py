@@ -11,9 +11,19 @@ from transformers import (
     ConditionalDetrForObjectDetection,
     DabDetrConfig,
     DabDetrForObjectDetection,
+    DeformableDetrConfig,
+    DeformableDetrForObjectDetection,
     DetrConfig,
     DetrForObjectDetection,
+    DFineConfig,
+    DFineForObjectDetection,
+    LwDetrConfig,
+    LwDetrForObjectDetection,
+    LwDetrViTConfig,
     ResNetConfig,
+    RfDetrConfig,
+    RfDetrDinov2Config,
+    RfDetrForObjectDetection,
     RTDetrConfig,
     RTDetrForObjectDetection,
     RTDetrResNetConfig,
@@ -24,7 +34,9 @@ from transformers import (
 )
 
 KINDS = ("detr", "conditional_detr", "dab-detr", "yolos", "rt_detr", "rt_detr_v2")
+KINDS = (*KINDS, "deformable_detr", "d_fine", "lw_detr", "rf_detr")
 FIXED = {"size": {"height": 96, "width": 128}, "do_normalize": False}
+SQUARE = {"size": {"height": 128, "width": 128}, "do_normalize": False}
 KEPT = {"size": {"shortest_edge": 64, "longest_edge": 96}}
 _NAMES = {0: "a", 1: "b", 2: "N/A", 3: "N/A"}
 
@@ -59,7 +71,20 @@ def save_tiny(kind: str, folder: Path) -> Path:
             model = YolosForObjectDetection(YolosConfig(**sizes, **shape, **names, intermediate_size=64))
             with torch.no_grad():
                 model.class_labels_classifier.layers[-1].weight.mul_(40)
-        elif kind in ("rt_detr", "rt_detr_v2"):
+        elif kind in ("lw_detr", "rf_detr"):
+            sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 128}
+            names = {name: common[name] for name in ("id2label", "label2id", "d_model", "num_queries")}
+            own = {"decoder_layers": 2, "decoder_ffn_dim": 32, "decoder_self_attention_heads": 4}
+            own |= {"decoder_cross_attention_heads": 4, "group_detr": 1, "c2f_num_blocks": 1}
+            if kind == "lw_detr":
+                vit = LwDetrViTConfig(**sizes, num_windows=4, window_block_indices=[0], out_indices=[1, 2])
+                model = LwDetrForObjectDetection(
+                    LwDetrConfig(backbone_config=vit, projector_scale_factors=[1.0], **names, **own)
+                )
+            else:
+                vit = RfDetrDinov2Config(**sizes, patch_size=16, num_windows=2, out_indices=[1, 2])
+                model = RfDetrForObjectDetection(RfDetrConfig(backbone_config=vit, **names, **own))
+        elif kind in ("rt_detr", "rt_detr_v2", "d_fine"):
             backbone = RTDetrResNetConfig(**layers, out_features=["stage2", "stage3", "stage4"])
             own = {
                 "encoder_hidden_dim": 32,
@@ -69,6 +94,7 @@ def save_tiny(kind: str, folder: Path) -> Path:
             config, network = {
                 "rt_detr": (RTDetrConfig, RTDetrForObjectDetection),
                 "rt_detr_v2": (RTDetrV2Config, RTDetrV2ForObjectDetection),
+                "d_fine": (DFineConfig, DFineForObjectDetection),
             }[kind]
             model = network(config(backbone_config=backbone, **common, **own, num_denoising=0))
         else:
@@ -76,13 +102,19 @@ def save_tiny(kind: str, folder: Path) -> Path:
                 "detr": (DetrConfig, DetrForObjectDetection),
                 "conditional_detr": (ConditionalDetrConfig, ConditionalDetrForObjectDetection),
                 "dab-detr": (DabDetrConfig, DabDetrForObjectDetection),
+                "deformable_detr": (DeformableDetrConfig, DeformableDetrForObjectDetection),
             }[kind]
-            backbone = ResNetConfig(**layers, out_features=["stage4"])
+            several = ["stage4"]
+            if kind == "deformable_detr":
+                several, common["num_feature_levels"] = ["stage2", "stage3", "stage4"], 3
+            backbone = ResNetConfig(**layers, out_features=several)
             model = network(config(backbone_config=backbone, **common, use_pretrained_backbone=False))
-            head = model.class_embed if kind == "dab-detr" else model.class_labels_classifier
+            head = getattr(model, "class_labels_classifier", None) or model.class_embed
             with torch.no_grad():  # fresh heads give every query the same score
-                head.weight.mul_(20)
+                for part in set(head) if isinstance(head, torch.nn.ModuleList) else [head]:
+                    part.weight.mul_(20)
         model.save_pretrained(folder)
-    settings = KEPT if kind in ("detr", "conditional_detr", "dab-detr") else FIXED
+    settings = KEPT if kind in ("detr", "conditional_detr", "dab-detr", "deformable_detr") else FIXED
+    settings = SQUARE if kind in ("lw_detr", "rf_detr") else settings
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     return folder
