@@ -285,8 +285,8 @@ def _summary(store: Store, current: Current, facts: Mapping[str, Any]) -> dict[s
     notes = notes if facts["unlearned"] else []
     if not facts["told"]:
         notes.append(
-            f"{wrong:.1%} of the labels are taken to be wrong, half of what the data allow at most; if you "
-            "know better: --rate SHARE"
+            f"at most about {wrong:.1%} of the labels are wrong, as far as these data tell; the odds are halved "
+            "for that; if you know better: --rate SHARE"
         )
     return {
         "suspects": [

@@ -122,8 +122,8 @@ class SuspectsConfig(StageConfig):
     minimum: float = option(0.5, "Probability from which a label is a suspect; queries leave these out.")
     rate: float | None = option(
         None,
-        "Share of the labels that are wrong, where you know it, e.g. 0.05; default: half of what the data "
-        "allow.",
+        "Share of the labels that are wrong, where you know it, e.g. 0.05; default: what the data allow at "
+        "most, with the odds halved.",
     )
     confirm: tuple[int, ...] = option(
         (),

@@ -6,7 +6,7 @@ In: `Looked` images. Out: `Judged` images. How:
     f_k(x)   evidence of labels that suffered mistake k, made on purpose in these images (`suspect_mistakes`)
     f(x)     evidence of the labels as they are; it holds an unknown share pi_k of such mistakes already
     r_k(x)   = f_k(x) / f(x), by logistic regression of the first against the second
-    P(k|x)   = pi_k f_k(x) / f(x) = pi_k r_k(x), at most 1
+    b_k(x)   = pi_k f_k(x) / f(x) = pi_k r_k(x), at most 1: the probability, were pi_k known
 
 which is learning from positive and unlabelled examples (Elkan and Noto, KDD 2008): the labels that are judged
 count as unlabelled, never as right. Models are fitted on four fifths of the images and judge the last fifth.
@@ -16,9 +16,11 @@ labels that look like one allow,
 
     pi_k  <=  min over t of  #{x: r_k(x) >= t} / (labels x share of made mistakes with r_k >= t)
 
-(Blanchard, Lee and Scott, JMLR 11, 2010). It is an upper bound: failures that a detector makes for reasons of
-its own look like mistakes too, and sound labels are never told apart from errors that look sound. Hence
-`CAUTION` of it is used where the user tells nothing.
+(Blanchard, Lee and Scott, JMLR 11, 2010). It is an upper bound, as far as true mistakes are like those that
+are made here: failures that a detector makes for reasons of its own look like mistakes too. Hence caution where
+the user tells nothing, and none where he does:
+
+    P(k|x)   = CAUTION b_k / (CAUTION b_k + 1 - b_k)
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ MADE_RATE = 0.1  # share of labels that a mistake is made of in one draw
 WANTED = 300  # mistakes of each kind that are made, at least
 DRAWS = 30  # at most
 FEWEST = 5  # made mistakes of a kind that can be learned from
-CAUTION = 0.5
+MOST = 0.7  # quantile of the made mistakes up to which the bound looks: true ones are not all so plain
+CAUTION = 0.5  # halves the odds
 STRENGTH = 0.03  # inverse penalty of the models' weights
 
 
@@ -140,7 +143,11 @@ def judge(
         ratios[kind], own = _ratios(rows, owner, examples[kind], folds, total)
         bounds[kind] = _bound(ratios[kind], own, len(examples[kind].tried), total)
     rates = _rates(bounds, rate)
-    chance = {kind: np.minimum(rates[kind] * ratios[kind], 1.0) for kind in MISTAKES}
+    caution = CAUTION if rate is None else 1.0
+    chance = {}
+    for kind in MISTAKES:
+        known_rate = np.minimum(rates[kind] * ratios[kind], 1.0)
+        chance[kind] = caution * known_rate / (1 - (1 - caution) * known_rate)
     of_kind = np.stack([chance[kind] for kind in OF_LABELS], axis=1)
     of_kind = of_kind / np.maximum(of_kind.sum(1, keepdims=True), 1.0)
     return Judged(
@@ -249,7 +256,7 @@ def _bound(plain: Floats, own: Floats, tried: int, total: int) -> float:
     """The largest share of mistakes that the data allow."""
     if len(own) < FEWEST or not total:
         return 0.0
-    levels = np.quantile(own, np.linspace(0.1, 0.9, 17))
+    levels = np.quantile(own, np.linspace(0.1, MOST, 13))
     seen = np.array([(plain >= t).sum() for t in levels], np.float64)
     shown = np.array([(own >= t).sum() for t in levels]) / tried
     return float(min(1.0, ((seen + np.sqrt(seen + 1)) / (total * shown)).min()))
@@ -262,5 +269,5 @@ def _rates(bounds: Mapping[str, float], rate: float | None) -> dict[str, float]:
     middle = float(np.median(learned)) if learned else 0.0
     shares = {kind: float(np.sqrt(bound * middle)) for kind, bound in bounds.items()}
     whole = sum(shares.values())
-    factor = CAUTION if rate is None else rate / whole if whole else 0.0
+    factor = rate / whole if rate is not None and whole else 1.0
     return {kind: factor * share for kind, share in shares.items()}
