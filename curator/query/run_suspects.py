@@ -285,8 +285,8 @@ def _summary(store: Store, current: Current, facts: Mapping[str, Any]) -> dict[s
     notes = notes if facts["unlearned"] else []
     if not facts["told"]:
         notes.append(
-            f"at most about {wrong:.1%} of the labels are wrong, as far as these data tell; the odds are halved "
-            "for that; if you know better: --rate SHARE"
+            f"about {wrong:.1%} of the labels at most are wrong, as far as these data tell; that is taken; "
+            "if you know better: --rate SHARE"
         )
     return {
         "suspects": [

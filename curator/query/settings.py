@@ -123,7 +123,7 @@ class SuspectsConfig(StageConfig):
     rate: float | None = option(
         None,
         "Share of the labels that are wrong, where you know it, e.g. 0.05; default: what the data allow at "
-        "most, with the odds halved.",
+        "most.",
     )
     confirm: tuple[int, ...] = option(
         (),

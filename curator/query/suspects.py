@@ -4,23 +4,23 @@ without one.
 In: `Looked` images. Out: `Judged` images. How:
 
     f_k(x)   evidence of labels that suffered mistake k, made on purpose in these images (`suspect_mistakes`)
-    f(x)     evidence of the labels as they are; it holds an unknown share pi_k of such mistakes already
-    r_k(x)   = f_k(x) / f(x), by logistic regression of the first against the second
-    b_k(x)   = pi_k f_k(x) / f(x) = pi_k r_k(x), at most 1: the probability, were pi_k known
+    f(x)     evidence of the labels as they are
+    r_k(x)   = f_k(x) / f(x), by penalised logistic regression of the first against the second on four fifths
+             of the images, for the last fifth; scaled by one line over all of them (Platt, 1999), since the
+             penalty keeps it too near to one
+    odds     of mistake k at x = pi_k r_k(x)
 
-which is learning from positive and unlabelled examples (Elkan and Noto, KDD 2008): the labels that are judged
-count as unlabelled, never as right. Models are fitted on four fifths of the images and judge the last fifth.
+This is learning from positive and unlabelled examples (Elkan and Noto, KDD 2008): f holds a share pi_k of
+such mistakes already, and taking it for sound is the careful side: where nothing but mistakes looks like x,
+f = pi_k f_k, and the odds would be even, were r_k exact.
 
 pi_k is told by the user (`rate`), or bounded from the data: no more mistakes of kind k can be there than the
 labels that look like one allow,
 
     pi_k  <=  min over t of  #{x: r_k(x) >= t} / (labels x share of made mistakes with r_k >= t)
 
-(Blanchard, Lee and Scott, JMLR 11, 2010). It is an upper bound, as far as true mistakes are like those that
-are made here: failures that a detector makes for reasons of its own look like mistakes too. Hence caution where
-the user tells nothing, and none where he does:
-
-    P(k|x)   = CAUTION b_k / (CAUTION b_k + 1 - b_k)
+(Blanchard, Lee and Scott, JMLR 11, 2010), as far as true mistakes are like those that are made here. Failures
+that a detector makes for reasons of its own look like mistakes too, so the bounds are drawn to their median.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ WANTED = 300  # mistakes of each kind that are made, at least
 DRAWS = 30  # at most
 FEWEST = 5  # made mistakes of a kind that can be learned from
 MOST = 0.7  # quantile of the made mistakes up to which the bound looks: true ones are not all so plain
-CAUTION = 0.5  # halves the odds
 STRENGTH = 0.03  # inverse penalty of the models' weights
+LOOSE = 1e3  # the same of the line that scales
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,11 +143,8 @@ def judge(
         ratios[kind], own = _ratios(rows, owner, examples[kind], folds, total)
         bounds[kind] = _bound(ratios[kind], own, len(examples[kind].tried), total)
     rates = _rates(bounds, rate)
-    caution = CAUTION if rate is None else 1.0
-    chance = {}
-    for kind in MISTAKES:
-        known_rate = np.minimum(rates[kind] * ratios[kind], 1.0)
-        chance[kind] = caution * known_rate / (1 - (1 - caution) * known_rate)
+    odds = {kind: rates[kind] * ratios[kind] for kind in MISTAKES}
+    chance = {kind: odds[kind] / (1 + odds[kind]) for kind in MISTAKES}
     of_kind = np.stack([chance[kind] for kind in OF_LABELS], axis=1)
     of_kind = of_kind / np.maximum(of_kind.sum(1, keepdims=True), 1.0)
     return Judged(
@@ -220,7 +217,6 @@ def _ratios(rows: Floats, owner: Ints, made: _Examples, folds: Ints, total: int)
     plain, own = np.zeros(len(rows)), np.zeros(len(made.rows))
     for fold in range(FOLDS):
         there, mine = folds[owner] == fold, folds[made.image] == fold
-        tried = int((folds[made.tried] != fold).sum())
         if (~mine).sum() < FEWEST or not (~there).any():
             continue
         model = _model()
@@ -228,11 +224,22 @@ def _ratios(rows: Floats, owner: Ints, made: _Examples, folds: Ints, total: int)
             np.concatenate([rows[~there], made.rows[~mine]]),
             np.repeat([0, 1], [(~there).sum(), (~mine).sum()]),
         )
-        share = total * (~there).mean() / tried  # labels of these folds over mistakes made there
         for value, of, at in ((plain, rows, there), (own, made.rows, mine)):
             if at.any():
-                value[at] = np.exp(np.minimum(model.decision_function(of[at]), 30)) * share
-    return plain, own
+                value[at] = model.decision_function(of[at])
+    return _scaled(plain, own, total, len(made.tried))
+
+
+def _scaled(plain: Floats, own: Floats, total: int, tried: int) -> tuple[Floats, Floats]:
+    """Ratios (n,) and (m,) from log-odds out of fold; at most as large as they are where a single mistake
+    among all labels looks so."""
+    if len(own) < FEWEST or not len(plain):
+        return np.zeros(len(plain)), np.zeros(len(own))
+    line = LogisticRegression(C=LOOSE, max_iter=1000)
+    line.fit(np.concatenate([plain, own])[:, None], np.repeat([0, 1], [len(plain), len(own)]))
+    first, second = (np.minimum(line.decision_function(value[:, None]), 30) for value in (plain, own))
+    scale = total / tried
+    return np.minimum(np.exp(first) * scale, total), np.minimum(np.exp(second) * scale, total)
 
 
 class Bent(TransformerMixin, BaseEstimator):  # type: ignore[misc]
