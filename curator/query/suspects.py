@@ -38,7 +38,15 @@ from sklearn.preprocessing import StandardScaler
 
 from curator.boxes import iou
 from curator.errors import InputError
-from curator.query.suspect_evidence import MATCH, Evidence, Looked, Successes, evidence
+from curator.query.suspect_evidence import (
+    LABEL_COLUMNS,
+    MATCH,
+    PLACE_COLUMNS,
+    Evidence,
+    Looked,
+    Successes,
+    evidence,
+)
 from curator.query.suspect_mistakes import MISTAKES, Mistake, Mistaken, mistaken
 
 Floats = NDArray[np.float64]
@@ -176,8 +184,8 @@ def _made(
     tried: dict[str, list[int]] = {kind: [] for kind in MISTAKES}
     for number in range(DRAWS):
         for one in mistaken(images, classes, rate=MADE_RATE, seed=seed * DRAWS + number):
-            if min(map(len, tried.values())) >= WANTED:
-                break
+            if min((len(own) for own in tried.values() if own), default=0) >= WANTED:
+                break  # a kind that cannot be made, such as another class where there is one, waits for none
             found = evidence(one.image, known, floor=floor)
             for made in one.made:
                 tried[made.kind].append(one.number)
@@ -187,11 +195,12 @@ def _made(
                     owner[made.kind].append(one.number)
     return {
         kind: _Examples(
-            np.array(rows[kind], np.float64).reshape(len(rows[kind]), -1),
+            np.array(rows[kind], np.float64).reshape(-1, len(columns)),
             np.array(owner[kind], np.int64),
             np.array(tried[kind], np.int64),
         )
         for kind in MISTAKES
+        for columns in (PLACE_COLUMNS if kind == MISSING else LABEL_COLUMNS,)
     }
 
 
