@@ -103,7 +103,7 @@ def suspects_of(
     told: set[int] = set()
     for row, g in enumerate(own.label_index.tolist()):
         outcome = at_label.get(int(truth.ids[g]))
-        probability = float(judged.labels[row].sum())
+        probability = min(float(judged.labels[row].sum()), 1.0)  # rounding
         if outcome is None or outcome.id is None or probability < minimum:
             continue
         kind = OF_LABELS[int(judged.labels[row].argmax())]
