@@ -1,4 +1,4 @@
-"""What people read of the summaries of index, groups, query, feedback and synthesize."""
+"""What people read of the summaries of index, groups, query, suspects, feedback and synthesize."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ def groups_lines(summary: Mapping[str, Any]) -> list[str]:
 def query_lines(summary: Mapping[str, Any]) -> list[str]:
     """Of `curator query`."""
     lines = judged_lines(summary["judged"])
+    lines += [summary["left_out"]] if summary["left_out"] else []
     if summary.get("preview"):
         lines += [f"note: {note}" for note in summary["notes"]]
         return lines + [f"warning: {warning}" for warning in summary["warnings"]]
@@ -56,6 +57,23 @@ def query_lines(summary: Mapping[str, Any]) -> list[str]:
     lines.append(explained_by(summary))
     lines += [f"warning: {warning}" for warning in summary["warnings"]]
     lines += [f"{h['rank']:>4}  image {h['image']}  {h['uri']}: {h['reason']}" for h in summary["hits"]]
+    return lines
+
+
+def suspects_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Of `curator suspects`."""
+    lines = [
+        f"{summary['suspects_found']} of {summary['labels']} labels and {summary['failures']} failures look "
+        f"like label errors (probability {summary['minimum']:g} or more)"
+    ]
+    for own in summary["suspects"]:
+        box = ", ".join(f"{value:.0f}" for value in own["box"])
+        said = f"  [{own['verdict']}]" if own["verdict"] else ""
+        lines.append(
+            f"{own['id']:>6}  {own['probability']:.2f}  {own['kind']:<14}  {own['uri']} ({box}): "
+            f"{own['why']}{said}"
+        )
+    lines += [f"note: {note}" for note in summary["notes"]]
     return lines
 
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from curator.cli.data import add_lines, export_lines, leak_lines
 from curator.cli.derive import stage_command
 from curator.cli.explanations import evaluate_lines, fit_patches_lines, interpret_lines
-from curator.cli.fix import feedback_lines, groups_lines, index_lines, query_lines, synthesize_lines
+from curator.cli.fix import (
+    feedback_lines,
+    groups_lines,
+    index_lines,
+    query_lines,
+    suspects_lines,
+    synthesize_lines,
+)
 from curator.cli.mine import detect_lines, diagnose_lines, explain_lines
 from curator.cli.prove import train_lines, verify_lines
 from curator.config import ReportConfig
@@ -14,7 +21,7 @@ from curator.detect.settings import DetectConfig
 from curator.diagnose.settings import DiagnoseConfig
 from curator.explain.settings import EvaluateConfig, ExplainConfig, FitPatchesConfig, InterpretConfig
 from curator.prove.settings import TrainConfig, VerifyConfig
-from curator.query.settings import FeedbackConfig, GroupsConfig, IndexConfig, QueryConfig
+from curator.query.settings import FeedbackConfig, GroupsConfig, IndexConfig, QueryConfig, SuspectsConfig
 from curator.synthesize.settings import SynthesizeConfig
 
 stage_command(
@@ -37,6 +44,14 @@ stage_command(
     DiagnoseConfig,
     lines=diagnose_lines,
     help="Find what the detector misses and invents on the mined images, with causes.",
+)
+stage_command(
+    "suspects",
+    SuspectsConfig,
+    lines=suspects_lines,
+    without=("device",),
+    help="List labels of the mined images that more likely are wrong than the detector; queries leave their "
+    "failures out.\n\nSay of each whether it is: --confirm IDS, --clear IDS.",
 )
 stage_command(
     "explain",

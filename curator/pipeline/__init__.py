@@ -33,6 +33,8 @@ _PLACES = {
     "IndexConfig": "curator.query.settings",
     "query": "curator.query.run",
     "QueryConfig": "curator.query.settings",
+    "suspects": "curator.query.run_suspects",
+    "SuspectsConfig": "curator.query.settings",
     "feedback": "curator.query.run_feedback",
     "FeedbackConfig": "curator.query.settings",
     "groups": "curator.query.run_groups",

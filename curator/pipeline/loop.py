@@ -29,6 +29,7 @@ ORDER = (
     "train",
     "detect",
     "diagnose",
+    "suspects",
     "explain",
     "index",
     "query",

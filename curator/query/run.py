@@ -30,6 +30,7 @@ from curator.query.run_indexed import IndexState, indexed, read_mined
 from curator.query.run_questions import asked_for, judged_table, questions
 from curator.query.run_refine import Refinement, known_already, refined, refinement
 from curator.query.run_retrieval import retrieve
+from curator.query.run_suspects import Trusted, without_suspects
 from curator.query.selection import Answers, as_hits, choose
 from curator.query.settings import QueryConfig
 from curator.query.wording import failed
@@ -53,24 +54,26 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
     Returns:
         a result whose summary holds "selection", "groups" (name, failures, hits, expected), "judged" (the
         out-of-fold table by what is asked), "hits" (rank, image, uri, score, group, outcome, box, reason),
-        "refined" (what was learned from people, None without `refine`) and "warnings". With `preview`
-        "judged" and "groups" alone, and nothing is stored.
+        "left_out" (of suspect labels, one line or None), "refined" (what was learned from people, None
+        without `refine`) and "warnings". With `preview` "judged" and "groups" alone, and nothing is stored.
 
     Raises:
         InputError: no failure matches, a class is unknown, or the pool is not indexed (names `curator
             index`).
     """
-    current = read_current(store, STAGE)
+    whole = read_current(store, STAGE)
     by_example = bool(config.like or config.text)
-    failures = [] if by_example else _failures(config, current)
+    asked = [] if by_example else _failures(config, whole)
+    trusted = without_suspects(store, whole, asked, keep=config.keep_suspects)
+    current, failures = trusted.current, trusted.failures
     pool = _pool(store, config)
     index = None
     if config.method != BLIND or by_example:
-        index = indexed(store, config.embedder, current, store.image_ids(role="pool"))
+        index = indexed(store, config.embedder, whole, store.image_ids(role="pool"))
     if config.preview:
         if index is None:
             raise InputError(f"query: --method {BLIND} learns nothing, so there is nothing to preview")
-        return _preview(store, config, current, failures, index)
+        return _preview(store, config, trusted, index)
     found = refinement(store, config) if config.refine else None
     if found is not None:
         judged = set(found.judged)
@@ -99,6 +102,7 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
         if selection is None:
             make = draw if index is None else partial(_select, index=index, refining=found)
             selection = make(store, config, key, failures, current, pool, leaks=leaks)
+            selection = replace(selection, config={**selection.config, "current": whole.digest})
             with store.transaction():
                 store.put_selection(run_id, selection)
                 store.record_items(run_id, [ItemStatus(key=key, status="done")])
@@ -108,7 +112,7 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
         run_id=run_id,
         done=counts["done"],
         skipped=counts["skipped"],
-        summary=_summary(store, selection),
+        summary=_summary(store, selection, trusted),
     )
 
 
@@ -180,11 +184,9 @@ def _stored(store: Store, name: str, key: str) -> Selection | None:
     return selection if selection.key == key else None
 
 
-def _preview(
-    store: Store, config: QueryConfig, current: Current, failures: Sequence[Outcome], index: IndexState
-) -> StageResult:
-    mined = read_mined(store, current, index)
-    asking = _questions(config, current, failures, mined, index)
+def _preview(store: Store, config: QueryConfig, trusted: Trusted, index: IndexState) -> StageResult:
+    mined = read_mined(store, trusted.current, index)
+    asking = _questions(config, trusted.current, trusted.failures, mined, index)
     return StageResult(
         stage=STAGE,
         run_id=0,
@@ -193,7 +195,8 @@ def _preview(
             "judged": judged_table(asking, mined, config),
             "groups": [_group(question) for question in asking],
             "notes": _notes(asking),
-            "warnings": [index.warning] if index.missing else [],
+            "left_out": trusted.left_out,
+            "warnings": [*([index.warning] if index.missing else []), *trusted.warnings],
         },
     )
 
@@ -315,14 +318,15 @@ def _notes(asking: Sequence[Question]) -> list[str]:
     return [question.scorer.note for question in asking if question.scorer.note]
 
 
-def _summary(store: Store, selection: Selection) -> dict[str, Any]:
+def _summary(store: Store, selection: Selection, trusted: Trusted) -> dict[str, Any]:
     uris = {i.id: i.uri for i in store.images(reader="query", ids=list(selection.image_ids))}
     return {
         "selection": selection.name,
         "arm": selection.arm,
         "groups": selection.config["groups"],
         "judged": selection.config["judged"],
-        "warnings": selection.config["warnings"],
+        "warnings": [*selection.config["warnings"], *trusted.warnings],
+        "left_out": trusted.left_out,
         "asking": selection.config["asking"],
         "scored": selection.config["scored"],
         "refined": selection.config.get("refined"),

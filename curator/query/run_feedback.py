@@ -104,6 +104,9 @@ def _again(selection: Selection) -> str:
         value = config.get(field.name, field.default)
         if field.name in ("name", "refine", "preview", "device", "like", "text") or value == field.default:
             continue
+        if value is True:
+            words.append(f"--{field.name.replace('_', '-')}")
+            continue
         text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
         if text:
             words += [f"--{field.name.replace('_', '-')}", text]

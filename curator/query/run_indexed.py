@@ -103,10 +103,17 @@ def indexed(store: Store, embedder: str, current: Current, pool: Sequence[int]) 
 
 
 def read_mined(store: Store, current: Current, state: IndexState) -> Mined:
-    """What the mined images offer, with what is known of them."""
+    """What the mined images offer, with what is known of them.
+
+    Args:
+        current: of which outcomes are known; where it holds fewer than were indexed, at the others' places
+            there is no failure.
+    """
     ids = store.image_ids(role="mine")
     offered = store.boxes(state.space, "offered", image_ids=ids)
+    known = {outcome.id or 0: outcome for outcome in current.outcomes}
     rows = store.boxes(state.space, "outcomes", keys=state.outcomes)
+    rows = rows.take(np.isin(rows.outcome_ids, np.array(list(known), np.int64)))
     region = rows.attribution_ids >= 0
     culprit_rows = rows.take(region)
     units = {
@@ -119,6 +126,6 @@ def read_mined(store: Store, current: Current, state: IndexState) -> Mined:
         image_ids=np.array(sorted(ids), np.int64),
         outcomes=rows.take(~region),
         culprits=culprit_rows if len(culprit_rows) else None,
-        known={outcome.id or 0: outcome for outcome in current.outcomes},
+        known=known,
         units=units,
     )
