@@ -261,10 +261,15 @@ class UltralyticsDetector:
         """Write weights, layers, classes and options; `ultralytics:PATH` and `curator:PATH` read them."""
         write_state(path, self.network, self.description)
 
-    def clone(self) -> Self:
-        """An independent copy with equal weights and trainable parameters, built anew."""
+    def plain_network(self) -> Any:
+        """A `DetectionModel` of the package with equal weights, built anew, as its own trainer takes it."""
         network = _network(self.description, self.spec)
         network.load_state_dict(self.network.state_dict())
+        return network
+
+    def clone(self) -> Self:
+        """An independent copy with equal weights and trainable parameters, built anew."""
+        network = self.plain_network()
         twin = type(self)(network, self.description, spec=self.spec).to(self.device)
         for name, parameter in twin.network.named_parameters():
             parameter.requires_grad_(".dfl" not in name)  # fixed numbers: the bins' distances

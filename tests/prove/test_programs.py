@@ -103,3 +103,19 @@ def test_a_black_box_is_refused_with_what_to_do(workspace: Path, yolos: str) -> 
         pytest.raises(InputError, match=r"--trainer 'command:python train\.py"),
     ):
         pipeline.verify(store, VerifyConfig(detector=f"blackbox:{yolos}", arms=("nothing",), device="cpu"))
+
+
+def test_ultralytics_trains_its_own_models(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ultralytics", exc_type=ImportError)
+    for name, value in {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path))
+    spec = f"ultralytics:yolov8n.yaml?classes={','.join(CLASSES)}&size=64&nms_iou=0.6"
+    found = trained(workspace, spec, tmp_path / "out", trainer="ultralytics:?mosaic=0")
+    assert found["detector"] == f"ultralytics:{tmp_path / 'out' / 'best.safetensors'}?size=64&nms_iou=0.6"
+    after = load_detector(found["detector"], "cpu")
+    assert after.classes == CLASSES
+    assert after.fingerprint != load_detector(spec, "cpu").fingerprint
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["best.safetensors"]

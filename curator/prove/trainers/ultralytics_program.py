@@ -11,7 +11,6 @@ nothing downloaded, drawn or reported; any of their settings can be given by `--
 from __future__ import annotations
 
 import argparse
-import copy
 import os
 import shutil
 from collections.abc import Sequence
@@ -43,8 +42,7 @@ def train(given: argparse.Namespace) -> None:
         raise SystemExit(f"{given.spec}: expected a detector ultralytics:FILE")
     from ultralytics.models import YOLO
 
-    network = copy.deepcopy(detector.network).float().requires_grad_(True)
-    network.criterion = None
+    network = detector.plain_network().requires_grad_(True)
     start = given.out / "start.pt"
     torch.save({"model": network, "train_args": dict(network.args), "epoch": -1}, start)
     settings: dict[str, Any] = {
