@@ -55,7 +55,7 @@ def test_a_number_outside_its_range_is_refused_by_name(
     kind: type[StageConfig], name: str, value: float
 ) -> None:
     kind(**REQUIRED[kind])  # type: ignore[arg-type]
-    wrong = (value,) if name in ("seeds", "unlike") else value
+    wrong = (value,) if name in ("budgets", "seeds", "unlike") else value
     with pytest.raises(ConfigError, match=rf"^{name}: expected .*, got "):
         kind(**REQUIRED[kind], **{name: wrong})  # type: ignore[arg-type]
 
