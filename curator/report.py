@@ -289,7 +289,7 @@ def _verifications(store: Store) -> tuple[Table, ...]:
                     rows=tuple(tuple(row) for row in rows),
                     note="; ".join(
                         [
-                            "95% intervals over images and training seeds; * is told from nothing at 5% with "
+                            "95% intervals over images and training seeds; * differs from zero at 5% with "
                             "Holm's correction over the arms",
                             *compared.notes,
                         ]

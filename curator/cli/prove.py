@@ -45,11 +45,8 @@ def verify_lines(summary: Mapping[str, Any]) -> list[str]:
             summary["difference_columns"],
             summary["difference_rows"],
         )
-    if base and base.get("smallest_effect") is not None:
-        smallest = f"{base['smallest_effect']:.2f}"
-        lines.append(
-            f"this holdout can show differences of {smallest} of the missed objects or more"
-        )
+    if summary.get("can_show"):
+        lines.append(f"{base['missed']} missed objects: {summary['can_show']}")
     lines += [f"note: {note}" for note in summary.get("notes", [])]
     if summary.get("advice"):
         lines.append(summary["advice"])

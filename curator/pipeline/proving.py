@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from curator.errors import InputError
 from curator.jobs.base import Executor
 from curator.jobs.stage import StageResult
+from curator.progress import say
 from curator.prove import run_verify
 from curator.prove.settings import VerifyConfig
 from curator.query.run import query
@@ -35,8 +36,8 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
         like = _asked_by(store, config.selection)
         for method in methods:
             name = f"{config.name}-{method}"
-            wanted = replace(like, name=name, method=method, budget=max(config.all_budgets))
-            query(store, wanted)
+            budget = max(config.all_budgets)
+            query(store, replace(like, name=name, method=method, budget=budget, device=config.device))
             asked[method] = name
     return run_verify.verify(store, config, asked=asked, executor=executor)
 
@@ -52,4 +53,5 @@ def _asked_by(store: Store, selection: str) -> QueryConfig:
     try:
         return QueryConfig.from_table(settings, where=f"selection {selection}")
     except InputError:
-        return QueryConfig()  # written by another version, or by no query
+        say(f"verify: how {selection!r} was asked for is not known; its methods ask for all failures")
+        return QueryConfig()

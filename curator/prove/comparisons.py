@@ -15,13 +15,16 @@ from typing import Any
 import numpy as np
 
 from curator.prove.arms.base import split_label
-from curator.prove.fates import unpack_holdout, unpack_matched
+from curator.prove.fates import Holdout, unpack_holdout, unpack_matched
 from curator.prove.statistics import FIGURES, LESS_IS_BETTER, Estimate, Values, holm, measure, worse_of
 from store.records import Trial
 
 REFERENCES = ("random", "nothing")  # what an arm is compared with; the first that was run stands in the table
 REAL = 0.05  # family-wise error rate at which a difference is called real
 FEW_SEEDS = 5
+LEAST_SEEDS = 2  # in common, before a difference may be called real
+UNEQUAL = 1.1  # times as many batches: arms that differ more are told
+FEW_CLUSTERS = 20  # images or videos with failures, below which intervals are too narrow
 FEWEST_SEEDS = 3  # before a verification may stop early
 PRIMARY = "fn_fixed"
 
@@ -39,7 +42,7 @@ class Difference:
     """A figure of one arm minus that of another, in the reading that says least for the first.
 
     Attributes:
-        adjusted: Holm's p over the arms that are compared with the same one.
+        adjusted: Holm's p over the arms that are compared with the same one. seeds: that both have.
     """
 
     arm: str
@@ -47,11 +50,12 @@ class Difference:
     figure: str
     value: Estimate
     adjusted: float
+    seeds: int
 
     @property
     def real(self) -> bool:
-        """Is it told from nothing at the family-wise rate?"""
-        return self.adjusted <= REAL
+        """Does it differ from zero at the family-wise rate? One seed cannot say what other trainings give."""
+        return self.adjusted <= REAL and self.seeds >= LEAST_SEEDS
 
     @property
     def better(self) -> bool:
@@ -68,6 +72,7 @@ class Difference:
             **self.value.plain(),
             "p_holm": adjusted,
             "real": self.real,
+            "seeds": self.seeds,
         }
 
 
@@ -86,25 +91,38 @@ class Comparison:
     values: Mapping[str, Mapping[str, Mapping[str, Values]]] = field(default_factory=dict)
 
 
-def compare_arms(trials: Sequence[Trial], blob: Callable[[str], bytes], *, floor: float) -> Comparison | None:
+def compare_arms(
+    trials: Sequence[Trial],
+    blob: Callable[[str], bytes],
+    *,
+    floor: float,
+    groups: Mapping[str, str] | None = None,
+) -> Comparison | None:
     """Read the fates and compare.
 
     Args:
         trials: one per arm and seed, of one verification. blob: bytes by sha256. floor: lowest score.
+        groups: sha256 of a holdout image -> the video or place that it shares with others, as known now.
     Returns:
-        None where a trial keeps no fates (it was run by an older version) or where bases differ.
+        None where a trial keeps no fates (it was run by an older version) or where holdouts differ.
     """
-    bases = {trial.metrics.get("base_fates") for trial in trials}
-    if len(bases) != 1 or None in bases or any("fates" not in trial.metrics for trial in trials):
+    if not trials or any("fates" not in trial.metrics for trial in trials):
         return None
-    holdout = unpack_holdout(blob(str(bases.pop())))
+    holdouts = {
+        key: unpack_holdout(blob(key)) for key in {str(trial.metrics["base_fates"]) for trial in trials}
+    }
+    holdout = next(iter(holdouts.values()))
+    if any(not _same_objects(holdout, other) for other in holdouts.values()):
+        return None
+    cluster = [(groups or {}).get(s, c) for s, c in zip(holdout.sha256, holdout.cluster, strict=True)]
     values: dict[str, dict[str, dict[str, Values]]] = {}
     seeds: dict[str, list[int]] = {}
     for arm in dict.fromkeys(trial.arm for trial in trials):
         own = [trial for trial in trials if trial.arm == arm]
         matched = [unpack_matched(blob(trial.metrics["fates"])) for trial in own]
         missing = own[0].metrics["base"].get("missing_classes", [])
-        found = measure(holdout.base, matched, holdout.cluster, floor=floor, missing=missing)
+        bases = [holdouts[str(trial.metrics["base_fates"])].base for trial in own]
+        found = measure(bases, matched, cluster, floor=floor, missing=missing)
         found["ap50"] = {"any": _as_printed(found["ap50"]["any"], own)}
         values[arm], seeds[arm] = found, [trial.seed for trial in own]
     arms = {
@@ -112,7 +130,18 @@ def compare_arms(trials: Sequence[Trial], blob: Callable[[str], bytes], *, floor
         for arm, of_arm in values.items()
     }
     differences = [d for reference in REFERENCES for d in _against(reference, values, seeds)]
-    return Comparison(arms, tuple(differences), tuple(_notes(seeds, holdout.cluster)), values)
+    notes = [*_notes(differences, seeds, values), *_length_notes(trials)]
+    return Comparison(arms, tuple(differences), tuple(notes), values)
+
+
+def _same_objects(one: Holdout, other: Holdout) -> bool:
+    a, b = one.base.objects, other.base.objects
+    return (
+        one.sha256 == other.sha256
+        and np.array_equal(a.image, b.image)
+        and np.array_equal(a.classes, b.classes)
+        and np.array_equal(a.counted, b.counted)
+    )
 
 
 def _as_printed(values: Values, trials: Sequence[Trial]) -> Values:
@@ -128,7 +157,7 @@ def _against(
     found: list[Difference] = []
     for figure in FIGURES:
         estimates: dict[str, Estimate] = {}
-        against: dict[str, str] = {}
+        against: dict[str, tuple[str, int]] = {}
         for arm in values:
             other = counterpart(reference, arm, values)
             common = [] if other is None else [seed for seed in seeds[arm] if seed in seeds[other]]
@@ -142,9 +171,12 @@ def _against(
                     for reading, of_arm in values[arm][figure].items()
                 },
             )
-            against[arm] = other
+            against[arm] = other, len(common)
         adjusted = holm({arm: estimate.p for arm, estimate in estimates.items()})
-        found += [Difference(arm, against[arm], figure, e, adjusted[arm]) for arm, e in estimates.items()]
+        found += [
+            Difference(arm, against[arm][0], figure, e, adjusted[arm], against[arm][1])
+            for arm, e in estimates.items()
+        ]
     return found
 
 
@@ -157,46 +189,70 @@ def counterpart(reference: str, arm: str, known: Collection[str]) -> str | None:
 
 def images_for_the_same(comparison: Comparison, trials: Sequence[Trial]) -> list[str]:
     """Per arm and budget of a learning curve: how many random images would fix as many missed objects."""
-    curve = sorted(
-        (split_label(arm)[1] or 0, figures[PRIMARY].mean)
+    added: dict[str, list[int]] = {}
+    for trial in trials:
+        added.setdefault(trial.arm, []).append(int(trial.metrics["n_added"]))
+    count = {arm: sum(numbers) / len(numbers) for arm, numbers in added.items()}
+    points = {
+        count[arm]: figures[PRIMARY].mean
         for arm, figures in comparison.arms.items()
-        if split_label(arm)[0] == "random"
-    )
-    if len(curve) < 2:
+        if split_label(arm)[0] in REFERENCES and not math.isnan(figures[PRIMARY].mean)
+    }
+    curve = sorted(points.items())
+    if sum(split_label(arm)[0] == "random" for arm in comparison.arms) < 2 or len(curve) < 2:
         return []
-    if "nothing" in comparison.arms:
-        curve.insert(0, (0, comparison.arms["nothing"][PRIMARY].mean))
-    budgets, rates = np.array([c[0] for c in curve], float), np.array([c[1] for c in curve])
+    amounts, rates = np.array([c[0] for c in curve], float), np.array([c[1] for c in curve])
     said = []
     for arm, figures in comparison.arms.items():
         name, budget = split_label(arm)
-        if name in (*REFERENCES, "oracle") or budget is None:
+        if name in (*REFERENCES, "oracle") or budget is None or math.isnan(figures[PRIMARY].mean):
             continue
         reached = np.flatnonzero(rates >= figures[PRIMARY].mean)
         if not len(reached):
-            amount = f"more than {budgets[-1]:.0f}"
+            amount = f"more than {amounts[-1]:.0f}"
         elif reached[0] == 0:
-            amount = f"at most {budgets[0]:.0f}"
+            amount = f"at most {amounts[0]:.0f}"
         else:
             k = int(reached[0])
             share = (figures[PRIMARY].mean - rates[k - 1]) / (rates[k] - rates[k - 1])
-            amount = f"about {budgets[k - 1] + share * (budgets[k] - budgets[k - 1]):.0f}"
-        said.append(f"{name} with {budget} images fixes as much as random with {amount}")
+            amount = f"about {amounts[k - 1] + share * (amounts[k] - amounts[k - 1]):.0f}"
+        said.append(f"{name} with {count[arm]:.0f} images fixes as much as random with {amount}")
     return said
 
 
-def _notes(seeds: Mapping[str, list[int]], cluster: Sequence[str]) -> list[str]:
-    fewest, notes = min(len(of_arm) for of_arm in seeds.values()), []
-    if fewest == 1:
-        notes.append("one training seed: the intervals speak of other images, not of other trainings")
+def _notes(
+    differences: Sequence[Difference],
+    seeds: Mapping[str, list[int]],
+    values: Mapping[str, Mapping[str, Mapping[str, Values]]],
+) -> list[str]:
+    fewest = min([len(of_arm) for of_arm in seeds.values()] + [d.seeds for d in differences])
+    notes = []
+    if fewest < LEAST_SEEDS:
+        notes.append(
+            "one training seed: the intervals speak of other images, not of other trainings, and no "
+            "difference is called real"
+        )
     elif fewest < FEW_SEEDS:
         notes.append(
-            f"{fewest} training seeds: the intervals hold the truth about as often as they should, but they "
-            f"are wide; {FEW_SEEDS} or more make them narrower"
+            f"{fewest} training seeds: the intervals are wide; {FEW_SEEDS} or more make them narrower"
         )
-    if len(set(cluster)) < 20:
-        notes.append(f"only {len(set(cluster))} independent images or videos: the intervals are too narrow")
+    clusters = min(v.clusters for readings in values.values() for v in readings[PRIMARY].values())
+    if clusters < FEW_CLUSTERS:
+        notes.append(f"missed objects in only {clusters} images or videos: the intervals are too narrow")
     return notes
+
+
+def _length_notes(trials: Sequence[Trial]) -> list[str]:
+    """Programs train whole epochs: arms with other numbers of images may train for longer."""
+    steps = {
+        t.arm: int(t.metrics["training"]["iterations"])
+        for t in trials
+        if "iterations" in t.metrics.get("training", {})
+    }
+    if not steps or max(steps.values()) <= UNEQUAL * min(steps.values()):
+        return []
+    said = ", ".join(f"{arm} {number}" for arm, number in steps.items())
+    return [f"trainings differ in length, since the program trains whole epochs: batches of {said}"]
 
 
 def answered(comparison: Comparison, smallest: float | None, looks: int) -> str:
@@ -234,14 +290,18 @@ def advice(comparison: Comparison, trials: Sequence[Trial]) -> str:
         if split_label(d.against)[0] == reference and split_label(d.arm)[0] != "oracle"
     ]
     of_figure = {(d.arm, d.figure): d for d in compared}
-    rivals = [d for d in compared if d.figure == PRIMARY and split_label(d.arm)[0] not in REFERENCES]
+    rivals = [
+        d
+        for d in compared
+        if d.figure == PRIMARY and split_label(d.arm)[0] not in REFERENCES and not math.isnan(d.value.mean)
+    ]
     if reference is None or not rivals:
         return ""
-    best = max(rivals, key=lambda d: d.value.mean)
+    best = max([d for d in rivals if d.real and d.better] or rivals, key=lambda d: d.value.mean)
     count = next(t.metrics["n_added"] for t in trials if t.arm == best.arm)
-    said = f"{best.value.mean:+.2f} [{best.value.low:.2f}, {best.value.high:.2f}] {NAMES[PRIMARY]}"
+    said = f"{best.value.mean:+.2f}{_bounds(best.value, 2)} {NAMES[PRIMARY]}"
     ap = of_figure[best.arm, "ap50"].value
-    rest = f"; AP50 {ap.mean:+.3f} [{ap.low:.3f}, {ap.high:.3f}]"
+    rest = f"; AP50 {ap.mean:+.3f}{_bounds(ap, 3)}"
     if best.real and best.better:
         harm = of_figure[best.arm, "broken"]
         warned = " (but it breaks more found objects)" if harm.real and not harm.better else ""
@@ -250,3 +310,9 @@ def advice(comparison: Comparison, trials: Sequence[Trial]) -> str:
         f"no arm is surely better than {reference} here; the best, {best.arm}: {said}{rest}; "
         "more holdout images or seeds would tell"
     )
+
+
+def _bounds(value: Estimate, digits: int) -> str:
+    if not (math.isfinite(value.low) and math.isfinite(value.high)):
+        return ""
+    return f" [{value.low:.{digits}f}, {value.high:.{digits}f}]"

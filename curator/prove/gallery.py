@@ -24,7 +24,7 @@ class Shown:
 
     Attributes:
         index: its place among `base.objects`. seeds: trainings in which this became of it, of `trials`.
-        before, after: score of the detection that finds it, -1 where none does; `after` is the mean.
+        before, after: score of the detection that finds it, -1 where none does; `after` is the median.
     """
 
     kind: Kind
@@ -41,12 +41,12 @@ def choose(base: Base, trials: Sequence[Matched], *, most: int) -> list[Shown]:
         return []
     at_base = base.matched.found_at
     found = np.array([trial.found_at >= base.threshold for trial in trials])  # (S, G)
-    mean = np.mean([trial.found_at for trial in trials], 0)
+    mean = np.median([trial.found_at for trial in trials], 0)
     was, counted = at_base >= base.threshold, base.objects.counted
     share = {"fixed": found.mean(0), "broken": (~found).mean(0), "still missed": (~found).mean(0)}
     shown = []
     for kind in KINDS:
-        members = np.flatnonzero(counted & (was if kind == "broken" else ~was) & (share[kind] >= 0.5))
+        members = np.flatnonzero(counted & (was if kind == "broken" else ~was) & (share[kind] > 0.5))
         change = np.abs(mean - at_base)[members] * (-1 if kind == "still missed" else 1)
         order = members[np.lexsort((members, -change, -share[kind][members]))]
         for index in _by_turns(order.tolist(), base.objects.classes)[:most]:

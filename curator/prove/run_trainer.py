@@ -6,9 +6,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from curator.config import require
 from curator.detect.base import Detector
 from curator.prove.settings import TrainConfig, VerifyConfig
 from curator.prove.trainers.base import Trainer, TrainerSettings, load_trainer
+from curator.prove.trainers.command import CommandTrainer, stop_left_behind
 from curator.prove.training_data import TrainingRecipe
 from store.errors import CorruptionError, ImageError
 
@@ -33,8 +35,24 @@ def settings_of(config: TrainConfig | VerifyConfig) -> TrainerSettings:
 
 
 def recipe_of(config: TrainConfig | VerifyConfig, trainer: Trainer) -> TrainingRecipe:
-    """What all trainings have in common."""
+    """What all trainings have in common; of a program only what it is told.
+
+    Raises:
+        ConfigError: a weight of added images that a data set cannot hold.
+    """
     weight = trainer.default_weight if config.added_weight is None else config.added_weight
+    if isinstance(trainer, CommandTrainer):
+        require(
+            weight == round(weight),
+            f"added_weight: a program's data set holds images a whole number of times, got {weight:g}",
+        )
+        return TrainingRecipe(
+            steps=config.steps,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            added_weight=weight,
+            precision="auto",
+        )
     common = TrainingRecipe(
         steps=config.steps,
         batch_size=config.batch_size,
@@ -67,4 +85,5 @@ def usable_trainer(store: Store, config: TrainConfig | VerifyConfig, detector: D
         with suppress(ImageError, CorruptionError):
             pictures.append(store.pixels(image, reader="train"))
     trainer.check(detector, pictures, config.device)
+    stop_left_behind(store.path / "training")
     return trainer

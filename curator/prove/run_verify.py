@@ -1,9 +1,9 @@
 """`verify`: prove on the holdout what retraining on the added images fixes and breaks.
 
 In: a trainable detector, the training images, the arms' added images, the holdout. Out: one `Trial` per arm
-and seed. Every arm starts from the same weights, takes the same number of steps and adds the same number of
-images. A finished trial is kept; a killed training continues from its checkpoint. Images that equal a holdout
-image are trained on in no arm.
+and seed. Every arm starts from the same weights, takes the same number of steps (programs that train whole
+epochs come near it; their batches are told) and adds the same number of images. A finished trial is kept; a
+killed training continues from its checkpoint. Images that equal a holdout image are trained on in no arm.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from curator.data.additions import LeftOut, Refusal, reasons, refused_images
@@ -48,7 +49,7 @@ from curator.prove.trial_tables import (
     summarise,
     trial_table,
 )
-from curator.prove.trials import SCORE_FLOOR, STAGE, HoldoutImage, TrialItem, TrialWork
+from curator.prove.trials import SCORE_FLOOR, STAGE, HoldoutImage, TrialItem, TrialWork, can_show
 from curator.tensors import resolve_device
 from store.records import Annotation, AnnotationSet, NewAnnotation, Trial
 
@@ -127,6 +128,7 @@ def verify(
         keys = [work.key(item) for item in items]
         store.describe_run(run_id, {"trials": keys})
 
+        said_of = lru_cache(None)(lambda seed: _answered(store, config, seed, keys))
         images = [h.image.sha256 for h in holdout], [h.cluster for h in holdout]
 
         def save(done: Done) -> None:
@@ -156,7 +158,7 @@ def verify(
             describe=lambda item: f"{item.arm} seed {item.seed}",
             device=config.device,
             executor=executor,
-            until=lambda item: config.stop_early and _answered(store, config, item, keys),
+            until=lambda item: config.stop_early and said_of(item.seed),
         )
     trials = store.trials(config.name)
     store.describe_run(run_id, {"trials": keys, "gallery": put_gallery(store, holdout, trials)})
@@ -165,6 +167,7 @@ def verify(
         result,
         summary={
             **summarise(trials, compare_stored(store, trials)),
+            "can_show": can_show(trials[0].metrics["base"]) if trials else "",
             "missing_classes": [name for name in classes.missing if name in present],
             **_left_out(without, mined),
         },
@@ -173,17 +176,25 @@ def verify(
 
 def compare_stored(store: Store, trials: Sequence[Trial]) -> Comparison | None:
     """What trials of one verification say of arms and their differences; None for those of older versions."""
-    return compare_arms(newest_trials(trials), store.blob, floor=SCORE_FLOOR)
+    ids = store.image_ids(role="holdout")
+    hashes = dict(zip(ids, store.hashes_of(ids), strict=True))
+    groups = {
+        hashes[m.image_id]: m.group_key
+        for m in store.memberships(ids)
+        if m.role == "holdout" and m.group_key is not None
+    }
+    return compare_arms(newest_trials(trials), store.blob, floor=SCORE_FLOOR, groups=groups)
 
 
-def _answered(store: Store, config: VerifyConfig, item: TrialItem, keys: Sequence[str]) -> bool:
-    """Asked before the first trial of a seed: do the seeds before it answer already?"""
-    before = config.seeds[: config.seeds.index(item.seed)]
+def _answered(store: Store, config: VerifyConfig, seed: int, keys: Sequence[str]) -> bool:
+    """Do the seeds before this one answer already?"""
+    seeds = tuple(dict.fromkeys(config.seeds))
+    before = seeds[: seeds.index(seed)]
     trials = [t for t in store.trials(config.name) if t.seed in before]
-    if len(before) < FEWEST_SEEDS or len(trials) * len(set(config.seeds)) != len(keys) * len(before):
+    if len(before) < FEWEST_SEEDS or len(trials) * len(seeds) != len(keys) * len(before):
         return False  # a round is not complete
     compared = compare_stored(store, trials)
-    looks = len(set(config.seeds)) - FEWEST_SEEDS
+    looks = len(seeds) - FEWEST_SEEDS + 1  # the last, over all seeds, among them
     said = compared and answered(compared, trials[0].metrics["base"]["smallest_effect"], looks)
     if said:
         say(f"verify: stops after {len(before)} seeds: {said}")

@@ -75,7 +75,7 @@ class Values:
 
     Attributes:
         point: (S,) per seed. drawn: (R, S) in every replicate; nan where a replicate has no such failures.
-        clusters: how many were drawn from.
+        clusters: images (or videos) that hold what the figure counts.
     """
 
     point: Array
@@ -83,7 +83,8 @@ class Values:
     clusters: int
 
     def __sub__(self, other: Values) -> Values:
-        return Values(self.point - other.point, self.drawn - other.drawn, self.clusters)
+        clusters = min(self.clusters, other.clusters)
+        return Values(self.point - other.point, self.drawn - other.drawn, clusters)
 
     def among(self, seeds: Sequence[int]) -> Values:
         """Some of the trials, by place."""
@@ -102,7 +103,7 @@ def weights(cluster: Sequence[str], *, draws: int = DRAWS, seed: int = 0) -> tup
 
 
 def measure(
-    base: Base,
+    bases: Sequence[Base],
     trials: Sequence[Matched],
     cluster: Sequence[str],
     *,
@@ -114,23 +115,42 @@ def measure(
     """Every figure of an arm's trials in every reading: figure -> reading -> `Values`.
 
     Args:
+        bases: of each trial, over the same objects: another device rounds otherwise.
         cluster: per image what it is drawn with. floor: lowest score of the detections.
         missing: categories that the detector cannot produce, left out of AP.
     """
-    drawn, clusters = weights(cluster, draws=draws, seed=seed)
+    drawn, _ = weights(cluster, draws=draws, seed=seed)
+    held = _held(bases[0], np.asarray(cluster)) if bases else {}
     every = np.concatenate([np.ones((1, drawn.shape[1])), drawn])  # row 0: the holdout as it is
     found: dict[str, dict[str, list[Array]]] = {f: {r: [] for r in READINGS[f]} for f in FIGURES}
-    for trial in trials:
+    for base, trial in zip(bases, trials, strict=True):
         for figure, readings in _of_trial(base, trial, every, floor, missing).items():
             for reading, values in readings.items():
                 found[figure][reading].append(values)
     return {
         figure: {
-            reading: Values(np.array([v[0] for v in values]), np.stack([v[1:] for v in values], 1), clusters)
+            reading: Values(
+                np.array([v[0] for v in values]), np.stack([v[1:] for v in values], 1), held[figure]
+            )
             for reading, values in readings.items()
         }
         for figure, readings in found.items()
     }
+
+
+def _held(base: Base, cluster: NDArray[np.str_]) -> dict[str, int]:
+    """Figure -> how many clusters hold what it counts."""
+    objects = base.objects
+    at_base = base.matched.found_at >= base.threshold
+    was = base.matched.false_positives(base.threshold)
+    image = {
+        "fn_fixed": objects.image[objects.counted & ~at_base],
+        "broken": objects.image[objects.counted & at_base],
+        "fp_fixed": base.matched.image[was],
+        "new_false_per_image": np.arange(base.images),
+        "ap50": objects.image[objects.counted],
+    }
+    return {figure: len(np.unique(cluster[numbers])) for figure, numbers in image.items()}
 
 
 def _of_trial(
@@ -255,8 +275,8 @@ def estimate(values: Values, *, level: float = 0.95) -> Estimate:
         parts = between**2 / (S - 1) if between > explained else 0.0
         total = parts + over_images**2 / (values.clusters - 1)
         freedom = variance**2 / total if total > 0 else freedom
-    if variance <= 0:
-        return Estimate(mean, mean, mean, 1.0 if mean == 0 else 0.0)
+    if variance <= 0:  # nothing varies: too few failures to say how sure a difference is
+        return Estimate(mean, mean, mean, 1.0) if mean == 0 else Estimate(mean, math.nan, math.nan, math.nan)
     error = math.sqrt(variance)
     reach = float(stats.t.ppf((1 + level) / 2, freedom)) * error
     p = float(2 * stats.t.sf(abs(mean) / error, freedom))
@@ -292,11 +312,11 @@ def smallest_effect(
         failures: per image (or video) how many objects the base misses; zeros may be left out.
         power: how often such a difference would be found.
     Returns:
-        in [0, 1]; nan without failures.
+        above 0; above 1 where no difference can be shown; nan without failures.
     """
     counts = np.asarray([f for f in failures if f], dtype=np.float64)
     if not len(counts):
         return math.nan
     error = math.sqrt(differing * float((counts**2).sum())) / float(counts.sum())
     z = float(stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power))
-    return min(1.0, z * error)
+    return z * error

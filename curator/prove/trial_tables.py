@@ -64,6 +64,11 @@ def summarise(trials: Sequence[Trial], compared: Comparison | None = None) -> di
         "base": newest[0].metrics["base"] if newest else None,
         "unscored_conditions": newest[0].metrics.get("unscored_conditions", []) if newest else [],
     }
+    if newest and compared is None:
+        summary["notes"] = [
+            "some of these trials keep no fates or are over another holdout: differences between arms cannot "
+            "be told; verify under another --name"
+        ]
     if compared is not None:
         summary |= {
             "differences": [difference.plain() for difference in compared.differences],

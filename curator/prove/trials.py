@@ -127,11 +127,8 @@ class TrialWork:
         detector = load_detector(self.spec, device)
         trainer = load_trainer(self.trainer, detector)
         base, figures = evaluate_base(detector, self.holdout, self.classes, self.criteria, self.predict_batch)
-        if figures["smallest_effect"] is not None:
-            say(
-                f"holdout: {figures['images']} images with {figures['missed']} missed objects; a difference "
-                f"between two arms of {figures['smallest_effect']:.2f} or more of them can be shown"
-            )
+        size = f"{figures['images']} images with {figures['missed']} missed objects"
+        say(f"holdout: {size}; {can_show(figures)}")
         return TrialState(detector, trainer, device, base, figures)
 
     def process(self, state: TrialState, batch: Sequence[TrialItem]) -> list[dict[str, Any]]:
@@ -176,6 +173,16 @@ class TrialWork:
             "train_seconds": round(trained_at - start, 2),
             "predict_seconds": round(time.monotonic() - trained_at, 2),
         }
+
+
+def can_show(base: Mapping[str, Any]) -> str:
+    """What the base's figures say of the differences that its holdout can show."""
+    smallest = base.get("smallest_effect")
+    if smallest is None:
+        return "the base misses nothing here, so no arm can fix anything"
+    if smallest > 1:
+        return "too few to show any difference between two arms"
+    return f"a difference between two arms of {smallest:.2f} or more of them can be shown"
 
 
 def mean_precision(precisions: Mapping[str, float], classes: ClassMap) -> float | None:

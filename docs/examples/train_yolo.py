@@ -31,6 +31,8 @@ model.train(
     seed=given.seed,
     optimizer="AdamW",
     lr0=given.learning_rate,
+    warmup_bias_lr=0.0,
+    nbs=given.batch,
     val=False,
     plots=False,
     amp=False,

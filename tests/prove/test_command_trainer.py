@@ -22,7 +22,7 @@ from curator.example.dataset import write_dataset
 from curator.example.flowers import CLASSES
 from curator.prove.settings import TrainConfig, VerifyConfig
 from curator.prove.trainers.base import TrainerSettings, load_trainer
-from curator.prove.trainers.command import run
+from curator.prove.trainers.command import run, stop_left_behind
 from store.records import ROLES
 from store.store import Store
 
@@ -134,6 +134,26 @@ def test_what_cannot_work_is_refused_before_any_training(
         pipeline.verify(store, verify_config(workspace[1], name="refused", **changes))
 
 
+def test_an_edited_script_trains_anew(workspace: tuple[Path, str], tmp_path: Path) -> None:
+    script = tmp_path / "mine.py"
+    script.write_text(PROGRAM.read_text())
+    command = COMMAND.replace(str(PROGRAM), str(script))
+    config = verify_config(workspace[1], name="edited", arms=("nothing",), trainer=command)
+    with Store.open(workspace[0]) as store:
+        assert pipeline.verify(store, config).done == 1
+        assert pipeline.verify(store, config).skipped == 1
+        script.write_text(PROGRAM.read_text() + "# another rate\n")
+        assert pipeline.verify(store, config).done == 1
+
+
+def test_options_of_a_command_are_refused_elsewhere(workspace: tuple[Path, str]) -> None:
+    with Store.open(workspace[0]) as store:
+        with pytest.raises(InputError, match=r"--trained: only a program that you name takes it"):
+            pipeline.verify(store, verify_config(workspace[1], trainer="torchvision:"))
+        with pytest.raises(InputError, match=r"a whole number of times, got 0\.5"):
+            pipeline.verify(store, verify_config(workspace[1], added_weight=0.5))
+
+
 def test_other_initial_weights_are_refused(workspace: tuple[Path, str]) -> None:
     other = workspace[0].parent / "other.safetensors"
     with Store.open(workspace[0]) as store:
@@ -161,7 +181,7 @@ def trained_by(command: str, folder: Path, **settings: Any) -> None:
 
 def test_a_program_that_takes_too_long_or_writes_nothing_is_told(tmp_path: Path) -> None:
     start = time.monotonic()
-    with pytest.raises(StageError, match=r"took more than 8 s and was stopped; its log is .*reading"):
+    with pytest.raises(StageError, match=r"took more than 8 s and was stopped; its log is .*log\.txt: "):
         trained_by(f"{COMMAND} --sleep 200", tmp_path, timeout=8.0)
     assert time.monotonic() - start < 60
     with pytest.raises(StageError, match=r"wrote no .*best\.safetensors, which --trained names"):
@@ -210,6 +230,29 @@ def test_what_a_killed_curator_left_running_is_stopped(tmp_path: Path) -> None:
     assert not _members(group, "sleep")
 
 
+def test_a_training_that_another_curator_runs_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "trial").mkdir()
+    script = (
+        "import sys; from pathlib import Path; from curator.prove.trainers.command import run; "
+        f"run(['sleep', '300'], log=Path({str(tmp_path / 'trial' / 'log.txt')!r}))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script])
+    note = tmp_path / "trial" / "process"
+    while not note.exists() or not note.read_text():
+        time.sleep(0.05)
+    group = int(note.read_text().split()[0])
+    try:
+        stop_left_behind(tmp_path)
+        assert _members(group, "sleep")
+        with pytest.raises(StageError, match=f"another curator .process {parent.pid}. trains this just now"):
+            trained_by(COMMAND, tmp_path)
+    finally:
+        parent.kill()
+        parent.wait()
+    stop_left_behind(tmp_path)
+    assert not _members(group, "sleep")
+
+
 def _members(group: int, name: str) -> list[int]:
     """Living processes of a group."""
     found = []
@@ -228,7 +271,7 @@ def _members(group: int, name: str) -> list[int]:
 def test_a_program_that_cannot_start_or_is_killed_is_told(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="could not be started: /nowhere/train"):
         run(["/nowhere/train"], log=tmp_path / "log.txt")
-    with pytest.raises(StageError, match="signal SIGKILL"):
+    with pytest.raises(StageError, match="signal 9"):
         run(
             [sys.executable, "-c", f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})"],
             log=tmp_path / "log.txt",

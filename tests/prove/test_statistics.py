@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,20 @@ from scipy import stats
 
 from curator.diagnose.metrics import average_precision
 from curator.matching import GroundTruth, ImageResult
-from curator.prove.comparisons import Comparison, advice, answered, compare_arms
+from curator.prove.comparisons import (
+    Comparison,
+    Difference,
+    advice,
+    answered,
+    compare_arms,
+    images_for_the_same,
+)
 from curator.prove.fates import pack_holdout, pack_matched, unpack_holdout, unpack_matched
 from curator.prove.readings import Base, Matched, compare, gather_objects, match_all
 from curator.prove.statistics import (
     FIGURES,
     READINGS,
+    Estimate,
     Values,
     estimate,
     holm,
@@ -76,7 +85,7 @@ def scene(
 @given(st.integers(0, 10_000))
 def test_without_drawing_every_reading_is_the_one_of_compare(seed: int) -> None:
     base, trials, results = scene(seed)
-    found = measure(base, trials, [str(i) for i in range(base.images)], floor=FLOOR, draws=2)
+    found = measure([base] * len(trials), trials, [str(i) for i in range(base.images)], floor=FLOOR, draws=2)
     names = {"fixed": "fixed_threshold", "matched": "matched_threshold", "recall": "matched_recall"}
     for place, (trial, own) in enumerate(zip(trials, results, strict=True)):
         readings = compare(base, trial, floor=FLOOR)
@@ -96,7 +105,7 @@ def test_without_drawing_every_reading_is_the_one_of_compare(seed: int) -> None:
 def test_a_replicate_is_the_reading_of_the_images_that_it_drew() -> None:
     base, trials, results = scene(3, images=8, trials=1)
     drawn, _ = weights([str(i) for i in range(8)], draws=20)
-    found = measure(base, trials, [str(i) for i in range(8)], floor=FLOOR, draws=20)
+    found = measure([base] * len(trials), trials, [str(i) for i in range(8)], floor=FLOOR, draws=20)
     own = drawn_results(np.random.default_rng(3), 8, 0.5)
     for number, row in enumerate(drawn):
         chosen = np.repeat(np.arange(8), row.astype(int))
@@ -168,6 +177,77 @@ def test_the_smallest_effect_falls_with_the_holdout_and_grows_with_clustering() 
     assert smallest_effect([1] * 400) == pytest.approx(2.8016 * math.sqrt(0.25 / 400), rel=1e-3)
     assert smallest_effect([4] * 100) > smallest_effect([1] * 400)
     assert math.isnan(smallest_effect([0, 0]))
+    assert smallest_effect([1]) > 1  # no difference can be shown
+
+
+def test_few_failures_that_all_agree_say_nothing_for_sure() -> None:
+    always = Values(np.ones(3), np.ones((50, 3)), 1)
+    assert math.isnan(estimate(always).p)
+    several = Values(np.ones(3), np.ones((50, 3)), 3)
+    assert math.isnan(estimate(several).p)
+    assert estimate(Values(np.zeros(3), np.zeros((50, 3)), 3)).p == 1
+
+
+def test_an_interval_counts_the_images_that_hold_such_failures() -> None:
+    base, trials, _ = scene(3, images=30, trials=2)
+    found = measure([base] * 2, trials, ["a"] * 10 + ["b"] * 10 + ["c"] * 10, floor=FLOOR, draws=5)
+    assert found["fn_fixed"]["fixed"].clusters == 3
+    assert found["ap50"]["any"].clusters == 3
+
+
+def test_advice_names_a_real_winner_though_another_mean_is_higher() -> None:
+    def difference(arm: str, figure: str, mean: float, adjusted: float) -> Difference:
+        value = Estimate(mean, mean - 0.05, mean + 0.05, adjusted)
+        return Difference(arm, "random", figure, value, adjusted, 5)
+
+    said = [
+        difference(arm, figure, mean, adjusted)
+        for arm, mean, adjusted in (("query", 0.06, 0.01), ("diversity", 0.08, 0.3))
+        for figure in FIGURES
+    ]
+    nothing = {"fn_fixed": Estimate(0.1, 0.0, 0.2, 1.0)}
+    compared = Comparison(dict.fromkeys(("random", "query", "diversity"), nothing), tuple(said))
+    trials = [
+        Trial(verification="v", arm=arm, seed=0, metrics={"n_added": 40}, key=arm)
+        for arm in ("random", "query", "diversity")
+    ]
+    assert advice(compared, trials).startswith("add the 40 images of query: +0.06 [0.01, 0.11]")
+    missing = [replace(d, value=Estimate(math.nan, math.nan, math.nan, math.nan)) for d in said]
+    assert advice(replace(compared, differences=tuple(missing)), trials) == ""
+
+
+def test_one_common_seed_is_never_real() -> None:
+    value = Estimate(0.5, 0.4, 0.6, 0.0001)
+    assert Difference("query", "random", "fn_fixed", value, 0.0001, 2).real
+    assert not Difference("query", "random", "fn_fixed", value, 0.0001, 1).real
+
+
+def test_images_that_random_needs_are_counted_as_added() -> None:
+    def figures(mean: float) -> dict[str, Estimate]:
+        return {"fn_fixed": Estimate(mean, mean, mean, 1.0)}
+
+    rates = {"nothing": 0.0, "random@100": 0.2, "random@400": 0.3, "query@100": 0.25, "query@400": 0.9}
+    compared = Comparison({arm: figures(rate) for arm, rate in rates.items()}, ())
+    added = {"nothing": 0, "random@100": 100, "random@400": 150, "query@100": 100, "query@400": 150}
+    trials = [
+        Trial(verification="v", arm=arm, seed=0, metrics={"n_added": n}, key=arm) for arm, n in added.items()
+    ]
+    assert images_for_the_same(compared, trials) == [
+        "query with 100 images fixes as much as random with about 125",
+        "query with 150 images fixes as much as random with more than 150",
+    ]
+
+
+def test_bases_of_another_device_are_compared_and_another_holdout_is_not() -> None:
+    base, trials, _ = scene(5, trials=2)
+    kept, blobs = stored(base, {"nothing": trials, "query": trials})
+    moved = replace(base, matched=replace(base.matched, scores=base.matched.scores + 1e-12))
+    names = [str(i) for i in range(base.images)]
+    blobs["other"] = pack_holdout(moved, names, names)
+    kept[0].metrics["base_fates"] = "other"  # type: ignore[index]
+    assert compare_arms(kept, blobs.__getitem__, floor=FLOOR) is not None
+    blobs["other"] = pack_holdout(base, ["x" for _ in names], names)
+    assert compare_arms(kept, blobs.__getitem__, floor=FLOOR) is None
 
 
 def test_fates_survive_as_bytes() -> None:
@@ -273,6 +353,6 @@ def test_one_seed_and_few_images_are_told() -> None:
     compared = compare_arms(kept, blobs.__getitem__, floor=FLOOR)
     assert compared is not None
     assert "one training seed" in compared.notes[0]
-    assert "only 12 independent images" in compared.notes[1]
+    assert "images or videos: the intervals are too narrow" in compared.notes[1]
     assert all(d.value.mean == 0 and not d.real for d in compared.differences)
     assert {d.figure for d in compared.differences} == set(FIGURES)

@@ -14,6 +14,7 @@ from curator.detect.base import Detector
 from curator.detect.checking import predict_each
 from curator.errors import InputError, one_line
 from curator.page import Pixels
+from curator.progress import say
 from curator.tensors import image_tensor
 from store.records import Detections
 
@@ -43,8 +44,13 @@ def check_agreement(diagnosed: Detector, initial: Detector, images: Sequence[Pix
             [detector.classes[k] for k in found.labels]
             for detector, found in ((diagnosed, first), (initial, second))
         ]
-        total += len(first.scores) + len(second.scores)
-        agreeing += found_in(first, second, names) + found_in(second, first, names[::-1])
+        sure = (first.scores >= FLOOR + SCORES, second.scores >= FLOOR + SCORES)
+        total += int(sure[0].sum() + sure[1].sum())
+        agreeing += found_in(first, second, names, sure[0]) + found_in(second, first, names[::-1], sure[1])
+    if not total:
+        say(
+            f"--init {init}: neither detector finds anything on {len(images)} images, so nothing was compared"
+        )
     if total and agreeing < SHARE * total:
         raise InputError(
             f"--init {init}: {total - agreeing} of {total} detections on {len(images)} images differ from "
@@ -53,15 +59,17 @@ def check_agreement(diagnosed: Detector, initial: Detector, images: Sequence[Pix
         )
 
 
-def found_in(first: Detections, second: Detections, names: Sequence[Sequence[str]]) -> int:
-    """How many of `first` have a detection of the same class, box and score in `second`."""
+def found_in(
+    first: Detections, second: Detections, names: Sequence[Sequence[str]], asked: NDArray[np.bool_]
+) -> int:
+    """How many of the `asked` of `first` have a detection of the same class, box and score in `second`."""
     if not len(first.scores) or not len(second.scores):
         return 0
     boxes: list[NDArray[np.float64]] = [np.asarray(d.boxes, np.float64) for d in (first, second)]
     near = np.abs(boxes[0][:, None] - boxes[1][None]).max(2) <= PIXELS
     near &= np.abs(first.scores[:, None] - second.scores[None]) <= SCORES
     near &= np.array(names[0])[:, None] == np.array(names[1])[None]
-    return int(near.any(1).sum())
+    return int((near.any(1) & asked).sum())
 
 
 def _detect(detector: Detector, pixels: Pixels) -> Detections:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from curator.detect.base import Detector
+from curator.errors import InputError
 from curator.page import Pixels
 from curator.prove.training_data import TrainingFiles, TrainingRecipe
 from curator.registry import TRAINERS, Spec
@@ -97,11 +98,24 @@ def load_trainer(settings: TrainerSettings, detector: Detector) -> Trainer:
     """The named trainer, or the one that fits the detector.
 
     Raises:
-        RegistryError: an unknown one.
+        RegistryError: an unknown one. InputError: options that only a command takes.
     """
     text = settings.spec or _fitting(detector)
     scheme = text.partition(":")[0]
-    trainer: Trainer = TRAINERS.load(scheme)(text if ":" in text else f"{text}:", settings)
+    factory = TRAINERS.load(scheme)
+    given = [
+        option
+        for option, value, default in (
+            ("--trained", settings.trained, ""),
+            ("--init", settings.init, ""),
+            ("--init-detector", settings.init_detector, ""),
+            ("--trainer-format", settings.format, TrainerSettings().format),
+        )
+        if value != default
+    ]
+    if given and scheme != "command":
+        raise InputError(f"{', '.join(given)}: only a program that you name takes it (--trainer command:...)")
+    trainer: Trainer = factory(text if ":" in text else f"{text}:", settings)
     return trainer
 
 

@@ -34,6 +34,7 @@ from curator.detect.base import Detector
 from curator.detect.load import load_detector
 from curator.errors import CuratorError, InputError, StageError, one_line
 from curator.page import Pixels
+from curator.progress import say
 from curator.prove.trainers.agreement import check_agreement
 from curator.prove.trainers.base import Trained, TrainerSettings
 from curator.prove.training_data import TrainingFiles, TrainingRecipe, write_dataset
@@ -42,6 +43,7 @@ from curator.registry import FORMATS, Spec
 PLACES = ("dataset", "weights", "spec", "out", "steps", "epochs", "batch", "learning_rate", "seed", "device")
 _PLACE = re.compile(r"\{(\w*)\}")
 _OF_THE_START = ("trust_pickle", "classes", "seed")  # options that say how initial weights are made or read
+_SOURCES = (".py", ".sh", ".yaml", ".yml", ".json", ".toml", ".cfg", ".ini")
 _GRACE = 10.0  # seconds between asking a program to stop and killing it
 _TAIL = 3  # lines of the log in an error
 
@@ -83,14 +85,17 @@ class CommandTrainer:
         self.needs_weights = "weights" in places
 
     def identity(self) -> Any:
-        """Command, format, what is written, and the initial weights' bytes."""
-        init = Path(self.settings.init)
+        """Command, format, what is written, and the bytes of the initial weights and of scripts and settings
+        that the command names: an edited one trains anew."""
+        named = [] if self.own else [w for w in self.words[1:] if Path(w).suffix.lower() in _SOURCES]
+        own = [file_digest(word) for word in named]
         return [
             "command",
+            own,
             self.words[1:] if self.own else self.words,  # which Python runs our program changes nothing
             self.settings.format,
             self.settings.trained,
-            hashlib.sha256(init.read_bytes()).hexdigest() if init.is_file() else self.settings.init,
+            file_digest(self.settings.init) or self.settings.init,
         ]
 
     def check(self, detector: Detector, images: Sequence[Pixels], device: str) -> None:
@@ -102,11 +107,20 @@ class CommandTrainer:
         program = self.words[0]
         if shutil.which(program) is None:
             raise InputError(f"--trainer: found no program {program!r}; is it installed and on PATH?")
+        names = [name.strip() for name in detector.classes]
+        if len(set(names)) < len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise InputError(
+                f"{detector.spec}: has several classes called {', '.join(twice)}, which no data set can "
+                "tell apart"
+            )
         if not self.needs_weights:
             return
         init = self._init(detector)
         spec = self.settings.init_detector or self._read_as(init, detector)
         if spec == detector.spec:
+            if Path(Spec.parse(spec).name).resolve() != init.resolve():
+                say(f"--init {init}: is not compared, since --init-detector is the diagnosed detector itself")
             return
         check_agreement(detector, load_detector(spec, device), images, init=str(init))
 
@@ -154,28 +168,36 @@ class CommandTrainer:
         written = out / "out"
         written.mkdir(parents=True)
         dataset, count = write_dataset(out / "dataset", files, detector.classes, self.settings.format)
+        epochs = max(1, round(recipe.steps * recipe.batch_size / max(count, 1)))
         places = {
             "dataset": str(dataset.absolute()),
             "weights": str(self._init(detector)) if self.needs_weights else "",
             "spec": detector.spec,
             "out": str(written.absolute()),
             "steps": str(recipe.steps),
-            "epochs": str(max(1, round(recipe.steps * recipe.batch_size / max(count, 1)))),
+            "epochs": str(epochs),
             "batch": str(recipe.batch_size),
             "learning_rate": f"{recipe.learning_rate:g}",
             "seed": str(seed),
             "device": device,
         }
         start = time.monotonic()
-        run(filled(self.words, places), log=out / "log.txt", timeout=self.settings.timeout)
+        try:
+            run(filled(self.words, places), log=out / "log.txt", timeout=self.settings.timeout)
+        finally:
+            shutil.rmtree(out / "dataset", ignore_errors=True)
         spec = self.settings.trained.replace("{out}", places["out"])
         if self.own:
             spec += _kept_options(detector.spec)
         trained = self._loaded(spec, detector, device, out / "log.txt")
-        shutil.rmtree(out / "dataset", ignore_errors=True)
         figures = {
             "fingerprint": trained.fingerprint,
             "dataset_images": count,
+            **(
+                {"iterations": epochs * -(-count // recipe.batch_size)}
+                if any("{epochs}" in word for word in self.words)
+                else {}
+            ),
             "command_seconds": round(time.monotonic() - start, 2),
         }
         return Trained(trained, spec, figures)
@@ -191,7 +213,7 @@ class CommandTrainer:
             trained = load_detector(spec, device)
         except CuratorError as error:
             raise StageError(f"the trainer's detector cannot be loaded: {one_line(error)}") from error
-        if sorted(trained.classes) != sorted(detector.classes):
+        if sorted(name.strip() for name in trained.classes) != sorted(c.strip() for c in detector.classes):
             raise StageError(
                 f"the trainer wrote a detector of other classes: expected {', '.join(detector.classes)}, "
                 f"got {', '.join(trained.classes)}"
@@ -204,6 +226,15 @@ def _kept_options(spec: str) -> str:
     options = Spec.parse(spec).options
     kept = {name: value for name, value in options.items() if name not in _OF_THE_START}
     return "?" + urlencode(kept) if kept else ""
+
+
+def file_digest(name: str) -> str:
+    """Hash of the file that a word names; "" where it names none."""
+    path = Path(name)
+    with contextlib.suppress(OSError, ValueError):
+        if path.is_file():
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+    return ""
 
 
 def _words(text: str) -> list[str]:
@@ -236,7 +267,8 @@ def run(command: Sequence[str], *, log: Path, timeout: float = 0.0) -> None:
             )
         except OSError as error:
             raise StageError(f"the trainer could not be started: {command[0]}: {error.strerror}") from error
-        note.write_text(f"{process.pid} {_started(process.pid)}", encoding="utf-8")
+        own = os.getpid()
+        note.write_text(f"{process.pid} {_started(process.pid)} {own} {_started(own)}", encoding="utf-8")
         try:
             code = process.wait(timeout=timeout or None)
         except subprocess.TimeoutExpired:
@@ -250,8 +282,10 @@ def run(command: Sequence[str], *, log: Path, timeout: float = 0.0) -> None:
             process.wait()
             raise
     note.unlink(missing_ok=True)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)  # what it left in the background
     if code:
-        how = f"exit code {code}" if code > 0 else f"signal {signal.Signals(-code).name}"
+        how = f"exit code {code}" if code > 0 else f"signal {-code} ({signal.strsignal(-code)})"
         raise StageError(f"the trainer ended with {how}; its log is {log}: {tail(log)}")
 
 
@@ -268,12 +302,14 @@ def _stop(group: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGINT)
         end = time.monotonic() + _GRACE
-        while time.monotonic() < end:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(group, os.WNOHANG)
-            os.killpg(group, 0)
-            time.sleep(0.05)
-        os.killpg(group, signal.SIGKILL)
+        try:
+            while time.monotonic() < end:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(group, os.WNOHANG)
+                os.killpg(group, 0)
+                time.sleep(0.05)
+        finally:  # a second Ctrl-C too
+            os.killpg(group, signal.SIGKILL)
 
 
 def _started(pid: int) -> str:
@@ -288,6 +324,22 @@ def _started(pid: int) -> str:
 def _stop_left_behind(note: Path) -> None:
     """Stop what a killed curator left running in this folder."""
     with contextlib.suppress(OSError, ValueError):
-        pid, started = note.read_text(encoding="utf-8").split(" ")
+        pid, started, owner, since = note.read_text(encoding="utf-8").split(" ")
+        if since and _started(int(owner)) == since and int(owner) != os.getpid():
+            raise StageError(
+                f"another curator (process {owner}) trains this just now; wait for it, or stop it"
+            )
         if started and _started(int(pid)) == started:
             _stop(int(pid))
+            note.unlink(missing_ok=True)
+
+
+def stop_left_behind(training: Path) -> None:
+    """Stop the programs of killed curators.
+
+    Args:
+        training: folder of a workspace's trainings.
+    """
+    for note in training.glob("**/process"):
+        with contextlib.suppress(StageError):
+            _stop_left_behind(note)

@@ -55,6 +55,8 @@ def train(given: argparse.Namespace) -> None:
         "device": given.device if given.device != "auto" else None,
         "optimizer": "AdamW",
         "lr0": given.learning_rate,
+        "warmup_bias_lr": 0.0,  # as the package sets it where it chooses AdamW itself
+        "nbs": given.batch,  # a step of the optimiser per batch
         "workers": 0,
         "val": False,
         "plots": False,
