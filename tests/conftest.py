@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import PIL.Image
 import pytest
 
 os.environ.setdefault("CURATOR_QUIET", "1")
@@ -14,6 +16,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     share = str(max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
     for library in ("OMP", "OPENBLAS", "MKL"):
         os.environ.setdefault(f"{library}_NUM_THREADS", share)
+
+
+OPEN = PIL.Image.open
+
+
+@pytest.fixture(autouse=True)
+def _pillow_as_it_is() -> Iterator[None]:
+    """The package ultralytics, where a test imports it, replaces Pillow's `open` for the whole process."""
+    yield
+    PIL.Image.open = OPEN
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import torch
 import torchvision
 from torch import nn
@@ -29,6 +30,7 @@ os.environ.setdefault("YOLO_OFFLINE", "true")
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")
 os.environ.setdefault("YOLO_VERBOSE", "false")
 
+_OPEN, _SAVE = PIL.Image.open, torch.save
 try:
     from ultralytics.nn import modules as layers
     from ultralytics.nn import tasks as tasks
@@ -37,6 +39,10 @@ except ModuleNotFoundError:
     raise  # the registry names the extra
 except ImportError as error:
     raise InputError(f"ultralytics: the package cannot be imported ({error}); install it anew") from error
+finally:
+    # Importing it replaces functions of other packages for the whole process; its `Image.open` would answer a
+    # broken picture by looking for a package, instead of with the error that curator tells.
+    PIL.Image.open, torch.save = _OPEN, _SAVE
 
 HEADS = ("Detect", "v10Detect")
 GAINS = ("box", "cls", "dfl")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -144,3 +146,11 @@ def test_a_table_holds_layers_alone(
     with pytest.raises(InputError, match=message):
         load_detector(f"ultralytics:{path}?classes=a", "cpu")
     assert ran(tmp_path) == 0
+
+
+def test_the_package_changes_nothing_of_pillow_and_torch() -> None:
+    code = (
+        "import PIL.Image, torch; before = PIL.Image.open, torch.save; import curator.detect.ultralytics; "
+        "assert (PIL.Image.open, torch.save) == before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=200)
