@@ -101,13 +101,14 @@ class HttpService:
                 data = self._once(method, body, headers)
                 break
             except _PassingError as error:
-                wait = FIRST_WAIT * 2 ** (number - 1) if error.after is None else error.after
-                if number == tries or wait > LONGEST_WAIT:
+                rest = error.after or 0.0
+                if number == tries or rest > LONGEST_WAIT:
                     self._down = True
                     asked = f"asked {number} times" if number > 1 else "asked once"
-                    longer = f"; it wants {wait:.0f} s of rest" if wait > LONGEST_WAIT else ""
+                    longer = f"; it wants {rest:.0f} s of rest" if rest > LONGEST_WAIT else ""
                     raise self._error(f"{error} ({asked}{longer})") from error
-                time.sleep(wait)
+                own = min(FIRST_WAIT * 2 ** (number - 1), LONGEST_WAIT)
+                time.sleep(own if error.after is None else error.after)
         self._down = False
         try:
             return json.loads(data)
@@ -120,7 +121,10 @@ class HttpService:
         if self._header is not None:
             sent[self._header[0]] = self._header[1]
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-        connection = kind(self._host, self._port, timeout=self._timeout)
+        try:
+            connection = kind(self._host, self._port, timeout=self._timeout)
+        except (http.client.InvalidURL, ValueError) as error:
+            raise self._error("expected a host name, got none that can be asked") from error
         try:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may answer all the same
                 connection.request(method, self._path, body, sent)
@@ -138,6 +142,8 @@ class HttpService:
             ) from error
         except ConnectionRefusedError as error:
             raise _PassingError("refused the connection; is the service running?") from error
+        except UnicodeError as error:  # a host that no name server takes
+            raise self._error("expected a host name, got none that can be asked") from error
         except (OSError, http.client.HTTPException) as error:
             text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             raise _PassingError(f"the connection failed ({self._quoted(text.encode())})") from error
@@ -188,13 +194,17 @@ class HttpService:
 
     def _quoted(self, data: bytes) -> str:
         """The start of a text of the service on one line, without the header's value."""
-        text = data[: 16 * _SAID].decode("utf-8", "replace")
+        text = self.hidden(data[: 16 * _SAID].decode("utf-8", "replace"))
+        text = " ".join(re.sub(r"[\x00-\x1f\x7f]", " ", text).split())
+        return text if len(text) <= _SAID else text[:_SAID] + "..."
+
+    def hidden(self, text: str) -> str:
+        """A text without the header's value and its parts."""
         if self._header is not None:
             value = self._header[1]
             for secret in (value, *(part for part in re.split(r"[\s,;=]+", value) if len(part) > 5)):
                 text = text.replace(secret, "***")
-        text = " ".join(re.sub(r"[\x00-\x1f\x7f]", " ", text).split())
-        return text if len(text) <= _SAID else text[:_SAID] + "..."
+        return text
 
     def _error(self, text: str) -> InputError:
         return InputError(f"{self.where}: {text}")

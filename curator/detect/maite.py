@@ -143,7 +143,7 @@ def build(spec: Spec) -> BlackBox:
     own = MaiteModel(model, labels, pixels=str(pixels), channels=channels, who=spec.name)
     modules = nn.ModuleDict({name.replace(".", "_"): module for name, module in _modules(model)})
     description = {"maite": said, "options": spec.options, "classes": classes, "object": spec.name}
-    box = BlackBox(own.find, classes, fingerprint="", spec=spec.text, versioned=len(modules) > 0)
+    box = BlackBox(own.find, classes, fingerprint="", spec=spec.text, versioned=len(modules.state_dict()) > 0)
     if box.versioned:
         box.fingerprint = fingerprint(modules, description)
     else:

@@ -188,6 +188,11 @@ class OneByOne(nn.Module):
         return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
 
+def _described(graph: OnnxGraph) -> str:
+    """What Ultralytics says of a model, without the data that it was trained on."""
+    return graph.facts.get("description", "").lower().partition(" trained on ")[0]
+
+
 def recognise(graph: OnnxGraph) -> str | None:
     """The decoder of a query-based export, None for another one.
 
@@ -195,7 +200,7 @@ def recognise(graph: OnnxGraph) -> str | None:
         InputError: it is one of several.
     """
     names = set(graph.outputs)
-    if graph.facts.get("head") == "RTDETRDecoder" or "rtdetr" in graph.facts.get("description", "").lower():
+    if graph.facts.get("head") == "RTDETRDecoder" or "rtdetr" in _described(graph):
         return "rtdetr"
     if {"dets", "labels"} <= names:
         return "rfdetr"

@@ -169,7 +169,7 @@ class RemoteService:
         return array.astype(np.float64)
 
     def _wrong(self, text: str) -> InputError:
-        return InputError(f"{self._http.where}: {text}")
+        return InputError(f"{self._http.where}: {self._http.hidden(text)}")
 
 
 def build(spec: Spec) -> BlackBox:

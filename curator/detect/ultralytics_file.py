@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -69,14 +70,19 @@ def converted(path: Path, *, trust: bool) -> Path:
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".part-") as folder:
+        own = Path(folder) / path.name
+        shutil.copyfile(path, own)
+        with own.open("rb") as opened:
+            if hashlib.file_digest(opened, "sha256").hexdigest() != digest:
+                raise InputError(f"ultralytics: {path} changed while it was read; is a training writing it?")
         made = Path(folder) / out.name
-        _run(path, made)
+        _run(own, made, said=path)
         made.replace(out)
     return out
 
 
-def _run(path: Path, out: Path) -> None:
-    """Convert in a process of its own."""
+def _run(path: Path, out: Path, *, said: Path) -> None:
+    """Convert in a process of its own; `said` is what people call the file."""
     root = str(Path(__file__).resolve().parents[2])
     found = os.environ.get("PYTHONPATH")
     environment = os.environ | {
@@ -97,14 +103,14 @@ def _run(path: Path, out: Path) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise InputError(
-            f"ultralytics: reading {path} took more than {TIMEOUT:.0f} s and was stopped"
+            f"ultralytics: reading {said} took more than {TIMEOUT:.0f} s and was stopped"
         ) from error
     if done.returncode == 0 and out.is_file():
         return
     lines = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
     refused = [line.removeprefix(_REFUSED) for line in lines if line.startswith(_REFUSED)]
     reason = refused[-1] if refused else (lines[-1] if lines else f"its process ended with {done.returncode}")
-    raise InputError(f"ultralytics: {path} cannot be used ({reason})")
+    raise InputError(f"ultralytics: {said} cannot be used ({reason})")
 
 
 # ---------------------------------------------------------------- in the process of its own

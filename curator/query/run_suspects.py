@@ -76,6 +76,7 @@ def suspects(store: Store, config: SuspectsConfig, *, executor: Executor | None 
         STAGE_VERSION,
         config.results(),
         _diagnosis(current),
+        [category.name for category in store.categories()],
         [(image.sha256, labels.key, found.key) for image, labels, found in items],
     )
     known = next((run for run in _listings(store) if run.config_key == key), None)

@@ -155,10 +155,12 @@ def judge(
     chance = {kind: odds[kind] / (1 + odds[kind]) for kind in MISTAKES}
     of_kind = np.stack([chance[kind] for kind in OF_LABELS], axis=1)
     of_kind = of_kind / np.maximum(of_kind.sum(1, keepdims=True), 1.0)
+    ends = np.arange(1, len(plain))
+    kinds_of = np.split(of_kind, np.searchsorted(of_label, ends))  # rows come image by image
+    places_of = np.split(chance[MISSING], np.searchsorted(of_place, ends))
     return Judged(
         images=tuple(
-            JudgedImage(evidence=e, labels=of_kind[of_label == i], places=chance[MISSING][of_place == i])
-            for i, e in enumerate(plain)
+            JudgedImage(evidence=e, labels=kinds_of[i], places=places_of[i]) for i, e in enumerate(plain)
         ),
         rates=rates,
         bounds=bounds,

@@ -376,6 +376,7 @@ def test_bad_descriptions(service: Service, about: Any, message: str) -> None:
         ("http://", "expected an address such as http://localhost:8000/predict"),
         ("http:nothing", "expected an address such as"),
         ("http://127.0.0.1:port/predict", "expected an address such as"),
+        ("http://my host:8000/predict", "expected a"),
         ("http://me:secret@127.0.0.1/predict", "expected no user or password in the address"),
         ("http://127.0.0.1:1/predict#a", "without #"),
         ("http://127.0.0.1:1/?curator_speed=1", "knows the options curator_batch"),
@@ -407,6 +408,10 @@ def test_the_header_is_sent_and_never_shown(
     service.trouble = [blurts]
     with pytest.raises(InputError, match=r"answered 401 Unauthorized: unknown token \*\*\*"):
         box.predict(images[:1], score_threshold=0.3)
+    service.answer = lambda _: {"error": "invalid key Bearer open-sesame"}
+    with pytest.raises(InputError, match=r"for a POST, got .*invalid key \*\*\*") as caught:
+        box.predict(images[:1], score_threshold=0.3)
+    assert "sesame" not in str(caught.value)
     assert "sesame" not in repr(box.__dict__) + box.spec + box.fingerprint
 
 

@@ -212,17 +212,22 @@ def test_ctrl_c_reaches_the_program_and_its_children(tmp_path: Path) -> None:
     assert not _members(group, "")
 
 
-def test_what_a_killed_curator_left_running_is_stopped(tmp_path: Path) -> None:
-    (tmp_path / "trial").mkdir()
+def curator_that_trains(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+    """Another process that runs a program in `folder`, and the program's process group."""
+    folder.mkdir()
     script = (
         "import sys; from pathlib import Path; from curator.prove.trainers.command import run; "
-        f"run(['sleep', '300'], log=Path({str(tmp_path / 'trial' / 'log.txt')!r}))"
+        f"run(['sleep', '300'], log=Path({str(folder / 'log.txt')!r}))"
     )
     parent = subprocess.Popen([sys.executable, "-c", script])
-    note = tmp_path / "trial" / "process"
+    note = folder / "process"
     while not note.exists() or not note.read_text():
         time.sleep(0.05)
-    group = int(note.read_text().split()[0])
+    return parent, int(note.read_text().split()[0])
+
+
+def test_what_a_killed_curator_left_running_is_stopped(tmp_path: Path) -> None:
+    parent, group = curator_that_trains(tmp_path / "trial")
     parent.kill()
     parent.wait()
     assert _members(group, "sleep")
@@ -231,16 +236,7 @@ def test_what_a_killed_curator_left_running_is_stopped(tmp_path: Path) -> None:
 
 
 def test_a_training_that_another_curator_runs_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "trial").mkdir()
-    script = (
-        "import sys; from pathlib import Path; from curator.prove.trainers.command import run; "
-        f"run(['sleep', '300'], log=Path({str(tmp_path / 'trial' / 'log.txt')!r}))"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", script])
-    note = tmp_path / "trial" / "process"
-    while not note.exists() or not note.read_text():
-        time.sleep(0.05)
-    group = int(note.read_text().split()[0])
+    parent, group = curator_that_trains(tmp_path / "trial")
     try:
         stop_left_behind(tmp_path)
         assert _members(group, "sleep")
