@@ -190,7 +190,7 @@ class OneByOne(nn.Module):
 
 def _described(graph: OnnxGraph) -> str:
     """What Ultralytics says of a model, without the data that it was trained on."""
-    return graph.facts.get("description", "").lower().partition(" trained on ")[0]
+    return str(graph.facts.get("description", "")).lower().partition(" trained on ")[0]
 
 
 def recognise(graph: OnnxGraph) -> str | None:
