@@ -157,7 +157,12 @@ def main() -> None:
     mined(folder)
     manifest = json.loads((folder / "augmented" / "manifest.json").read_text())
     counted = loaded(folder)
-    written = sum("lineage" in entry for entry in manifest["files"])
+    written = {
+        "images": sum("lineage" in entry for entry in manifest["files"]),
+        "objects": sum(
+            len(path.read_text().splitlines()) for path in (folder / "augmented" / "labels").glob("*/*.txt")
+        ),
+    }
     tables: dict[str, Any] = {}
     words = verify_words("theirs", ["--trainer", "ultralytics:"], arguments)
     tables["ultralytics:"] = json.loads(shell([*CURATOR, "-w", "ws", *words], folder))
@@ -174,12 +179,12 @@ def main() -> None:
         print(name)
         for row in [found["columns"], *found["rows"]]:
             print("  " + "  ".join(f"{cell:>22s}" for cell in row))
-        print("  " + found["advice"])
+        print("  " + found.get("advice", ""))
     claims = [
         {
-            "claim": "export: images that Ultralytics reads",
-            "value": counted["images"],
-            "ok": counted["images"] == written,
+            "claim": "export: images and objects that Ultralytics reads",
+            "value": counted,
+            "ok": counted == written,
         },
         {
             "claim": "killed and resumed: the same arms",
@@ -190,7 +195,8 @@ def main() -> None:
     for claim in claims:
         print("ok  " if claim["ok"] else "MISS", claim["claim"], claim["value"])
     if arguments.out:
-        kept = {name: {k: t[k] for k in ("columns", "rows", "arms", "advice")} for name, t in tables.items()}
+        facts = ("columns", "rows", "arms", "advice")
+        kept = {name: {fact: table.get(fact) for fact in facts} for name, table in tables.items()}
         result = {
             "claims": claims,
             "tables": kept,

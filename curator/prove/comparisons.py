@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,14 +27,6 @@ UNEQUAL = 1.1  # times as many batches: arms that differ more are told
 FEW_CLUSTERS = 20  # images or videos with failures, below which intervals are too narrow
 FEWEST_SEEDS = 3  # before a verification may stop early
 PRIMARY = "fn_fixed"
-
-NAMES = {
-    "fn_fixed": "of the missed objects fixed",
-    "fp_fixed": "of the false positives fixed",
-    "broken": "of the found objects broken",
-    "new_false_per_image": "new false positives an image",
-    "ap50": "AP50",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +80,6 @@ class Comparison:
     arms: Mapping[str, Mapping[str, Estimate]]
     differences: tuple[Difference, ...]
     notes: tuple[str, ...] = ()
-    values: Mapping[str, Mapping[str, Mapping[str, Values]]] = field(default_factory=dict)
 
 
 def compare_arms(
@@ -131,7 +122,7 @@ def compare_arms(
     }
     differences = [d for reference in REFERENCES for d in _against(reference, values, seeds)]
     notes = [*_notes(differences, seeds, values), *_length_notes(trials)]
-    return Comparison(arms, tuple(differences), tuple(notes), values)
+    return Comparison(arms, tuple(differences), tuple(notes))
 
 
 def _same_objects(one: Holdout, other: Holdout) -> bool:
@@ -299,7 +290,7 @@ def advice(comparison: Comparison, trials: Sequence[Trial]) -> str:
         return ""
     best = max([d for d in rivals if d.real and d.better] or rivals, key=lambda d: d.value.mean)
     count = next(t.metrics["n_added"] for t in trials if t.arm == best.arm)
-    said = f"{best.value.mean:+.2f}{_bounds(best.value, 2)} {NAMES[PRIMARY]}"
+    said = f"{best.value.mean:+.2f}{_bounds(best.value, 2)} of the missed objects fixed"
     ap = of_figure[best.arm, "ap50"].value
     rest = f"; AP50 {ap.mean:+.3f}{_bounds(ap, 3)}"
     if best.real and best.better:

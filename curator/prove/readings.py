@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curator.boxes import iou, paired_iou
+from curator.boxes import paired_iou
 from curator.matching import GroundTruth, ImageResult, match
 
 SAME_PLACE = 0.5  # IoU of two false positives that are the same mistake
@@ -154,23 +154,6 @@ def recall_threshold(objects: Objects, arm: Matched, found_count: int, *, floor:
     return float(scores[found_count - 1])
 
 
-def _repeated(
-    boxes: Floats,
-    image: NDArray[np.int64],
-    classes: NDArray[np.int64],
-    others: Floats,
-    other_image: NDArray[np.int64],
-    other_classes: NDArray[np.int64],
-) -> Bools:
-    """(F,) boxes with one of `others` of the same image and class at IoU >= 0.5."""
-    result = np.zeros(len(boxes), dtype=bool)
-    for number in np.intersect1d(image, other_image):
-        here, there = np.flatnonzero(image == number), np.flatnonzero(other_image == number)
-        same = classes[here][:, None] == other_classes[there][None, :]
-        result[here] = (same & (iou(boxes[here], others[there]) >= SAME_PLACE)).any(1)
-    return result
-
-
 def repeated_at(base: Base, arm: Matched) -> tuple[Floats, Bools]:
     """What the two have in common among their false positives.
 
@@ -206,10 +189,8 @@ def read(base: Base, arm: Matched, threshold: float) -> dict[str, Any]:
     found = arm.found_at >= threshold
     missed, kept = objects.counted & ~base_found, objects.counted & base_found
     was_false, is_false = at_base.false_positives(base.threshold), arm.false_positives(threshold)
-    before = (at_base.boxes[was_false], at_base.image[was_false], at_base.classes[was_false])
-    after = (arm.boxes[is_false], arm.image[is_false], arm.classes[is_false])
-    mended = ~_repeated(*before, *after)
-    new = ~_repeated(*after, *before)
+    again, known = repeated_at(base, arm)
+    mended, new = again < threshold, is_false & ~known
     images = max(base.images, 1)
 
     def rates(of_objects: Bools, of_false: Bools) -> dict[str, Any]:
@@ -227,7 +208,7 @@ def read(base: Base, arm: Matched, threshold: float) -> dict[str, Any]:
             np.where(missed, np.char.add("FN:", objects.cause), ""),
             np.char.add("FP:", base.false_cause[was_false]),
         ),
-        "class": (names[objects.classes], names[before[2]]),
+        "class": (names[objects.classes], names[at_base.classes[was_false]]),
     }
     groups = {}
     for kind, (of_objects, of_false) in keys.items():

@@ -15,11 +15,10 @@ from typing import Any
 from curator.bootstrap import Interval, bootstrap_interval
 from curator.prove.arms.base import place, split_label
 from curator.prove.comparisons import Comparison, advice, images_for_the_same
-from curator.prove.statistics import Estimate
+from curator.prove.statistics import FIGURES, Estimate
 from store.records import Trial
 
 COLUMNS = ("arm", "seeds", "added", "FN fixed", "FP fixed", "broken", "new FP/img", "AP50")
-FIGURES = ("fn_fixed", "fp_fixed", "broken", "new_false_per_image", "ap50")  # the last five columns
 DIFFERENCES = ("arm", "minus", *COLUMNS[3:])
 
 
