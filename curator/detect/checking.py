@@ -31,6 +31,21 @@ ROUNDING = 1e-3  # by so many pixels corners may be reversed, by so much a score
 _NAMED = 3  # broken boxes that a message lists
 
 
+def check_asked(u: Tensor, index: Tensor | None, levels: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse what `Detector.candidates` cannot be asked.
+
+    Args:
+        u: (B, 3, h, w) inputs. index: as there. known: the detector's levels.
+    Raises:
+        InputError: all candidates of several inputs, or an unknown level.
+    """
+    if index is None and len(u) != 1:
+        raise InputError(f"candidates: expected one input or an index, got {len(u)} inputs and none")
+    for name in levels:
+        if name not in known:
+            raise InputError(f"levels: expected some of {', '.join(known)}, got {name!r}")
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a detector found on one image, fit for use.

@@ -27,6 +27,7 @@ from torchvision.models import ResNet50_Weights, get_model, list_models
 
 from curator.config import require
 from curator.detect.base import Candidates, FeatureMap
+from curator.detect.checking import check_asked
 from curator.detect.geometry import Affine, cell_affines
 from curator.detect.heads import distinct, keep_fp32
 from curator.detect.postprocess import softmax_log_odds
@@ -120,11 +121,7 @@ class ClassifierDetector:
         self, u: Tensor, pin: Pin, *, index: Tensor | None = None, levels: Sequence[str] = ()
     ) -> Candidates:
         """The one candidate of masked inputs (B, 3, size, size), differentiable in `u`; index 0 is it."""
-        if index is None and len(u) != 1:
-            raise InputError(f"candidates: expected one input or an index, got {len(u)} inputs and none")
-        for name in levels:
-            if name not in self._stages:
-                raise InputError(f"levels: expected some of {', '.join(self.levels)}, got {name!r}")
+        check_asked(u, index, levels, self.levels)
         seen: dict[str, Tensor] = {}
         handles = [
             self.network.get_submodule(name).register_forward_hook(

@@ -14,9 +14,9 @@ from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
 from curator.detect.base import Candidates
+from curator.detect.checking import check_asked
 from curator.detect.postprocess import best_of_levels, suppress
 from curator.detect.pyramid import PyramidDetector, clip_to_picture, to_image
-from curator.errors import InputError
 from store.records import Detections, Pin
 
 HeadOutputs = dict[str, Tensor]  # each (B, A, ...)
@@ -72,8 +72,7 @@ class DenseDetector(PyramidDetector, ABC):
         self, u: Tensor, pin: Pin, *, index: Tensor | None = None, levels: Sequence[str] = ()
     ) -> Candidates:
         """Candidates of masked inputs (B, 3, h, w), differentiable in `u`; see `Detector.candidates`."""
-        if index is None and len(u) != 1:
-            raise InputError(f"candidates: expected one input or an index, got {len(u)} inputs and none")
+        check_asked(u, index, levels, self.levels)
         maps = self._features(u)
         named = self._named(maps, levels)
         if index is not None and index.numel() == 0:

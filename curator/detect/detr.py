@@ -30,6 +30,7 @@ from transformers import AutoConfig, AutoModelForObjectDetection
 
 from curator.config import require
 from curator.detect.base import Candidates, Detector, FeatureMap
+from curator.detect.checking import check_asked
 from curator.detect.heads import distinct, keep_fp32
 from curator.detect.postprocess import softmax_log_odds
 from curator.detect.pyramid import clip_to_picture, to_image
@@ -159,11 +160,7 @@ class DetrDetector:
         self, u: Tensor, pin: Pin, *, index: Tensor | None = None, levels: Sequence[str] = ()
     ) -> Candidates:
         """Candidates of masked inputs (B, 3, h, w), differentiable in `u`; see `Detector.candidates`."""
-        if index is None and len(u) != 1:
-            raise InputError(f"candidates: expected one input or an index, got {len(u)} inputs and none")
-        for name in levels:
-            if name not in self.levels:
-                raise InputError(f"levels: expected some of {', '.join(self.levels)}, got {name!r}")
+        check_asked(u, index, levels, self.levels)
         scores, log_odds, boxes, values = self._run(u)
         if index is not None:
             index = index.to(u.device)

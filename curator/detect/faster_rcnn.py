@@ -19,6 +19,7 @@ from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
 from curator.detect.base import Candidates
+from curator.detect.checking import check_asked
 from curator.detect.postprocess import softmax_log_odds, suppress
 from curator.detect.pyramid import PyramidDetector, clip_to_picture, to_image
 from curator.errors import InputError
@@ -71,8 +72,7 @@ class FasterRcnnDetector(PyramidDetector):
         Raises:
             InputError: a pin without proposals; `predict` gives them.
         """
-        if index is None and len(u) != 1:
-            raise InputError(f"candidates: expected one input or an index, got {len(u)} inputs and none")
+        check_asked(u, index, levels, self.levels)
         maps = self._features(u)
         named = self._named(maps, levels)
         alone = index is not None and index.numel() == 0  # features alone need no proposals

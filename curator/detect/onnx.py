@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from curator.config import require
 from curator.detect.base import Candidates, FeatureMap
 from curator.detect.black_box import BlackBox
+from curator.detect.checking import check_asked
 from curator.detect.coco_classes import COCO_CLASSES
 from curator.detect.decoding import Decoder
 from curator.detect.letterbox import LAYOUT, choose, place
@@ -140,11 +141,7 @@ class OnnxDetector:
         self, u: Tensor, pin: Pin, *, index: Tensor | None = None, levels: Sequence[str] = ()
     ) -> Candidates:
         """Candidates of masked inputs (B, 3, h, w), differentiable in `u`; see `Detector.candidates`."""
-        if index is None and len(u) != 1:
-            raise InputError(f"candidates: expected one input or an index, got {len(u)} inputs and none")
-        for name in levels:
-            if name not in self.levels:
-                raise InputError(f"levels: expected some of {', '.join(self.levels)}, got {name!r}")
+        check_asked(u, index, levels, self.levels)
         outputs = run(self.network, self.decoder.normalise(u))
         if index is not None:
             index = index.to(u.device)

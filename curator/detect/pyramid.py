@@ -109,9 +109,6 @@ class PyramidDetector(TorchvisionNetwork):
         return maps
 
     def _named(self, maps: Mapping[str, Tensor], levels: Sequence[str]) -> dict[str, FeatureMap]:
-        for name in levels:
-            if name not in self.levels:
-                raise InputError(f"levels: expected some of {', '.join(self.levels)}, got {name!r}")
         found = list(maps.values())
         return {
             name: FeatureMap(found[self.levels.index(name)], *columns(self._affines[name])) for name in levels

@@ -19,6 +19,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSD
 
 from curator.detect.base import Candidates, FeatureMap
+from curator.detect.checking import check_asked
 from curator.detect.geometry import Affine, cell_affines
 from curator.detect.postprocess import softmax_log_odds, suppress
 from curator.detect.ssd_loss import multibox_loss
@@ -95,8 +96,7 @@ class SsdDetector(TorchvisionNetwork):
         self, u: Tensor, pin: Pin, *, index: Tensor | None = None, levels: Sequence[str] = ()
     ) -> Candidates:
         """Candidates of masked inputs (B, 3, h, w), differentiable in `u`; see `Detector.candidates`."""
-        if index is None and len(u) != 1:
-            raise InputError(f"candidates: expected one input or an index, got {len(u)} inputs and none")
+        check_asked(u, index, levels, self.levels)
         maps = self._features(u)
         named = {
             name: FeatureMap(maps[self._level(name)], *_columns(self._affines[self._level(name)]))
@@ -161,8 +161,6 @@ class SsdDetector(TorchvisionNetwork):
         return boxes.clamp(min=0).minimum(boxes.new_tensor([w, h, w, h]))
 
     def _level(self, name: str) -> int:
-        if name not in self.levels:
-            raise InputError(f"levels: expected some of {', '.join(self.levels)}, got {name!r}")
         return self.levels.index(name)
 
     def _measure(self) -> tuple[list[tuple[int, int]], dict[tuple[int, int], Affine]]:

@@ -14,10 +14,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from curator.detect.weights import fingerprint, write_state
+from curator.detect.weights import Fingerprinted, write_state
 
 
-class TorchvisionNetwork:
+class TorchvisionNetwork(Fingerprinted):
     """A frozen network in eval mode.
 
     Args:
@@ -42,16 +42,6 @@ class TorchvisionNetwork:
         self.device = torch.device("cpu")
         self._mean = torch.tensor(mean).view(3, 1, 1)
         self._std = torch.tensor(network.transform.image_std).view(3, 1, 1)
-        self._fingerprint: str | None = None
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of architecture, options and weights; of the present weights while they are trained."""
-        if any(p.requires_grad for p in self.network.parameters()):
-            return fingerprint(self.network, self.description)
-        if self._fingerprint is None:
-            self._fingerprint = fingerprint(self.network, self.description)
-        return self._fingerprint
 
     def to(self, device: torch.device) -> Self:
         """Move to a device; returns self."""

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from curator.config import require
 from curator.detect.base import Candidates, FeatureMap
+from curator.detect.checking import check_asked
 from curator.detect.decoding import cells
 from curator.detect.heads import keep_fp32
 from curator.detect.letterbox import GREY, NMS_IOU, choose, letterbox, place
@@ -49,7 +50,7 @@ from curator.detect.ultralytics_model import (
     step_of,
     strides_of,
 )
-from curator.detect.weights import fingerprint, load_into, read_description, read_state, write_state
+from curator.detect.weights import Fingerprinted, load_into, read_description, read_state, write_state
 from curator.errors import ConfigError, InputError
 from curator.registry import Spec
 from store.records import Detections, Pin
@@ -71,7 +72,7 @@ class _Raw:
     maps: tuple[Tensor, ...]
 
 
-class UltralyticsDetector:
+class UltralyticsDetector(Fingerprinted):
     """A network of the package behind the `Detector` protocol.
 
     Args:
@@ -99,16 +100,6 @@ class UltralyticsDetector:
         for branches in (self._boxes, self._logits):
             for branch in branches:
                 keep_fp32(branch)
-        self._fingerprint: str | None = None
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of layers, options and weights; of the present weights while they are trained."""
-        if any(p.requires_grad for p in self.network.parameters()):
-            return fingerprint(self.network, self.description)
-        if self._fingerprint is None:
-            self._fingerprint = fingerprint(self.network, self.description)
-        return self._fingerprint
 
     def to(self, device: torch.device) -> Self:
         """Move to a device; returns self."""
@@ -164,11 +155,7 @@ class UltralyticsDetector:
         self, u: Tensor, pin: Pin, *, index: Tensor | None = None, levels: Sequence[str] = ()
     ) -> Candidates:
         """Candidates of masked inputs (B, 3, h, w), differentiable in `u`; see `Detector.candidates`."""
-        if index is None and len(u) != 1:
-            raise InputError(f"candidates: expected one input or an index, got {len(u)} inputs and none")
-        for name in levels:
-            if name not in self.levels:
-                raise InputError(f"levels: expected some of {', '.join(self.levels)}, got {name!r}")
+        check_asked(u, index, levels, self.levels)
         raw = self._run(u)
         index = None if index is None else index.to(u.device)
         log_odds = (raw.logits if index is None else raw.logits[:, :, index]).transpose(1, 2)

@@ -111,3 +111,24 @@ def fingerprint(network: nn.Module, description: Mapping[str, Any]) -> str:
         digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+class Fingerprinted:
+    """A detector whose weights may be trained: its fingerprint is computed once, or anew while they are.
+
+    Attributes:
+        network, description: what it is the hash of.
+    """
+
+    network: Any
+    description: Mapping[str, Any]
+    _fingerprint: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of architecture, options and weights; of the present weights while they are trained."""
+        if any(p.requires_grad for p in self.network.parameters()):
+            return fingerprint(self.network, self.description)
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint(self.network, self.description)
+        return self._fingerprint
