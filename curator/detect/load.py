@@ -42,11 +42,23 @@ def load_known(model: ModelRecord, device: str = "auto") -> Detector:
     Raises:
         InputError: its weights are others now.
     """
-    detector = load_detector(model.spec, device)
-    if detector.fingerprint != model.fingerprint:
+    return load_same(model.spec, model.fingerprint, device)
+
+
+def load_same(
+    spec: str, fingerprint: str, device: str = "auto", *, since: str = "its detections were stored"
+) -> Detector:
+    """The detector that `spec` names, which must be the one that a stage began with or that is stored: a file
+    may be overwritten, a service changed.
+
+    Raises:
+        InputError: its weights are others now.
+    """
+    detector = load_detector(spec, device)
+    if detector.fingerprint != fingerprint:
         raise InputError(
-            f"{model.spec}: its weights changed since its detections were stored (fingerprint "
-            f"{detector.fingerprint[:12]}, stored {model.fingerprint[:12]}); run `curator detect` again"
+            f"{spec}: its weights changed since {since} (fingerprint {detector.fingerprint[:12]}, expected "
+            f"{fingerprint[:12]}); run curator detect and curator diagnose again"
         )
     return detector
 

@@ -19,9 +19,8 @@ from torch import Tensor
 from curator.config import require
 from curator.detect.base import Detector
 from curator.detect.checking import Answer, predict_each
-from curator.detect.load import load_detector, trust_pickle
+from curator.detect.load import load_detector, load_same, trust_pickle
 from curator.detect.settings import DetectConfig
-from curator.errors import InputError
 from curator.jobs.base import Done, Executor
 from curator.jobs.stage import StageResult, recorded_run, run_items
 from curator.tensors import image_tensor
@@ -81,13 +80,7 @@ class DetectWork:
         Raises:
             InputError: it is another than when the run began.
         """
-        detector = load_detector(self.spec, device)
-        if detector.fingerprint != self.fingerprint:
-            raise InputError(
-                f"{self.spec}: its model changed since this run began (fingerprint "
-                f"{detector.fingerprint[:12]}, expected {self.fingerprint[:12]}); run `curator detect` again"
-            )
-        return detector
+        return load_same(self.spec, self.fingerprint, device, since="this run began")
 
     def process(self, state: Detector, batch: Sequence[ImageRecord]) -> list[Answer | Exception]:
         """Decode and detect; an unreadable image or a broken answer gives its error."""

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from curator.detect.base import Detector
-from curator.detect.load import load_detector
-from curator.errors import InputError, StageError
+from curator.detect.load import load_same
+from curator.errors import StageError
 from curator.explain.base import AttributionMethod, AttributionOptions, Fill, Target, TargetKind
 from curator.explain.batches import fitting_batch, free_bytes, saved_bytes
 from curator.explain.fills.fill import INPAINT, make_fill
@@ -203,13 +203,7 @@ class ExplainWork:
         """
         c = self.config
         method = build_method(replace(c, batch_size=c.batch_size or 1))
-        detector = load_detector(self.spec, device)
-        if detector.fingerprint != self.fingerprint:
-            raise InputError(
-                f"{self.spec}: expected the weights whose failures are stored "
-                f"({self.fingerprint[:12]}), got {detector.fingerprint[:12]}; run curator "
-                f"detect and curator diagnose again"
-            )
+        detector = load_same(self.spec, self.fingerprint, device)
         refuse_impossible(method, detector, c.target)
         fill = make_fill(c.fill, detector, method=method.name, takes=method.takes)
         return ExplainState(detector, fill, c)

@@ -122,11 +122,15 @@ class EmbedWork:
         return self.image_key(item)
 
     def setup(self, device: str) -> Any:
-        """Load detector and embedder."""
-        from curator.detect.load import load_detector
+        """Load detector and embedder.
+
+        Raises:
+            InputError: the detector is another than the one whose detections are stored.
+        """
+        from curator.detect.load import load_same
         from curator.represent.embedders.load import load_embedder
 
-        detector = load_detector(self.detector, device)
+        detector = load_same(self.detector, self.fingerprint, device)
         return detector, load_embedder(self.embedder, detector)
 
     def process(self, state: Any, batch: Sequence[IndexItem]) -> list[Any]:

@@ -55,6 +55,7 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
     work = SynthesisWork(
         config_key=config_key(config, fingerprints, class_map, failures, scenes),
         detector=model.spec,
+        fingerprint=model.fingerprint,
         inpainter=config.inpainter,
         steps=config.steps,
         seed=config.seed,

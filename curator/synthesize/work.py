@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from curator.detect.checking import Answer, predict_each
-from curator.detect.load import load_detector
+from curator.detect.load import load_same
 from curator.detect.small_ssd import BUILTIN
 from curator.detect.weights import read_description
 from curator.errors import InputError, StageError
@@ -85,12 +85,13 @@ class SynthesisWork:
     """Paints plans; plain data (`jobs.base.Work`).
 
     Attributes:
-        config_key: digest of all that the plans depend on (`config_key`).
+        fingerprint: of the detector. config_key: digest of all that the plans depend on (`config_key`).
         class_map: detector class -> data-set class.
     """
 
     config_key: str
     detector: str
+    fingerprint: str
     inpainter: str
     steps: int
     seed: int
@@ -110,9 +111,13 @@ class SynthesisWork:
         )
 
     def setup(self, device: str) -> tuple[Detector, Inpainter, torch.device]:
-        """Load the detector and the inpainter."""
+        """Load the detector and the inpainter.
+
+        Raises:
+            InputError: the detector is another than the diagnosed one.
+        """
         return (
-            load_detector(self.detector, device),
+            load_same(self.detector, self.fingerprint, device),
             load_inpainter(self.inpainter, self.steps, device),
             resolve_device(device),
         )
