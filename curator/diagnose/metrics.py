@@ -69,6 +69,24 @@ def average_precision(
     }
 
 
+def precision_and_recall(
+    images: Sequence[ImageResult], categories: Sequence[str]
+) -> dict[str, tuple[float, float]]:
+    """AP and AR per category that has objects, means over the IoU thresholds .5, .55 ... .95, as COCO.
+
+    AR is the share of objects found at any score, without a limit on detections.
+    """
+    evaluation = _evaluate(images, categories, *np.linspace(0.5, 0.95, 10).tolist())
+    evaluation.accumulate()
+    precision = np.asarray(evaluation.eval["precision"])[:, :, :, 0, 0]  # (10, 101, K); -1 without objects
+    recall = np.asarray(evaluation.eval["recall"])[:, :, 0, 0]  # (10, K)
+    return {
+        name: (float(precision[:, :, k].mean()), float(recall[:, k].mean()))
+        for k, name in enumerate(categories)
+        if (recall[:, k] > -1).all()
+    }
+
+
 def evaluate(
     images: Sequence[ImageResult],
     categories: Sequence[str],
@@ -124,7 +142,7 @@ def _without_crowds(image: ImageResult, iou_threshold: float) -> ImageResult:
     return ImageResult(truth, image.boxes[kept], image.scores[kept], image.classes[kept])
 
 
-def _evaluate(images: Sequence[ImageResult], categories: Sequence[str], iou_threshold: float) -> Any:
+def _evaluate(images: Sequence[ImageResult], categories: Sequence[str], *iou_thresholds: float) -> Any:
     annotations: list[dict[str, Any]] = []
     rows = []
     for number, image in enumerate(images, start=1):
@@ -163,7 +181,7 @@ def _evaluate(images: Sequence[ImageResult], categories: Sequence[str], iou_thre
     table = np.concatenate(rows) if rows else np.zeros((0, 7))
     evaluation = hotcoco.COCOeval(truth_set, truth_set.load_res(table), "bbox")
     parameters = evaluation.params
-    parameters.iou_thrs = [iou_threshold]
+    parameters.iou_thrs = list(iou_thresholds)
     parameters.max_dets = [_EVERY]
     parameters.area_rng = _AREAS
     parameters.area_rng_lbl = ["all"]

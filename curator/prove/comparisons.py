@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from curator.prove.arms.base import split_label
 from curator.prove.fates import Holdout, unpack_holdout, unpack_matched
-from curator.prove.statistics import FIGURES, LESS_IS_BETTER, Estimate, Values, holm, measure, worse_of
+from curator.prove.readings import Base, Matched
+from curator.prove.statistics import LESS_IS_BETTER, Estimate, Values, holm, measure, worse_of
 from store.records import Trial
 
 REFERENCES = ("random", "nothing")  # what an arm is compared with; the first that was run stands in the table
@@ -27,6 +28,7 @@ UNEQUAL = 1.1  # times as many batches: arms that differ more are told
 FEW_CLUSTERS = 20  # images or videos with failures, below which intervals are too narrow
 FEWEST_SEEDS = 3  # before a verification may stop early
 PRIMARY = "fn_fixed"
+OF_OBJECTS = ("fn_fixed", "broken")  # figures that are read of a group of objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +84,30 @@ class Comparison:
     notes: tuple[str, ...] = ()
 
 
-def compare_arms(
-    trials: Sequence[Trial],
-    blob: Callable[[str], bytes],
-    *,
-    floor: float,
-    groups: Mapping[str, str] | None = None,
-) -> Comparison | None:
-    """Read the fates and compare.
+@dataclass(frozen=True, slots=True)
+class Fates:
+    """What trials over one holdout kept.
+
+    Attributes:
+        bases, matched, seeds: per arm, trial by trial. cluster: per image what it is drawn with.
+        missing: categories that the detector cannot produce.
+    """
+
+    holdout: Holdout
+    cluster: tuple[str, ...]
+    bases: Mapping[str, Sequence[Base]]
+    matched: Mapping[str, Sequence[Matched]]
+    seeds: Mapping[str, Sequence[int]]
+    missing: tuple[str, ...]
+
+
+def read_fates(
+    trials: Sequence[Trial], blob: Callable[[str], bytes], *, groups: Mapping[str, str] | None = None
+) -> Fates | None:
+    """Read what trials kept.
 
     Args:
-        trials: one per arm and seed, of one verification. blob: bytes by sha256. floor: lowest score.
+        trials: one per arm and seed, of one verification. blob: bytes by sha256.
         groups: sha256 of a holdout image -> the video or place that it shares with others, as known now.
     Returns:
         None where a trial keeps no fates (it was run by an older version) or where holdouts differ.
@@ -105,24 +120,87 @@ def compare_arms(
     holdout = next(iter(holdouts.values()))
     if any(not _same_objects(holdout, other) for other in holdouts.values()):
         return None
-    cluster = [(groups or {}).get(s, c) for s, c in zip(holdout.sha256, holdout.cluster, strict=True)]
+    own = {arm: [t for t in trials if t.arm == arm] for arm in dict.fromkeys(t.arm for t in trials)}
+    return Fates(
+        holdout=holdout,
+        cluster=tuple((groups or {}).get(s, c) for s, c in zip(holdout.sha256, holdout.cluster, strict=True)),
+        bases={
+            arm: [holdouts[str(t.metrics["base_fates"])].base for t in of_arm] for arm, of_arm in own.items()
+        },
+        matched={
+            arm: [unpack_matched(blob(t.metrics["fates"])) for t in of_arm] for arm, of_arm in own.items()
+        },
+        seeds={arm: [t.seed for t in of_arm] for arm, of_arm in own.items()},
+        missing=tuple(trials[0].metrics["base"].get("missing_classes", [])),
+    )
+
+
+def compare_arms(
+    trials: Sequence[Trial],
+    blob: Callable[[str], bytes],
+    *,
+    floor: float,
+    groups: Mapping[str, str] | None = None,
+    references: Sequence[str] = REFERENCES,
+) -> Comparison | None:
+    """Read the fates and compare.
+
+    Args:
+        trials, blob, groups: as `read_fates` takes them. floor: lowest score.
+        references: arms that the others are compared with.
+    Returns:
+        None where `read_fates` gives none.
+    """
+    fates = read_fates(trials, blob, groups=groups)
+    if fates is None:
+        return None
     values: dict[str, dict[str, dict[str, Values]]] = {}
-    seeds: dict[str, list[int]] = {}
-    for arm in dict.fromkeys(trial.arm for trial in trials):
+    for arm, matched in fates.matched.items():
+        found = measure(fates.bases[arm], matched, fates.cluster, floor=floor, missing=fates.missing)
         own = [trial for trial in trials if trial.arm == arm]
-        matched = [unpack_matched(blob(trial.metrics["fates"])) for trial in own]
-        missing = own[0].metrics["base"].get("missing_classes", [])
-        bases = [holdouts[str(trial.metrics["base_fates"])].base for trial in own]
-        found = measure(bases, matched, cluster, floor=floor, missing=missing)
         found["ap50"] = {"any": _as_printed(found["ap50"]["any"], own)}
-        values[arm], seeds[arm] = found, [trial.seed for trial in own]
+        values[arm] = found
     arms = {
         arm: {figure: worse_of(figure, readings) for figure, readings in of_arm.items()}
         for arm, of_arm in values.items()
     }
-    differences = [d for reference in REFERENCES for d in _against(reference, values, seeds)]
-    notes = [*_notes(differences, seeds, values), *_length_notes(trials)]
+    differences = [d for reference in references for d in _against(reference, values, fates.seeds)]
+    notes = [*_notes(differences, fates.seeds, values), *_length_notes(trials)]
     return Comparison(arms, tuple(differences), tuple(notes))
+
+
+def compare_group(
+    fates: Fates, kind: str, name: str, *, floor: float, references: Sequence[str] = REFERENCES
+) -> Comparison:
+    """As `compare_arms`, of the objects of one class, condition or cause: fixed and broken alone.
+
+    Thresholds are those of all classes together: what a detector finds is read at one of them.
+
+    Args:
+        kind: "class", "condition" or "cause" (why the base misses it).
+    """
+    values: dict[str, dict[str, dict[str, Values]]] = {}
+    for arm, matched in fates.matched.items():
+        bases = [_of_group(base, kind, name) for base in fates.bases[arm]]
+        found = measure(bases, matched, fates.cluster, floor=floor, missing=fates.missing)
+        values[arm] = {figure: found[figure] for figure in OF_OBJECTS}
+    arms = {
+        arm: {figure: worse_of(figure, readings) for figure, readings in of_arm.items()}
+        for arm, of_arm in values.items()
+    }
+    return Comparison(
+        arms, tuple(d for reference in references for d in _against(reference, values, fates.seeds))
+    )
+
+
+def _of_group(base: Base, kind: str, name: str) -> Base:
+    """The base with no other objects counted."""
+    objects = base.objects
+    if kind == "class":
+        own = np.array([*base.categories, ""])[objects.classes] == name
+    else:
+        own = {"condition": objects.condition, "cause": objects.cause}[kind] == name
+    return replace(base, objects=replace(objects, counted=objects.counted & own))
 
 
 def _same_objects(one: Holdout, other: Holdout) -> bool:
@@ -142,11 +220,13 @@ def _as_printed(values: Values, trials: Sequence[Trial]) -> Values:
 
 
 def _against(
-    reference: str, values: Mapping[str, Mapping[str, Mapping[str, Values]]], seeds: Mapping[str, list[int]]
+    reference: str,
+    values: Mapping[str, Mapping[str, Mapping[str, Values]]],
+    seeds: Mapping[str, Sequence[int]],
 ) -> list[Difference]:
     """Every other arm minus the reference of the same budget, by the seeds that both have."""
     found: list[Difference] = []
-    for figure in FIGURES:
+    for figure in next(iter(values.values()), {}):
         estimates: dict[str, Estimate] = {}
         against: dict[str, tuple[str, int]] = {}
         for arm in values:
@@ -213,7 +293,7 @@ def images_for_the_same(comparison: Comparison, trials: Sequence[Trial]) -> list
 
 def _notes(
     differences: Sequence[Difference],
-    seeds: Mapping[str, list[int]],
+    seeds: Mapping[str, Sequence[int]],
     values: Mapping[str, Mapping[str, Mapping[str, Values]]],
 ) -> list[str]:
     fewest = min([len(of_arm) for of_arm in seeds.values()] + [d.seeds for d in differences])

@@ -176,6 +176,25 @@ def repeated_at(base: Base, arm: Matched) -> tuple[Floats, Bools]:
     return again, known
 
 
+def calibration_error(objects: Objects, arm: Matched, *, bins: int = 10) -> float:
+    """How far scores are from the share of detections that are right: 0 where a score is that share.
+
+    Detection expected calibration error: over bins of equal width, |mean score - share of true positives|,
+    weighted by the detections in the bin (Kueppers et al., Multivariate confidence calibration for object
+    detection, CVPRW 2020, eq. 4, by score alone). Every counted detection that is kept counts.
+
+    Returns:
+        0 to 1; nan without detections.
+    """
+    hits = arm.found_at[objects.counted & (arm.found_at >= 0)]
+    scores = np.concatenate([hits, arm.scores])
+    if not len(scores):
+        return float("nan")
+    place = np.minimum((scores * bins).astype(np.int64), bins - 1)
+    true = np.bincount(place[: len(hits)], minlength=bins)
+    return float(np.abs(np.bincount(place, scores, bins) - true).sum() / len(scores))
+
+
 def read(base: Base, arm: Matched, threshold: float) -> dict[str, Any]:
     """One reading of an arm, plain JSON.
 

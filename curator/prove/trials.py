@@ -20,12 +20,21 @@ from curator.detect.base import Detector
 from curator.detect.checking import predict_each
 from curator.detect.load import load_detector
 from curator.diagnose.causes import Criteria, false_positive_causes
-from curator.diagnose.metrics import average_precision
+from curator.diagnose.metrics import average_precision, precision_and_recall
 from curator.diagnose.work import diagnose_predicted, image_result
 from curator.errors import InputError, one_line
 from curator.matching import ClassMap, ImageResult, match
 from curator.progress import progress, say
-from curator.prove.readings import Base, compare, gather_objects, match_all, unscored
+from curator.prove.readings import (
+    Base,
+    Matched,
+    Objects,
+    calibration_error,
+    compare,
+    gather_objects,
+    match_all,
+    unscored,
+)
 from curator.prove.statistics import smallest_effect
 from curator.prove.trainers.base import Trainer, TrainerSettings, load_trainer
 from curator.prove.training_data import TrainingFiles, TrainingImage, TrainingRecipe, digest
@@ -157,13 +166,11 @@ class TrialWork:
         results = _results(self.holdout, found, classes)
         matched = match_all(results, iou_threshold=self.criteria.iou)
         comparison = compare(state.base, matched, floor=SCORE_FLOOR)
-        precisions = average_precision(results, self.classes.categories, iou_threshold=self.criteria.iou)
         shutil.rmtree(folder, ignore_errors=True)
         return {
             **item.facts,
             **comparison,
-            "ap50": mean_precision(precisions, self.classes),
-            "ap50_per_class": precisions,
+            **quality(results, matched, state.base.objects, self.classes, self.criteria.iou),
             "unscored_conditions": unscored(comparison),
             "base": state.figures,
             "fates": matched,
@@ -185,8 +192,33 @@ def can_show(base: Mapping[str, Any]) -> str:
     return f"a difference between two arms of {smallest:.2f} or more of them can be shown"
 
 
+def quality(
+    results: Sequence[ImageResult], matched: Matched, objects: Objects, classes: ClassMap, iou: float
+) -> dict[str, Any]:
+    """A detector's quality on the holdout, whatever the base: plain figures.
+
+    Returns:
+        "ap50" and "ap50_per_class" (at `iou`); "ap", "ar", "ap_per_class", "ar_per_class" (means over the IoU
+        .5 to .95); "calibration_error" of detections from `SCORE_FLOOR` on.
+    """
+    at_one = average_precision(results, classes.categories, iou_threshold=iou)
+    over_many = precision_and_recall(results, classes.categories)
+    precision = {name: values[0] for name, values in over_many.items()}
+    recall = {name: values[1] for name, values in over_many.items()}
+    error = calibration_error(objects, matched)
+    return {
+        "ap50": mean_precision(at_one, classes),
+        "ap50_per_class": at_one,
+        "ap": mean_precision(precision, classes),
+        "ap_per_class": precision,
+        "ar": mean_precision(recall, classes),
+        "ar_per_class": recall,
+        "calibration_error": None if np.isnan(error) else error,
+    }
+
+
 def mean_precision(precisions: Mapping[str, float], classes: ClassMap) -> float | None:
-    """Mean AP over the classes that the detector can produce and the holdout shows."""
+    """Mean over the classes that the detector can produce and the holdout shows."""
     values = [value for name, value in precisions.items() if name not in classes.missing]
     return float(np.mean(values)) if values else None
 
@@ -256,7 +288,6 @@ def evaluate_base(
         categories=classes.categories,
         false_condition=np.array([holdout[i].condition for i in matched.image], dtype=np.str_),
     )
-    precisions = average_precision(results, classes.categories, iou_threshold=criteria.iou)
     found_now = matched.found_at >= criteria.score
     clusters = np.array([h.cluster for h in holdout])[objects.image[objects.counted & ~found_now]]
     smallest = smallest_effect(np.unique(clusters, return_counts=True)[1].tolist())
@@ -269,8 +300,7 @@ def evaluate_base(
         "false_per_image": base.false_count / max(len(holdout), 1),
         "threshold": criteria.score,
         "low_score": low,
-        "ap50": mean_precision(precisions, classes),
-        "ap50_per_class": precisions,
+        **quality(results, matched, objects, classes, criteria.iou),
         "missing_classes": list(classes.missing),
         "smallest_effect": None if np.isnan(smallest) else smallest,
     }
