@@ -72,7 +72,11 @@ def opened(folder: Path) -> Store:
 def prepared(store: Store, experiment: Experiment, folder: Path) -> None:
     """Images, base detector, diagnosis, index, and what every method answers."""
     for role in ROLES:
-        pipeline.add(store, AddConfig(format="coco", path=folder / f"{role}.json", role=role))
+        where = SHARED / "data" / experiment.path if experiment.tiles == 1 else folder
+        added = pipeline.add(
+            store, AddConfig(format="coco", path=folder / f"{role}.json", images=where, role=role)
+        )
+        assert not added.failed, added.failures[:3]
     base = folder / "base.safetensors"
     backbone = SQUEEZENET.format(weights=SHARED / "data" / "weights")
     classes = ",".join(experiment.classes)
@@ -112,8 +116,8 @@ def run(store: Store, twice: bool) -> None:
     """Every trial, seed by seed."""
     for count in range(1, len(SEEDS) + 1):
         pipeline.verify(store, verification("arms", ARMS, SEEDS[:count]))
-        if count <= len(FEWER):
-            pipeline.verify(store, verification("curve", ("random", "query"), SEEDS[:count], budgets=OTHERS))
+    for count in range(1, len(FEWER) + 1):
+        pipeline.verify(store, verification("curve", ("random", "query"), SEEDS[:count], budgets=OTHERS))
     if twice:
         pipeline.verify(store, verification("twice", ("random", "query"), FEWER, steps=2 * STEPS))
 

@@ -12,9 +12,10 @@ import numpy as np
 from loop_real_sets import EXPERIMENTS, TAG
 
 from curator.data.additions import refused_images
-from curator.prove.comparisons import Comparison, Fates, compare_arms, compare_group, read_fates
+from curator.prove.comparisons import Comparison, Fates, compare_arms, read_fates
+from curator.prove.group_readings import compare_group
 from curator.prove.readings import Base
-from curator.prove.run_verify import read_holdout
+from curator.prove.run_verify import read_holdout, video_of
 from curator.prove.statistics import holm
 from curator.prove.trial_tables import newest_trials
 from curator.prove.trials import SCORE_FLOOR
@@ -76,13 +77,7 @@ def of_set(store: Store) -> dict[str, Any]:
 
 def of_verification(store: Store, trials: list[Trial]) -> dict[str, Any]:
     """Figures, differences and conditions."""
-    ids = store.image_ids(role="holdout")
-    hashes = dict(zip(ids, store.hashes_of(ids), strict=True))
-    groups = {
-        hashes[m.image_id]: m.group_key
-        for m in store.memberships(ids)
-        if m.role == "holdout" and m.group_key is not None
-    }
+    groups = video_of(store)
     references = ("random", "query")
     compared = compare_arms(trials, store.blob, floor=SCORE_FLOOR, groups=groups, references=references)
     fates = read_fates(trials, store.blob, groups=groups)

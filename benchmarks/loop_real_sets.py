@@ -266,14 +266,14 @@ def write(
     images: list[dict[str, Any]] = []
     boxes: list[dict[str, Any]] = []
     for tile in own:
-        path = tile.path
+        path, root = tile.path, SHARED / "data" / experiment.path
         if tile.pixels is not None:
-            path = folder / role / f"{tile.name}.png"
+            path, root = folder / role / f"{tile.name}.png", folder
             Image.fromarray(tile.pixels).save(path)
         images.append(
             {
                 "id": len(images) + 1,
-                "file_name": str(path),
+                "file_name": str(path.relative_to(root)),
                 "width": tile.size[0],
                 "height": tile.size[1],
                 "video": tile.source,

@@ -231,6 +231,7 @@ ARMS = Registry(  # of a verification
         "nothing": "curator.prove.arms.nothing:Nothing",
         "random": "curator.prove.arms.random:Random",
         "query": "curator.prove.arms.query:Query",
+        "copy-paste": "curator.prove.arms.copy_paste:CopyPaste",
         "synthesis": "curator.prove.arms.synthesis:Synthesis",
         "query+synthesis": "curator.prove.arms.both:Both",
         "both": "curator.prove.arms.both:Both",  # its old name

@@ -263,7 +263,14 @@ def _sample(store: Store, sample: Sample) -> Picture:
 
 
 def _verifications(store: Store) -> tuple[Table, ...]:
-    from curator.prove.run_verify import compare_stored, difference_table, trial_table
+    from curator.prove.run_verify import (
+        compare_stored,
+        difference_table,
+        group_table,
+        groups_stored,
+        quality_table,
+        trial_table,
+    )
 
     trials = store.trials()
     tables = []
@@ -295,6 +302,27 @@ def _verifications(store: Store) -> tuple[Table, ...]:
                         ]
                     )
                     + ".",
+                )
+            )
+        columns, rows = quality_table(own)
+        if rows:
+            tables.append(
+                Table(
+                    title=f"The detectors themselves: {name}",
+                    columns=tuple(columns),
+                    rows=tuple(tuple(row) for row in rows),
+                    note="AP and AR are means over the IoU .5 to .95; the calibration error is how far "
+                    "scores are from the share of detections that is right. Intervals are over seeds.",
+                )
+            )
+        if groups := groups_stored(store, own):
+            columns, rows = group_table(groups)
+            tables.append(
+                Table(
+                    title=f"FN fixed by class, condition and cause: {name}",
+                    columns=tuple(columns),
+                    rows=tuple(tuple(row) for row in rows),
+                    note="Groups with 30 missed objects or more.",
                 )
             )
     return tuple(tables)

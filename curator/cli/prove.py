@@ -45,6 +45,19 @@ def verify_lines(summary: Mapping[str, Any]) -> list[str]:
             summary["difference_columns"],
             summary["difference_rows"],
         )
+    if summary.get("quality_rows"):
+        lines += table_lines(
+            "the detectors themselves: AP and AR over the IoU .5 to .95, how far scores are from the share "
+            "that is right; intervals over seeds",
+            summary["quality_columns"],
+            summary["quality_rows"],
+        )
+    if summary.get("group_rows"):
+        lines += table_lines(
+            "FN fixed by class, condition and cause, of those with 30 missed objects or more",
+            summary["group_columns"],
+            summary["group_rows"],
+        )
     if summary.get("can_show"):
         lines.append(f"{base['missed']} missed objects: {summary['can_show']}")
     lines += [f"note: {note}" for note in summary.get("notes", [])]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,6 @@ UNEQUAL = 1.1  # times as many batches: arms that differ more are told
 FEW_CLUSTERS = 20  # images or videos with failures, below which intervals are too narrow
 FEWEST_SEEDS = 3  # before a verification may stop early
 PRIMARY = "fn_fixed"
-OF_OBJECTS = ("fn_fixed", "broken")  # figures that are read of a group of objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,43 +163,9 @@ def compare_arms(
         arm: {figure: worse_of(figure, readings) for figure, readings in of_arm.items()}
         for arm, of_arm in values.items()
     }
-    differences = [d for reference in references for d in _against(reference, values, fates.seeds)]
+    differences = [d for reference in references for d in differences_from(reference, values, fates.seeds)]
     notes = [*_notes(differences, fates.seeds, values), *_length_notes(trials)]
     return Comparison(arms, tuple(differences), tuple(notes))
-
-
-def compare_group(
-    fates: Fates, kind: str, name: str, *, floor: float, references: Sequence[str] = REFERENCES
-) -> Comparison:
-    """As `compare_arms`, of the objects of one class, condition or cause: fixed and broken alone.
-
-    Thresholds are those of all classes together: what a detector finds is read at one of them.
-
-    Args:
-        kind: "class", "condition" or "cause" (why the base misses it).
-    """
-    values: dict[str, dict[str, dict[str, Values]]] = {}
-    for arm, matched in fates.matched.items():
-        bases = [_of_group(base, kind, name) for base in fates.bases[arm]]
-        found = measure(bases, matched, fates.cluster, floor=floor, missing=fates.missing)
-        values[arm] = {figure: found[figure] for figure in OF_OBJECTS}
-    arms = {
-        arm: {figure: worse_of(figure, readings) for figure, readings in of_arm.items()}
-        for arm, of_arm in values.items()
-    }
-    return Comparison(
-        arms, tuple(d for reference in references for d in _against(reference, values, fates.seeds))
-    )
-
-
-def _of_group(base: Base, kind: str, name: str) -> Base:
-    """The base with no other objects counted."""
-    objects = base.objects
-    if kind == "class":
-        own = np.array([*base.categories, ""])[objects.classes] == name
-    else:
-        own = {"condition": objects.condition, "cause": objects.cause}[kind] == name
-    return replace(base, objects=replace(objects, counted=objects.counted & own))
 
 
 def _same_objects(one: Holdout, other: Holdout) -> bool:
@@ -219,7 +184,7 @@ def _as_printed(values: Values, trials: Sequence[Trial]) -> Values:
     return Values(printed, values.drawn - values.point + printed, values.clusters)
 
 
-def _against(
+def differences_from(
     reference: str,
     values: Mapping[str, Mapping[str, Mapping[str, Values]]],
     seeds: Mapping[str, Sequence[int]],

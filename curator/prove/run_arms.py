@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from curator.config import require
 from curator.data.additions import LeftOut, reasons
+from curator.diagnose.run_current import find_current
 from curator.errors import InputError
-from curator.prove.arms.base import Added, Arm, ArmContext, Needs, Pool, place
+from curator.prove.arms.base import Added, Arm, ArmContext, Cutouts, Labelled, Needs, Pool, place
 from curator.prove.arms.selection import SelectionArm
 from curator.prove.settings import VerifyConfig
 from curator.registry import ARMS
@@ -24,6 +25,7 @@ from store.records import (
     Hit,
     NewAnnotation,
     Outcome,
+    Role,
     Sample,
     Selection,
 )
@@ -109,6 +111,7 @@ def read_context(
     needs = [arm.needs(budget) for arm in arms for budget in config.all_budgets]
     samples = max(n.samples for n in needs)
     hits = wanted_hits(needs)
+    cutouts = read_cutouts(store, without) if any(n.cutouts for n in needs) else None
     pool = read_pool(store, config.condition_tag) if any(n.pool or n.fails for n in needs) else None
     return ArmContext(
         seed=config.seed,
@@ -119,7 +122,33 @@ def read_context(
         samples=_samples(store, config, samples, without) if samples else (),
         pool=pool,
         fails=fails(pool) if pool is not None and any(n.fails for n in needs) else None,
+        cutouts=cutouts,
     )
+
+
+def read_cutouts(store: Store, without: LeftOut) -> Cutouts:
+    """Missed objects of the mined images, and the training images.
+
+    Raises:
+        InputError: nothing is diagnosed, or nothing was missed.
+    """
+    current = find_current(store)
+    missed = {o.annotation_id for o in current.outcomes if o.kind == "FN"} if current is not None else set()
+    if not missed:
+        raise InputError(
+            "the arm copy-paste cuts out missed objects: expected some on the mined images, "
+            "got none; run `curator diagnose`, or leave it out of --arms"
+        )
+
+    def labelled(role: Role, left_out: Collection[int]) -> list[Labelled]:
+        images = {i.id: i for i in store.images(reader="verify", role=role) if i.id not in left_out}
+        labels = store.annotations(list(images), reader="verify") if images else {}
+        known = [Labelled(images[i], s.annotations) for i, s in labels.items() if s.status == "human"]
+        return sorted(known, key=lambda one: one.image.sha256)
+
+    mined = labelled("mine", ())
+    objects = [(one, a) for one in mined for a in one.annotations if a.id in missed]
+    return Cutouts(objects, labelled("train", without.originals))
 
 
 def wanted_hits(needs: Iterable[Needs]) -> dict[str, int]:
@@ -140,6 +169,8 @@ def put_drawn(
         arm: its name in tables.
     """
     drawn = [(a.image, a.group) for a in added if a.image is not None]
+    if not drawn:
+        return  # pictures of its own
     hits = tuple(
         Hit(
             rank=rank,
@@ -260,6 +291,4 @@ def load_arms(names: Sequence[str], asked: Mapping[str, str] | None = None) -> d
         f"arms: expected some of {', '.join(known)}, {SELECTION}NAME, or a method of `curator query`, "
         f"got {', '.join(unknown) or 'none'}",
     )
-    return {
-        name: SelectionArm(answers[name]) if name in answers else ARMS.load(name)() for name in names
-    }
+    return {name: SelectionArm(answers[name]) if name in answers else ARMS.load(name)() for name in names}

@@ -26,8 +26,9 @@ from curator.matching import ClassMap
 from curator.precision import resolve_precision
 from curator.progress import say
 from curator.prove.arms.base import Added, Arm, Pool
-from curator.prove.comparisons import FEWEST_SEEDS, Comparison, answered, compare_arms
+from curator.prove.comparisons import FEWEST_SEEDS, Comparison, answered, compare_arms, read_fates
 from curator.prove.fates import pack_holdout, pack_matched
+from curator.prove.group_readings import Group, compare_groups
 from curator.prove.run_arms import (
     condition_of,
     failing_conditions,
@@ -45,7 +46,9 @@ from curator.prove.training_data import TrainingImage
 from curator.prove.trial_tables import (
     difference_table,
     fix_rates,
+    group_table,
     newest_trials,
+    quality_table,
     summarise,
     trial_table,
 )
@@ -60,6 +63,9 @@ __all__ = [
     "compare_stored",
     "difference_table",
     "fix_rates",
+    "group_table",
+    "groups_stored",
+    "quality_table",
     "read_holdout",
     "read_training",
     "training_targets",
@@ -119,9 +125,10 @@ def verify(
         checkpoints=str(store.path / "training"),
         condition_tag=config.condition_tag,
     )
-    with recorded_run(
-        store, STAGE, config, models=(detector.fingerprint,), scope=config.name
-    ) as (run_id, counts):
+    with recorded_run(store, STAGE, config, models=(detector.fingerprint,), scope=config.name) as (
+        run_id,
+        counts,
+    ):
         items = _items(store, config, arms, spec, classes, run_id, without)
         if config.stop_early:
             items.sort(key=lambda item: config.seeds.index(item.seed))
@@ -166,7 +173,7 @@ def verify(
     return replace(
         result,
         summary={
-            **summarise(trials, compare_stored(store, trials)),
+            **summarise(trials, compare_stored(store, trials), groups_stored(store, trials)),
             "can_show": can_show(trials[0].metrics["base"]) if trials else "",
             "missing_classes": [name for name in classes.missing if name in present],
             **_left_out(without, mined),
@@ -176,14 +183,24 @@ def verify(
 
 def compare_stored(store: Store, trials: Sequence[Trial]) -> Comparison | None:
     """What trials of one verification say of arms and their differences; None for those of older versions."""
+    return compare_arms(newest_trials(trials), store.blob, floor=SCORE_FLOOR, groups=video_of(store))
+
+
+def groups_stored(store: Store, trials: Sequence[Trial]) -> list[Group]:
+    """What trials of one verification say of every class, condition and cause; [] for older versions."""
+    fates = read_fates(newest_trials(trials), store.blob, groups=video_of(store))
+    return [] if fates is None else compare_groups(fates, floor=SCORE_FLOOR)
+
+
+def video_of(store: Store) -> dict[str, str]:
+    """sha256 of a holdout image -> the video or place that it shares with others."""
     ids = store.image_ids(role="holdout")
     hashes = dict(zip(ids, store.hashes_of(ids), strict=True))
-    groups = {
+    return {
         hashes[m.image_id]: m.group_key
         for m in store.memberships(ids)
         if m.role == "holdout" and m.group_key is not None
     }
-    return compare_arms(newest_trials(trials), store.blob, floor=SCORE_FLOOR, groups=groups)
 
 
 def _answered(store: Store, config: VerifyConfig, seed: int, keys: Sequence[str]) -> bool:
@@ -374,6 +391,8 @@ def _fails(
 
 def _training_image(store: Store, added: Added, classes: ClassMap) -> TrainingImage:
     targets = training_targets(added.annotations, classes)
+    if added.data:
+        return TrainingImage(sha256=added.sha256, data=added.data, **targets)
     if added.sample is not None:
         return TrainingImage(sha256=added.sha256, data=store.blob(added.sha256), **targets)
     assert added.image is not None

@@ -82,8 +82,9 @@ class VerifyConfig(TrainerConfig):
     detector: str | None = option(None, "Initial weights; default: the diagnosed ones.")
     name: str = option("verify", "Name of the verification.")
     arms: tuple[str, ...] = option(
-        ("nothing", "random", "query", "synthesis", "query+synthesis", "oracle"),
-        "Comma-separated: nothing, random, query, synthesis, query+synthesis, oracle, selection:NAME, or a "
+        ("nothing", "random", "query", "copy-paste", "synthesis", "query+synthesis", "oracle"),
+        "Comma-separated: nothing, random, query, copy-paste (missed objects, pasted into training images), "
+        "synthesis, query+synthesis, oracle, selection:NAME, or a "
         "method of curator query, such as class-uncertainty, which asks what the selection asked.",
         joined=True,
     )

@@ -111,20 +111,21 @@ def measure(
     draws: int = DRAWS,
     seed: int = 0,
     missing: Sequence[str] = (),
+    figures: Sequence[str] = FIGURES,
 ) -> dict[str, dict[str, Values]]:
     """Every figure of an arm's trials in every reading: figure -> reading -> `Values`.
 
     Args:
         bases: of each trial, over the same objects: another device rounds otherwise.
         cluster: per image what it is drawn with. floor: lowest score of the detections.
-        missing: categories that the detector cannot produce, left out of AP.
+        missing: categories that the detector cannot produce, left out of AP. figures: which of `FIGURES`.
     """
     drawn, _ = weights(cluster, draws=draws, seed=seed)
     held = _held(bases[0], np.asarray(cluster)) if bases else {}
     every = np.concatenate([np.ones((1, drawn.shape[1])), drawn])  # row 0: the holdout as it is
-    found: dict[str, dict[str, list[Array]]] = {f: {r: [] for r in READINGS[f]} for f in FIGURES}
+    found: dict[str, dict[str, list[Array]]] = {f: {r: [] for r in READINGS[f]} for f in figures}
     for base, trial in zip(bases, trials, strict=True):
-        for figure, readings in _of_trial(base, trial, every, floor, missing).items():
+        for figure, readings in _of_trial(base, trial, every, floor, missing, figures).items():
             for reading, values in readings.items():
                 found[figure][reading].append(values)
     return {
@@ -154,7 +155,7 @@ def _held(base: Base, cluster: NDArray[np.str_]) -> dict[str, int]:
 
 
 def _of_trial(
-    base: Base, trial: Matched, every: Array, floor: float, missing: Sequence[str]
+    base: Base, trial: Matched, every: Array, floor: float, missing: Sequence[str], figures: Sequence[str]
 ) -> dict[str, dict[str, Array]]:
     objects = base.objects
     at_base = base.matched.found_at >= base.threshold
@@ -178,8 +179,9 @@ def _of_trial(
             result["fp_fixed"][reading] = _share(every, of_base, again[None] < at[:, None])
             new = (trial.scores[None] >= at[:, None]) & ~known[None]
             result["new_false_per_image"][reading] = (every[:, of_false] * new).sum(1) / images
-    result["ap50"]["any"] = _precision(base, trial, every, missing)
-    return result
+    if "ap50" in figures:
+        result["ap50"]["any"] = _precision(base, trial, every, missing)
+    return {figure: result[figure] for figure in figures}
 
 
 def _share(every: Array, image: NDArray[np.int64], hit: NDArray[np.bool_]) -> Array:

@@ -15,11 +15,14 @@ from typing import Any
 from curator.bootstrap import Interval, bootstrap_interval
 from curator.prove.arms.base import place, split_label
 from curator.prove.comparisons import Comparison, advice, images_for_the_same
+from curator.prove.group_readings import Group
 from curator.prove.statistics import FIGURES, Estimate
 from store.records import Trial
 
 COLUMNS = ("arm", "seeds", "added", "FN fixed", "FP fixed", "broken", "new FP/img", "AP50")
 DIFFERENCES = ("arm", "minus", *COLUMNS[3:])
+QUALITY = {"ap": "AP", "ar": "AR", "calibration_error": "calibration error"}
+"""Figures of a trial that say nothing of the base: means over the IoU .5 to .95, and of all scores."""
 
 
 def newest_trials(trials: Sequence[Trial]) -> list[Trial]:
@@ -39,11 +42,14 @@ def _figures(trial: Trial) -> dict[str, float | None]:
     }
 
 
-def summarise(trials: Sequence[Trial], compared: Comparison | None = None) -> dict[str, Any]:
+def summarise(
+    trials: Sequence[Trial], compared: Comparison | None = None, groups: Sequence[Group] = ()
+) -> dict[str, Any]:
     """Plain JSON: the table, and per arm the mean and 95% interval of every figure.
 
     Args:
         compared: of the same trials; adds "differences", "difference_columns", "difference_rows", "advice".
+        groups: of the same trials; their "groups", "group_columns", "group_rows".
     """
     newest = newest_trials(trials)
     arms = {}
@@ -54,11 +60,16 @@ def summarise(trials: Sequence[Trial], compared: Comparison | None = None) -> di
             "seeds": [trial.seed for trial in of_arm],
             "n_added": [trial.metrics["n_added"] for trial in of_arm],
             **{name: _plain(found) for name, found in figures.items()},
+            **{name: _plain(_over_seeds([t.metrics.get(name) for t in of_arm], of_arm)) for name in QUALITY},
+            "ap50_per_class": _per_class(of_arm),
         }
     columns, table = trial_table(newest, compared)
+    quality_columns, quality = quality_table(newest)
     summary = {
         "columns": list(columns),
         "rows": [list(row) for row in table],
+        "quality_columns": list(quality_columns),
+        "quality_rows": [list(row) for row in quality],
         "arms": arms,
         "base": newest[0].metrics["base"] if newest else None,
         "unscored_conditions": newest[0].metrics.get("unscored_conditions", []) if newest else [],
@@ -76,6 +87,13 @@ def summarise(trials: Sequence[Trial], compared: Comparison | None = None) -> di
             "advice": advice(compared, newest),
             "notes": [*images_for_the_same(compared, newest), *compared.notes],
         }
+    if groups:
+        columns, table = group_table(groups)
+        summary |= {
+            "groups": [group.plain() for group in groups],
+            "group_columns": list(columns),
+            "group_rows": [list(row) for row in table],
+        }
     return summary
 
 
@@ -92,12 +110,20 @@ def difference_table(compared: Comparison) -> tuple[tuple[str, ...], list[tuple[
 
 
 def _figure(trials: Sequence[Trial], figure: str, compared: Comparison | None) -> Estimate | Interval:
-    return _over_seeds(trials, figure) if compared is None else compared.arms[trials[0].arm][figure]
+    if compared is not None:
+        return compared.arms[trials[0].arm][figure]
+    return _over_seeds([_figures(trial)[figure] for trial in trials], trials)
 
 
-def _over_seeds(trials: Sequence[Trial], figure: str) -> Interval:
+def _per_class(trials: Sequence[Trial]) -> dict[str, float]:
+    """Mean AP50 of every class over the trials of an arm."""
+    found = [trial.metrics.get("ap50_per_class", {}) for trial in trials]
+    names = dict.fromkeys(name for of_trial in found for name in of_trial)
+    return {name: sum(own) / len(own) for name in names if (own := [f[name] for f in found if name in f])}
+
+
+def _over_seeds(values: Sequence[float | None], trials: Sequence[Trial]) -> Interval:
     """Mean of a figure over the trials of an arm; a trial without it is left out."""
-    values = [_figures(trial)[figure] for trial in trials]
     return bootstrap_interval(
         [math.nan if value is None else value for value in values], clusters=[trial.seed for trial in trials]
     )
@@ -145,6 +171,38 @@ def trial_table(
             )
         )
     return COLUMNS, rows
+
+
+def quality_table(trials: Sequence[Trial]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Columns and rows for people: how good each arm's detectors are, whatever the base failed on.
+
+    Intervals are over training seeds alone. No rows for trials of older versions.
+    """
+    newest = newest_trials(trials)
+    columns = ("arm", *QUALITY.values())
+    if not newest or "ar" not in newest[0].metrics:
+        return columns, []
+    base = newest[0].metrics["base"]
+    rows = [("base", *(_number(base.get(name)) for name in QUALITY))]
+    for arm in dict.fromkeys(trial.arm for trial in newest):
+        own = [trial for trial in newest if trial.arm == arm]
+        found = [_over_seeds([t.metrics.get(name) for t in own], own) for name in QUALITY]
+        rows.append((arm, *(_mean(of_figure) for of_figure in found)))
+    return columns, rows
+
+
+def group_table(groups: Sequence[Group]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Columns and rows for people: of every class, condition and cause the share of missed objects fixed."""
+    arms = list(groups[0].compared.arms) if groups else []
+    rows = [
+        (
+            f"{group.kind} {group.name}",
+            str(group.missed),
+            *(_mean(group.compared.arms[arm]["fn_fixed"]) for arm in arms),
+        )
+        for group in groups
+    ]
+    return ("group", "missed", *arms), rows
 
 
 def _mean(found: Estimate | Interval) -> str:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator.diagnose.causes import Criteria, diagnose_image, low_score
-from curator.diagnose.metrics import average_precision, evaluate
+from curator.diagnose.metrics import average_precision, evaluate, precision_and_recall
 from curator.errors import InputError
 from curator.matching import ClassMap, GroundTruth, ImageResult, match
 from store.records import FN_CAUSES, FP_CAUSES, Annotation, Detections, Outcome
@@ -282,6 +282,30 @@ def test_matching_is_one_to_one_within_a_class(images: list[ImageResult]) -> Non
         assert (matching.found_by[matching.truth[found]] == found).all()
         assert (image.truth.classes[matching.truth[found]] == image.classes[found]).all()
         assert not (matching.left_out & (matching.truth >= 0)).any()
+
+
+def test_precision_and_recall_are_means_over_the_overlaps() -> None:
+    rng = np.random.default_rng(0)
+    images = []
+    for number in range(12):
+        corners = rng.uniform(0, 80, (4, 2))
+        boxes = np.concatenate([corners, corners + rng.uniform(8, 20, (4, 2))], 1)
+        known = GroundTruth(boxes, rng.integers(0, 2, 4), np.zeros(4, bool), np.arange(4) + 10 * number)
+        moved = np.concatenate([boxes + rng.normal(0, 1.5, boxes.shape), boxes[:1] + 40])
+        images.append(ImageResult(known, moved, rng.uniform(0, 1, 5), np.append(known.classes, 1)))
+    overlaps = np.linspace(0.5, 0.95, 10)
+    found = precision_and_recall(images, CLASSES.categories)
+    assert set(found) == {"cat", "dog"}
+    for name, (precision, recall) in found.items():
+        one_by_one = [average_precision(images, CLASSES.categories, iou_threshold=t)[name] for t in overlaps]
+        assert precision == pytest.approx(np.mean(one_by_one))
+        label = CLASSES.categories.index(name)
+        hits = [
+            match(i.boxes, i.scores, i.classes, i.truth, iou_threshold=t).found_by[i.truth.classes == label]
+            for t in overlaps
+            for i in images
+        ]
+        assert recall == pytest.approx((np.concatenate(hits) >= 0).mean())
 
 
 def test_average_precision_by_hand() -> None:

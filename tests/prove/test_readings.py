@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from curator.prove.readings import (
     FEWEST,
     Base,
     Matched,
+    calibration_error,
     compare,
     gather_objects,
     match_all,
@@ -198,3 +200,13 @@ def test_matching_once_equals_matching_at_the_threshold(
     found = [match(s.boxes, s.scores, s.classes, s.truth, iou_threshold=0.5) for s in shown]
     assert np.concatenate([m.found_by >= 0 for m in found]).tolist() == (once.found_at >= threshold).tolist()
     assert sum(int(m.false_positive.sum()) for m in found) == int(once.false_positives(threshold).sum())
+
+
+def test_the_calibration_error_is_the_distance_of_scores_from_the_share_that_is_right() -> None:
+    objects = truth([(0, 0), (1, 0), (2, 1)])
+    found = result(objects, [(0, 0, 0.95), (1, 0, 0.95), (5, 0, 0.95), (6, 1, 0.15)])
+    base = base_of([found])
+    # .95 three times with two right; .15 once with none: (|2.85 - 2| + .15) / 4
+    assert calibration_error(base.objects, base.matched) == pytest.approx((0.85 + 0.15) / 4)
+    nothing = base_of([result(objects, [])])
+    assert np.isnan(calibration_error(nothing.objects, nothing.matched))

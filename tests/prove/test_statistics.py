@@ -21,8 +21,10 @@ from curator.prove.comparisons import (
     answered,
     compare_arms,
     images_for_the_same,
+    read_fates,
 )
 from curator.prove.fates import pack_holdout, pack_matched, unpack_holdout, unpack_matched
+from curator.prove.group_readings import compare_group, compare_groups
 from curator.prove.readings import Base, Matched, compare, gather_objects, match_all
 from curator.prove.statistics import (
     FIGURES,
@@ -356,3 +358,33 @@ def test_one_seed_and_few_images_are_told() -> None:
     assert "images or videos: the intervals are too narrow" in compared.notes[1]
     assert all(d.value.mean == 0 and not d.real for d in compared.differences)
     assert {d.figure for d in compared.differences} == set(FIGURES)
+
+
+@pytest.mark.parametrize("kind", ["class", "condition", "cause"])
+def test_a_group_is_read_as_the_readings_read_it(kind: str) -> None:
+    base, trials, _ = scene(3, images=60, trials=2)
+    conditions = np.where(np.arange(len(base.objects.image)) % 3 == 0, "night", "")
+    base = replace(base, objects=replace(base.objects, condition=conditions))
+    kept, blobs = stored(base, {"random": trials, "query": trials[::-1]})
+    fates = read_fates(kept, blobs.__getitem__)
+    assert fates is not None
+    groups = compare_groups(fates, floor=FLOOR, fewest=5)
+    names = {group.name for group in groups if group.kind == kind}
+    assert names == {"class": set(NAMES), "condition": set(), "cause": set()}[kind]
+    for name in {"class": NAMES, "condition": ("night",), "cause": ("miss",)}[kind]:
+        found = compare_group(fates, kind, name, floor=FLOOR).arms["query"]
+        key = f"FN:{name}" if kind == "cause" else name
+        readings = [
+            compare(base, trial, floor=FLOOR)[reading]["groups"][kind][key]["fn"]["rate"]
+            for reading in ("fixed_threshold", "matched_threshold")
+            for trial in trials
+        ]
+        assert found["fn_fixed"].mean == pytest.approx(min(np.mean(readings[:2]), np.mean(readings[2:])))
+
+
+def test_arms_are_compared_with_any_other() -> None:
+    base, trials, _ = scene(3, images=40, trials=2)
+    kept, blobs = stored(base, {"random": trials, "query": trials})
+    compared = compare_arms(kept, blobs.__getitem__, floor=FLOOR, references=("query",))
+    assert compared is not None
+    assert {(d.arm, d.against) for d in compared.differences} == {("random", "query")}

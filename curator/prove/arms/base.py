@@ -20,6 +20,7 @@ ORDER = (  # of the built-in arms in tables; others stand before the oracle
     "diversity",
     "similarity",
     "query",
+    "copy-paste",
     "synthesis",
     "both",
     "query+synthesis",
@@ -41,7 +42,7 @@ def place(label: str) -> tuple[int, str, int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Added:
-    """One added image: a labelled pool image, or a sample (its PNG is a blob).
+    """One added image: a labelled pool image, a sample (its PNG is a blob), or a picture made here (`data`).
 
     Attributes:
         group: why a drawn pool image was taken; shown in its stored selection.
@@ -51,6 +52,7 @@ class Added:
     annotations: tuple[Annotation | NewAnnotation, ...]
     image: ImageRecord | None = None
     sample: Sample | None = None
+    data: bytes = b""
     conditions: tuple[str, ...] = ()
     group: str = ""
 
@@ -79,15 +81,36 @@ class Pool:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """An image with its labels."""
+
+    image: ImageRecord
+    annotations: tuple[Annotation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cutouts:
+    """What copy-paste cuts and where it pastes.
+
+    Attributes:
+        objects: missed ones of mined images, at least one. scenes: training images, at least one.
+    """
+
+    objects: Sequence[tuple[Labelled, Annotation]]
+    scenes: Sequence[Labelled]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
     """What an arm must find in its context: hits of selections by name ("" is the verified one's), samples,
-    the pool, what fails in the pool."""
+    the pool, what fails in the pool, objects to cut out."""
 
     hits: Mapping[str, int] = field(default_factory=dict)
     samples: int = 0
     pool: bool = False
     fails: bool = False
+    cutouts: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +128,7 @@ class ArmContext:
     samples: Sequence[Added] = ()
     pool: Pool | None = None
     fails: Mapping[int, Sequence[str]] | None = None
+    cutouts: Cutouts | None = None
 
 
 class Arm(Protocol):
