@@ -60,7 +60,7 @@ def report(store: Store, config: ReportConfig) -> StageResult:
         data = ReportData(
             title="What the detector misses, why, and what mends it",
             facts=_facts(store, current),
-            tables=(_causes(outcomes), *_verifications(store)),
+            tables=(_causes(outcomes), *_rounds(store), *_verifications(store)),
             plots=_plots(store.trials()),
             failures=_failures(store, config, outcomes),
             galleries=_galleries(store),
@@ -326,6 +326,22 @@ def _verifications(store: Store) -> tuple[Table, ...]:
                 )
             )
     return tuple(tables)
+
+
+def _rounds(store: Store) -> tuple[Table, ...]:
+    """The history of every `curator loop`."""
+    from curator.prove.run_rounds import COLUMNS, loops, round_rows
+
+    return tuple(
+        Table(
+            title=f"Rounds: {name}",
+            columns=COLUMNS,
+            rows=tuple(round_rows(history)),
+            note="Failures of the mined images after every round; the change with its interval over images. "
+            "Part of it is what longer training alone gives: verify tells them apart, on the holdout.",
+        )
+        for name, history in loops(store).items()
+    )
 
 
 def _galleries(store: Store) -> tuple[tuple[str, tuple[Picture, ...]], ...]:

@@ -61,6 +61,9 @@ def status(as_json: Json = False) -> None:
         typer.echo(f"  detector {model['spec']}, {model['classes']} classes")
     for selection in found["selections"]:
         typer.echo(f"  selection {selection['name']} ({selection['arm']}): {selection['images']} images")
+    for name, rounds in found["loops"].items():
+        failures = ", ".join(f"{facts['failures_per_image']:.2f}" for facts in rounds)
+        typer.echo(f"  loop {name}: failures per mined image by round: {failures}")
     if found["counts"]["images"]:
         typer.echo(f"  near-duplicates: up to an unlikeness of {found['near_duplicates']:g}")
     for stage, run in found["stages"].items():

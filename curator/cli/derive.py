@@ -33,10 +33,12 @@ def stage_command(
     help: str,
     without: Sequence[str] = (),
     warnings: Lines | None = None,
+    call: str = "",
 ) -> None:
     """Add the command `name`, which calls the function of this name in `curator.pipeline`.
 
     Args:
+        call: that function, where it has another name.
         lines: what people read, made from the stage's summary. warnings: for stderr, also with --json.
         without: fields of every stage that this one does not read.
     """
@@ -45,7 +47,7 @@ def stage_command(
         from curator import pipeline
 
         with open_store() as store:
-            result = getattr(pipeline, name.replace("-", "_"))(store, config)
+            result = getattr(pipeline, call or name.replace("-", "_"))(store, config)
         for line in warnings(result.summary) if warnings else ():
             typer.echo(line, err=True)
         finish(result, as_json=as_json, lines=lines)

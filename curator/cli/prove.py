@@ -22,6 +22,20 @@ def train_lines(summary: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def loop_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Of `curator loop`."""
+    from curator.cli.tables import table_lines
+
+    lines = table_lines(
+        "failures of the mined images after every round; change with its interval over images",
+        summary["columns"],
+        summary["rows"],
+    )
+    lines.append(f"stopped: {summary['stopped']}")
+    lines.append(f"the best detector: {shlex.quote(summary['detector'])}")
+    return [*lines, f"prove it on the holdout: {summary['next']}"] if summary["next"] else lines
+
+
 def verify_lines(summary: Mapping[str, Any]) -> list[str]:
     """Of `curator verify`."""
     from curator.cli.tables import table_lines

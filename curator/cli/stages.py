@@ -14,12 +14,13 @@ from curator.cli.fix import (
     synthesize_lines,
 )
 from curator.cli.mine import detect_lines, diagnose_lines, explain_lines
-from curator.cli.prove import train_lines, verify_lines
+from curator.cli.prove import loop_lines, train_lines, verify_lines
 from curator.config import ReportConfig
 from curator.data.settings import AddConfig, ExportConfig
 from curator.detect.settings import DetectConfig
 from curator.diagnose.settings import DiagnoseConfig
 from curator.explain.settings import EvaluateConfig, ExplainConfig, FitPatchesConfig, InterpretConfig
+from curator.pipeline.settings import LoopConfig
 from curator.prove.settings import TrainConfig, VerifyConfig
 from curator.query.settings import FeedbackConfig, GroupsConfig, IndexConfig, QueryConfig, SuspectsConfig
 from curator.synthesize.settings import SynthesizeConfig
@@ -130,6 +131,14 @@ stage_command(
     VerifyConfig,
     lines=verify_lines,
     help="Retrain on every arm's images and measure on the holdout what that fixes and breaks.",
+)
+stage_command(
+    "loop",
+    LoopConfig,
+    call="loop_rounds",
+    lines=loop_lines,
+    help="Round by round: query what the detector fails on, retrain with it, diagnose the new detector; "
+    "until a round gains no more than chance on the mined images.",
 )
 stage_command(
     "report",

@@ -49,6 +49,8 @@ _PLACES = {
     "VerifyConfig": "curator.prove.settings",
     "report": "curator.report",
     "ReportConfig": "curator.config",
+    "loop_rounds": "curator.pipeline.rounds",
+    "LoopConfig": "curator.pipeline.settings",
     "run_config": "curator.pipeline.loop",
     "demo": "curator.pipeline.demonstration",
 }

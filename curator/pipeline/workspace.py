@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from curator.prove.run_rounds import loops
 from store.store import Store
 
 
@@ -36,7 +37,8 @@ def status(store: Store) -> dict[str, Any]:
 
     Returns:
         "workspace" (its folder), "counts" (rows by noun, see `Store.counts`), "models" (spec and number of
-        classes, newest first), "selections" (name, arm, images), "near_duplicates" (how
+        classes, newest first), "selections" (name, arm, images), "loops" (the rounds of
+        each `curator loop`), "near_duplicates" (how
         unlike two images may be that count as one), "stages" (the newest run of each stage: id, status,
         counts, started).
     """
@@ -59,6 +61,7 @@ def status(store: Store) -> dict[str, Any]:
             {"name": selection.name, "arm": selection.arm, "images": len(selection.hits)}
             for selection in store.selections()
         ],
+        "loops": loops(store),
         "near_duplicates": store.near_threshold,
         "stages": newest,
     }

@@ -142,7 +142,7 @@ def train(store: Store, config: TrainConfig, *, executor: Executor | None = None
     """
     detector = load_detector(config.detector, config.device)
     trainer = usable_trainer(store, config, detector)
-    here = isinstance(trainer, TorchvisionTrainer)
+    here = _here(trainer)
     require_file(config.out) if here else require_folder(config.out, f"train --out {config.out}")
     classes = class_map(store, detector.classes, config.class_map)
     config = replace(config, precision=resolve_precision(config.precision, resolve_device(config.device)))
@@ -152,9 +152,7 @@ def train(store: Store, config: TrainConfig, *, executor: Executor | None = None
         added=_added(store, config, classes, without),
     )
     recipe = recipe_of(config, trainer)
-    work = TrainWork(
-        config, detector.fingerprint, trainer.identity(), recipe, str(store.path / "training")
-    )
+    work = TrainWork(config, detector.fingerprint, trainer.identity(), recipe, str(store.path / "training"))
     with recorded_run(store, STAGE, config, models=(detector.fingerprint,)) as (run_id, counts):
         if work.finished(item) is None and store.done_keys(STAGE, [work.key(item)]):
             work.process(work.setup(config.device), [item])  # the record outlived its file
@@ -197,6 +195,19 @@ def train(store: Store, config: TrainConfig, *, executor: Executor | None = None
             **without.summary(),
         },
     )
+
+
+def trains_here(store: Store, config: TrainConfig) -> bool:
+    """Does curator train itself (`config.out` is then a file), not a program (a folder)?
+
+    Raises:
+        InputError: the detector cannot be trained.
+    """
+    return _here(usable_trainer(store, config, load_detector(config.detector, config.device)))
+
+
+def _here(trainer: Trainer) -> bool:
+    return isinstance(trainer, TorchvisionTrainer)
 
 
 def _added(

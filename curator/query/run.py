@@ -152,17 +152,19 @@ def _pool(store: Store, config: QueryConfig) -> list[int]:
     pool = store.image_ids(role="pool")
     if not pool:
         raise InputError("query: there are no pool images; run: curator add images FOLDER --role pool")
+    taken = {i for name in config.without for i in store.selection(name).image_ids}
+    if taken:
+        pool = [i for i in pool if i not in taken]
+        if not pool:
+            raise InputError(f"query: every pool image is in {', '.join(config.without)} already")
     wanted = PoolFilter.parse(config.where)
     if wanted.empty:
         return pool
-    taken: set[int] = set()
     if wanted.unselected:
         taken = {i for s in store.selections() if s.name != config.name for i in s.image_ids}
     members = [member for member in store.memberships(pool) if member.role == "pool"]
     passing = {
-        member.image_id
-        for member in members
-        if wanted.allows(member) and member.image_id not in taken
+        member.image_id for member in members if wanted.allows(member) and member.image_id not in taken
     }
     if not passing:
         raise InputError(

@@ -71,6 +71,7 @@ class QueryConfig(StageConfig):
         "Which pool images may answer: KEY=VALUE joined by ',': dataset, source, group, after, before "
         "(dates), selected=no.",
     )
+    without: tuple[str, ...] = option((), "Selection whose images are not chosen again; may be repeated.")
     unlike: tuple[int, ...] = option(
         (), "Images that show what is not wanted, by id, joined by commas.", metavar="IDS", joined=True
     )
