@@ -17,11 +17,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curator.config import require
 from curator.data.additions import LeftOut
 from curator.data.run_additions import left_out
 from curator.detect.base import Detector
 from curator.detect.load import load_detector
 from curator.diagnose.run_current import class_map
+from curator.errors import InputError
 from curator.jobs.base import Done, Executor
 from curator.jobs.outputs import require_file, require_folder
 from curator.jobs.stage import StageResult, recorded_run, run_items
@@ -33,6 +35,7 @@ from curator.prove.run_verify import read_training, training_targets
 from curator.prove.settings import TrainConfig
 from curator.prove.trainers.base import Trainer, load_trainer
 from curator.prove.trainers.torchvision import TorchvisionTrainer
+from curator.prove.trainers.watch import Watch
 from curator.prove.training_data import TrainingFiles, TrainingImage, TrainingRecipe
 from curator.registry import Spec
 from curator.tensors import resolve_device
@@ -47,10 +50,11 @@ STAGE_VERSION = 3  # 3: trainers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingItem:
-    """One training: the images it sees."""
+    """One training: the images it sees, and those whose AP is shown meanwhile."""
 
     originals: tuple[TrainingImage, ...]
     added: tuple[TrainingImage, ...]
+    watched: tuple[TrainingImage, ...] = ()
 
 
 @dataclass
@@ -116,6 +120,8 @@ class TrainWork:
             return stored
         place = self.place(item)
         place.mkdir(parents=True, exist_ok=True)
+        if isinstance(trainer, TorchvisionTrainer) and item.watched:
+            trainer.watch = Watch(item.watched, self.config.watch)
         trained = trainer.train(
             detector,
             TrainingFiles(item.originals, item.added, self.recipe.added_weight),
@@ -147,7 +153,9 @@ def train(store: Store, config: TrainConfig, *, executor: Executor | None = None
     classes = class_map(store, detector.classes, config.class_map)
     config = replace(config, precision=resolve_precision(config.precision, resolve_device(config.device)))
     without = left_out(store, config.selections, config.samples)
+    require(here or not config.watch, "watch: a program shows its own figures in its log; leave --watch out")
     item = TrainingItem(
+        watched=_watched(store, classes) if config.watch else (),
         originals=read_training(store, classes, without.originals),
         added=_added(store, config, classes, without),
     )
@@ -195,6 +203,24 @@ def train(store: Store, config: TrainConfig, *, executor: Executor | None = None
             **without.summary(),
         },
     )
+
+
+def _watched(store: Store, classes: ClassMap) -> tuple[TrainingImage, ...]:
+    """The labelled mined images.
+
+    Raises:
+        InputError: there is none.
+    """
+    images = {image.id: image for image in store.images(reader="train", role="mine")}
+    labels = store.annotations(list(images), reader="train") if images else {}
+    found = tuple(
+        TrainingImage(sha256=images[i].sha256, uri=images[i].uri, **training_targets(s.annotations, classes))
+        for i, s in labels.items()
+        if s.status == "human"
+    )
+    if not found:
+        raise InputError("--watch: expected annotated images with the role mine, got none; leave it out")
+    return found
 
 
 def trains_here(store: Store, config: TrainConfig) -> bool:

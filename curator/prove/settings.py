@@ -63,10 +63,16 @@ class TrainConfig(TrainerConfig):
         "frozen", "Its statistics: frozen (fine-tuning) or train (fresh weights)."
     )
     precision: Literal["auto", "fp32", "bf16"] = option("auto", "auto, fp32 or bf16.")
+    watch: int = option(
+        0,
+        "Print AP50 of the mined images, which are not trained on, every so many steps; 0: never.",
+        result=False,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_least(1, "steps", "batch_size")
+        self._at_least(0, "watch")
         self._positive("learning_rate", *(["added_weight"] if self.added_weight is not None else []))
         require(
             0 <= self.weight_decay < math.inf,

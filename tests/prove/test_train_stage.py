@@ -78,6 +78,24 @@ def test_selected_images_are_added_and_change_the_weights(workspace: Path, tmp_p
     assert added.summary["fingerprint"] != without.summary["fingerprint"]
 
 
+def test_average_precision_is_shown_while_it_trains_and_changes_no_weight(
+    tmp_path: Path,
+) -> None:
+    write_dataset(tmp_path / "data", sizes={"train": 6, "mine": 5}, seed=2)
+    with Store.create(tmp_path / "ws") as store:
+        pipeline.add(store, AddConfig(format="coco", path=tmp_path / "data" / "train", role="train"))
+        with pytest.raises(InputError, match="expected annotated images with the role mine"):
+            pipeline.train(store, config(tmp_path / "watched.safetensors", watch=2))
+        pipeline.add(store, AddConfig(format="coco", path=tmp_path / "data" / "mine", role="mine"))
+        watched = pipeline.train(store, config(tmp_path / "watched.safetensors", watch=3, seed=5))
+        assert [step for step, _ in watched.summary["watched"]] == [3, 4]
+        assert all(0 <= precision <= 1 for _, precision in watched.summary["watched"])
+    with Store.create(tmp_path / "other") as store:
+        pipeline.add(store, AddConfig(format="coco", path=tmp_path / "data" / "train", role="train"))
+        plain = pipeline.train(store, config(tmp_path / "plain.safetensors", seed=5))
+    assert plain.summary["fingerprint"] == watched.summary["fingerprint"]
+
+
 def test_a_killed_training_continues(
     workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

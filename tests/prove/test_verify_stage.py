@@ -229,6 +229,23 @@ def test_query_methods_stored_selections_and_several_budgets_are_arms(workspace:
     assert len(said) == 4
 
 
+def test_missed_objects_are_pasted_and_every_reading_is_told(workspace: tuple[Path, str]) -> None:
+    with Store.open(workspace[0]) as store:
+        result = verify(store, config(name="pasted", arms=("nothing", "copy-paste"), condition_tag="gap"))
+        trials = {trial.arm: trial.metrics for trial in store.trials("pasted")}
+        names = {selection.name for selection in store.selections()}
+    assert trials["copy-paste"]["n_added"] == 3
+    assert "pasted-copy-paste-0" not in names  # its pictures are no images of the pool
+    for figures in trials.values():
+        assert 0 <= figures["ap"] <= figures["ap50"] <= 1
+        assert figures["ap"] <= figures["ar"] <= 1
+        assert 0 <= figures["calibration_error"] <= 1
+    assert [row[0] for row in result.summary["quality_rows"]] == ["base", "nothing", "copy-paste"]
+    assert result.summary["arms"]["nothing"]["ar"]["mean"] == pytest.approx(trials["nothing"]["ar"])
+    for group in result.summary.get("groups", []):
+        assert group["missed"] >= 30
+
+
 def test_a_verification_may_stop_before_its_last_seed(workspace: tuple[Path, str]) -> None:
     with Store.open(workspace[0]) as store:
         wanted = config(name="early", arms=("nothing", "random"), seeds=(0, 1, 2, 3, 4), stop_early=True)

@@ -66,6 +66,13 @@ class TrainingSet(Protocol):
     def __getitem__(self, index: int) -> Example: ...
 
 
+class Watcher(Protocol):
+    """Looks at a network while it is trained (`trainers.watch`)."""
+
+    def due(self, step: int, last: int) -> bool: ...
+    def look(self, detector: TrainableDetector, step: int) -> float: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FineTuneConfig:
     """Settings of one training.
@@ -120,13 +127,14 @@ def fine_tune(
     *,
     checkpoint: Path | None = None,
     on_step: Callable[[int, float], None] | None = None,
+    watch: Watcher | None = None,
 ) -> tuple[TrainableDetector, list[float]]:
     """Train a copy of `detector`.
 
     Args:
         checkpoint: safetensors file to write every `checkpoint_every` steps, and to continue from when it
             exists; it must belong to the same training (the caller names it by content key).
-        on_step: called with (step, loss) after each step.
+        on_step: called with (step, loss) after each step. watch: looks at the network between steps.
     Returns:
         the trained copy, frozen and in eval mode, and the loss of every step.
     Raises:
@@ -184,6 +192,8 @@ def fine_tune(
                 save_checkpoint(checkpoint, network, optimiser, parameters, losses, mean)
             if on_step is not None:
                 on_step(step + 1, losses[-1])
+            if watch is not None and watch.due(step + 1, config.steps):
+                watch.look(trained, step + 1)
             advance(note=f"loss {np.mean(losses[-50:]):.3f}")
     if mean:
         network.load_state_dict(mean)

@@ -20,6 +20,7 @@ from curator.errors import InputError
 from curator.page import Pixels
 from curator.prove.trainers.base import Trained, TrainerSettings
 from curator.prove.trainers.fine_tune import FineTuneConfig, fine_tune
+from curator.prove.trainers.watch import Watch
 from curator.prove.training_data import TrainingFiles, TrainingRecipe
 from curator.registry import Spec
 
@@ -42,6 +43,7 @@ class TorchvisionTrainer:
             self.ema = -1.0
         if not 0 <= self.ema < 1:
             raise InputError(f"{text}: ema: expected 0 <= decay < 1, got {spec.options['ema']}")
+        self.watch: Watch | None = None
         self.freeze = tuple(part for part in spec.options.get("freeze", "").split(",") if part)
 
     def identity(self) -> Any:
@@ -90,13 +92,17 @@ class TorchvisionTrainer:
             ema=self.ema,
             freeze=self.freeze,
         )
-        trained, losses = fine_tune(self._trainable(detector), files, settings, checkpoint=checkpoint)
+        trained, losses = fine_tune(
+            self._trainable(detector), files, settings, checkpoint=checkpoint, watch=self.watch
+        )
         weights = out / "weights.safetensors"
         trained.save(weights)
         checkpoint.unlink(missing_ok=True)
-        figures = {
+        figures: dict[str, Any] = {
             "fingerprint": trained.fingerprint,
             "loss_first": float(np.mean(losses[:20])),
             "loss_last": float(np.mean(losses[-20:])),
         }
+        if self.watch is not None:
+            figures["watched"] = [[step, None if np.isnan(ap) else ap] for step, ap in self.watch.seen]
         return Trained(trained, f"curator:{weights}", figures)
