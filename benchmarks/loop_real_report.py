@@ -40,6 +40,9 @@ def report(folders: Mapping[str, Path]) -> dict[str, Any]:
         with Store.open(folder / "workspace") as store:
             sets[name] = found = of_set(store)
         found["withheld"] = EXPERIMENTS[name].withheld
+        if not found["verifications"]:
+            del sets[name]
+            continue
         print_set(name, found)
         for table in found["verifications"].values():
             wins += [(name, d["arm"], d["figure"]) for d in table["differences"] if won(d)]

@@ -47,9 +47,9 @@ from curator.boxes import iou
 from curator.detect.checking import predict_all
 from curator.detect.load import load_detector
 from curator.detect.settings import DetectConfig
+from curator.diagnose.suspect_evidence import Looked
+from curator.diagnose.suspects import FLOOR, JudgedImage, judge, shows
 from curator.matching import ClassMap, GroundTruth, ImageResult
-from curator.query.suspect_evidence import Looked
-from curator.query.suspects import FLOOR, JudgedImage, judge, shows
 from curator.tensors import image_tensor
 from store.images import read_pixels
 

@@ -18,11 +18,11 @@ from curator.cli.prove import loop_lines, train_lines, verify_lines
 from curator.config import ReportConfig
 from curator.data.settings import AddConfig, ExportConfig
 from curator.detect.settings import DetectConfig
-from curator.diagnose.settings import DiagnoseConfig
+from curator.diagnose.settings import DiagnoseConfig, SuspectsConfig
 from curator.explain.settings import EvaluateConfig, ExplainConfig, FitPatchesConfig, InterpretConfig
 from curator.pipeline.settings import LoopConfig
 from curator.prove.settings import TrainConfig, VerifyConfig
-from curator.query.settings import FeedbackConfig, GroupsConfig, IndexConfig, QueryConfig, SuspectsConfig
+from curator.query.settings import FeedbackConfig, GroupsConfig, IndexConfig, QueryConfig
 from curator.synthesize.settings import SynthesizeConfig
 
 stage_command(

@@ -42,3 +42,38 @@ class DiagnoseConfig(StageConfig):
             self.low_score is None or 0 <= self.low_score < 1,
             f"low_score: expected 0 <= t < 1, got {self.low_score}",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuspectsConfig(StageConfig):
+    """`curator suspects`."""
+
+    minimum: float = option(0.5, "Probability from which a label is a suspect; queries leave these out.")
+    rate: float | None = option(
+        None,
+        "Share of the labels that are wrong, where you know it, e.g. 0.05; default: what the data allow at "
+        "most.",
+    )
+    confirm: tuple[int, ...] = option(
+        (),
+        "Suspects whose label is wrong, by id, joined by commas: never mined.",
+        metavar="IDS",
+        joined=True,
+        result=False,
+    )
+    clear: tuple[int, ...] = option(
+        (),
+        "Suspects whose label is right, by id, joined by commas: mined again.",
+        metavar="IDS",
+        joined=True,
+        result=False,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 < self.minimum <= 1, f"minimum: expected 0 < P <= 1, got {self.minimum}")
+        told = self.rate is None or 0 < self.rate <= 0.5
+        require(told, f"rate: expected a share above 0 and up to 0.5, got {self.rate}")
+        named = [*self.confirm, *self.clear]
+        twice = sorted({number for number in named if named.count(number) > 1})
+        require(not twice, f"confirm, clear: expected each suspect once, got {twice} twice")

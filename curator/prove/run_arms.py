@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from curator.config import require
 from curator.data.additions import LeftOut, reasons
 from curator.diagnose.run_current import find_current
+from curator.diagnose.run_suspects import without_suspects
 from curator.errors import InputError
 from curator.prove.arms.base import Added, Arm, ArmContext, Cutouts, Labelled, Needs, Pool, place
 from curator.prove.arms.selection import SelectionArm
@@ -133,7 +134,10 @@ def read_cutouts(store: Store, without: LeftOut) -> Cutouts:
         InputError: nothing is diagnosed, or nothing was missed.
     """
     current = find_current(store)
-    missed = {o.annotation_id for o in current.outcomes if o.kind == "FN"} if current is not None else set()
+    failures = [o for o in current.outcomes if o.kind == "FN"] if current is not None else []
+    if current is not None and failures:
+        failures = without_suspects(store, current, failures, keep=False, stage="verify").failures
+    missed = {o.annotation_id for o in failures}
     if not missed:
         raise InputError(
             "the arm copy-paste cuts out missed objects: expected some on the mined images, "

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from curator.diagnose.current import Current
 from curator.diagnose.run_current import read_current
+from curator.diagnose.run_suspects import Trusted, without_suspects
 from curator.diagnose.selectors import FailureSelector
 from curator.errors import InputError
 from curator.jobs.base import Executor
@@ -30,7 +31,6 @@ from curator.query.run_indexed import IndexState, indexed, read_mined
 from curator.query.run_questions import asked_for, judged_table, questions
 from curator.query.run_refine import Refinement, known_already, refined, refinement
 from curator.query.run_retrieval import retrieve
-from curator.query.run_suspects import Trusted, without_suspects
 from curator.query.selection import Answers, as_hits, choose
 from curator.query.settings import QueryConfig
 from curator.query.wording import failed

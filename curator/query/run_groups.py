@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from curator.diagnose.current import Current
 from curator.diagnose.run_current import read_current
+from curator.diagnose.run_suspects import without_suspects
 from curator.diagnose.selectors import FailureSelector
 from curator.errors import InputError
 from curator.jobs.base import Executor
@@ -49,13 +50,16 @@ def groups(store: Store, config: GroupsConfig, *, executor: Executor | None = No
     if not failures:
         raise InputError(f"groups: no failure matches {config.failures!r} (curator diagnose lists them)")
     index = indexed(store, config.embedder, current, store.image_ids(role="pool"))
+    trusted = without_suspects(store, current, failures, keep=False, stage=STAGE)
+    current, failures = trusted.current, trusted.failures
     found = find_groups(store, config, current, failures, index)
     key = content_key(STAGE, STAGE_VERSION, config.results(), current.digest, index.state)
     with recorded_run(
         store, STAGE, config, models=[current.model.fingerprint], config_key=key, aside=True
     ) as (run_id, counts):
         counts.update(done=len(found.groups), skipped=0, failed=0)
-    warnings = [index.warning] if index.missing else []
+    warnings = [trusted.left_out] if trusted.left_out else []
+    warnings += [*trusted.warnings, *([index.warning] if index.missing else [])]
     if found.silent:
         warnings.append(
             f"{len(found.silent)} failures have no vectors and are in no group; run: curator index"

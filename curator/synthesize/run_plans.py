@@ -15,6 +15,7 @@ import numpy as np
 from curator.diagnose.current import Current
 from curator.diagnose.groups import group_outcomes
 from curator.diagnose.run_current import culprits
+from curator.diagnose.run_suspects import without_suspects
 from curator.diagnose.selectors import FailureSelector
 from curator.errors import InputError
 from curator.registry import RECIPES
@@ -78,13 +79,14 @@ def mined_failures(store: Store, config: SynthesizeConfig, current: Current) -> 
     """The failures that `config` names, with the masks of what is blamed for them.
 
     Raises:
-        InputError: no failure matches.
+        InputError: no failure matches, or all of them look like label errors.
     """
     outcomes = FailureSelector.parse(config.failures).among(current.outcomes)
     if not outcomes:
         raise InputError(
             f"synthesize: no failure matches {config.failures!r}; `curator diagnose` finds and lists them"
         )
+    outcomes = without_suspects(store, current, outcomes, keep=False, stage="synthesize").failures
     images = {i.id: i for i in store.images(reader="synthesize", ids=sorted({o.image_id for o in outcomes}))}
     groups = {i: group.name for group in group_outcomes(current.outcomes) for i in group.outcome_ids}
     masks = _masks(store, outcomes, images, current)

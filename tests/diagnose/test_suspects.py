@@ -16,18 +16,18 @@ from typer.testing import CliRunner
 from curator import pipeline
 from curator.boxes import iou
 from curator.cli import app
-from curator.diagnose.settings import DiagnoseConfig
+from curator.diagnose.settings import DiagnoseConfig, SuspectsConfig
+from curator.diagnose.suspect_evidence import Looked
+from curator.diagnose.suspect_list import Verdict, left_out, standing
+from curator.diagnose.suspect_mistakes import DOUBLED, MISTAKES, SHIFTED, mistaken, moved
+from curator.diagnose.suspects import OF_LABELS, Judged, judge
 from curator.errors import ConfigError, InputError
 from curator.jobs.stage import StageResult
 from curator.matching import GroundTruth
-from curator.query.settings import IndexConfig, QueryConfig, SuspectsConfig
-from curator.query.suspect_evidence import Looked
-from curator.query.suspect_list import Verdict, left_out
-from curator.query.suspect_mistakes import DOUBLED, MISTAKES, SHIFTED, mistaken, moved
-from curator.query.suspects import OF_LABELS, Judged, judge
+from curator.query.settings import IndexConfig, QueryConfig
 from store.records import Outcome, TargetRecord
 from store.store import Store
-from tests.query.mislabelled import CLASSES, KINDS, Planted, make_mislabelled, mislabelled
+from tests.diagnose.mislabelled import CLASSES, KINDS, Planted, make_mislabelled, mislabelled
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +237,13 @@ def test_verdicts_hold_for_other_detectors_at_the_same_box() -> None:
     gone = Verdict(image_id=1, box=box, kind="missing label", category="b", wrong=True,
                    failures=(("FP", "b", box),))  # fmt: skip
     assert left_out([miss, seen, other], [], [gone]) == ({2}, set())
+    cleared = replace(gone, box=beside, wrong=False)
+    assert left_out([seen], [2], [cleared, gone]) == (set(), set())  # the newest word counts
+    assert left_out([seen], [2], [gone, cleared]) == ({2}, set())
+    assert standing([swapped, gone], {1: [("a", box)]}) == [swapped, gone]
+    assert standing([swapped, gone], {1: [("b", box)]}) == []  # the class was corrected, the label added
+    assert standing([swapped], {1: [("a", beside)]}) == []  # the box was
+    assert standing([cleared], {}) == [cleared]
     assert not gone.about(swapped)
     assert gone.about(replace(gone, box=beside))
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curator.boxes import iou
-from curator.query.suspect_evidence import MATCH, Looked
-from curator.query.suspects import MISSING, OF_LABELS, JudgedImage
+from curator.diagnose.suspect_evidence import MATCH, Looked
+from curator.diagnose.suspects import MISSING, OF_LABELS, JudgedImage
 from store.records import BoxTuple, Outcome
 
 LINKED: Mapping[str, tuple[str, ...]] = {  # causes of false positives that a wrong label brings about
@@ -167,7 +167,8 @@ def left_out(
     """The failures that are not mined.
 
     Args:
-        listed: ids of failures of suspects that count.
+        listed: ids of failures of suspects that count. verdicts: newest first: the first word on a failure
+            counts.
     Returns:
         ids that a person confirmed, and ids that are listed and that no person cleared.
     """
@@ -178,8 +179,26 @@ def left_out(
         for verdict in verdicts if outcome.image_id in judged else ():
             if verdict.concerns(outcome):
                 said[verdict.wrong].add(outcome.id or 0)
+                break
     suspected = {o.id or 0 for o in failures} & set(listed)
     return said[True], suspected - said[False] - said[True]
+
+
+def standing(
+    verdicts: Sequence[Verdict], labels: Mapping[int, Sequence[tuple[str, BoxTuple]]]
+) -> list[Verdict]:
+    """Those that the labels have not overtaken: a wrong label that was mended since is no longer wrong.
+
+    Args:
+        labels: image id -> class and box of every label, as they are now.
+    """
+    return [verdict for verdict in verdicts if not verdict.wrong or not _mended(verdict, labels)]
+
+
+def _mended(verdict: Verdict, labels: Mapping[int, Sequence[tuple[str, BoxTuple]]]) -> bool:
+    own = [box for name, box in labels.get(verdict.image_id, ()) if name == verdict.category]
+    there = max((_overlap(verdict.box, box) for box in own), default=0.0)
+    return there >= MATCH if verdict.kind == MISSING else there < SAME_BOX
 
 
 def _why_label(image: Looked, judged: JudgedImage, row: int, kind: str, classes: Sequence[str]) -> str:

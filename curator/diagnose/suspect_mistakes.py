@@ -1,7 +1,7 @@
 """Mistakes of an annotator, made on purpose: what a wrong label looks like in these very data.
 
 In: `Looked` images. Out: the same images with some labels dropped, swapped, shifted, doubled or invented,
-and which ones. `curator.query.suspects` learns from them what it cannot be told: there is no list of the
+and which ones. `curator.diagnose.suspects` learns from them what it cannot be told: there is no list of the
 errors that the labels hold already.
 """
 
@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curator.boxes import iou
+from curator.diagnose.suspect_evidence import Looked
 from curator.matching import GroundTruth
-from curator.query.suspect_evidence import Looked
 
 Mistake = Literal["missing label", "wrong class", "shifted box", "duplicate box", "spurious label"]
 MISTAKES: tuple[Mistake, ...] = get_args(Mistake)

@@ -37,8 +37,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from curator.boxes import iou
-from curator.errors import InputError
-from curator.query.suspect_evidence import (
+from curator.diagnose.suspect_evidence import (
     LABEL_COLUMNS,
     MATCH,
     PLACE_COLUMNS,
@@ -47,7 +46,8 @@ from curator.query.suspect_evidence import (
     Successes,
     evidence,
 )
-from curator.query.suspect_mistakes import MISTAKES, Mistake, Mistaken, mistaken
+from curator.diagnose.suspect_mistakes import MISTAKES, Mistake, Mistaken, mistaken
+from curator.errors import InputError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -1,5 +1,5 @@
-"""`suspects`: which labels of the mined images more likely are wrong than the detector; a query leaves their
-failures out.
+"""`suspects`: which labels of the mined images more likely are wrong than the detector; queries, groups and
+samples leave their failures out.
 
 In: stored detections, annotations and outcomes of the mined images; neither pixels nor the index. Out: a list
 of `Suspect`s, kept as a blob that the run's facts name, so that a run of the same labels finds it again.
@@ -19,16 +19,16 @@ import numpy as np
 
 from curator.diagnose.current import Current
 from curator.diagnose.run_current import read_current
+from curator.diagnose.settings import SuspectsConfig
+from curator.diagnose.suspect_evidence import Looked
+from curator.diagnose.suspect_list import Suspect, Verdict, left_out, standing, suspects_of
+from curator.diagnose.suspects import FEWEST, judge
 from curator.diagnose.work import image_result
 from curator.errors import InputError
 from curator.jobs.base import Executor
 from curator.jobs.stage import StageResult, recorded_run
 from curator.matching import ClassMap
 from curator.progress import progress
-from curator.query.settings import SuspectsConfig
-from curator.query.suspect_evidence import Looked
-from curator.query.suspect_list import Suspect, Verdict, left_out, suspects_of
-from curator.query.suspects import FEWEST, judge
 from store.keys import content_key
 from store.records import AnnotationSet, DetectionSet, ImageRecord, Outcome, RunRecord
 
@@ -106,11 +106,14 @@ def suspects(store: Store, config: SuspectsConfig, *, executor: Executor | None 
     )
 
 
-def without_suspects(store: Store, current: Current, failures: Sequence[Outcome], *, keep: bool) -> Trusted:
+def without_suspects(
+    store: Store, current: Current, failures: Sequence[Outcome], *, keep: bool, stage: str = "query"
+) -> Trusted:
     """The asked failures without those that look like label errors, where `curator suspects` was run.
 
     Args:
         keep: take in what is suspected; what a person confirmed stays out all the same.
+        stage: who asks, for the message.
     Raises:
         InputError: none is left of those that were asked for.
     """
@@ -119,7 +122,11 @@ def without_suspects(store: Store, current: Current, failures: Sequence[Outcome]
         return Trusted(current=current, failures=list(failures))
     newest = _listing(store, current)
     listed = [i for own in _read(store, newest.facts) for i in own.failures] if newest else []
-    confirmed, suspected = left_out(current.outcomes, listed, _verdicts(runs))
+    verdicts = _verdicts(runs)
+    judged = sorted({verdict.image_id for verdict in verdicts})
+    labels = store.annotations(judged, reader="diagnose") if judged else {}
+    now = {i: [(a.category, a.box) for a in own.annotations] for i, own in labels.items()}
+    confirmed, suspected = left_out(current.outcomes, listed, standing(verdicts, now))
     gone = confirmed if keep else confirmed | suspected
     warnings: tuple[str, ...] = ()
     if not keep and newest is None and _listings(store):
@@ -132,8 +139,9 @@ def without_suspects(store: Store, current: Current, failures: Sequence[Outcome]
         f"{fewer} of {len(failures)} failures look like label errors and were left out; see curator suspects"
     )
     if failures and not trusted:
-        take = "" if keep else "; --keep-suspects takes in those that nobody confirmed"
-        raise InputError(f"query: {line}; none is left{take}")
+        option = stage == "query" and not keep
+        take = "; --keep-suspects takes in those that nobody confirmed" if option else ""
+        raise InputError(f"{stage}: {line}; none is left{take}")
     return Trusted(
         current=replace(current, outcomes=tuple(o for o in current.outcomes if o.id not in gone)),
         failures=trusted,
@@ -144,9 +152,9 @@ def without_suspects(store: Store, current: Current, failures: Sequence[Outcome]
 
 def _items(store: Store, current: Current) -> list[tuple[ImageRecord, AnnotationSet, DetectionSet]]:
     """The mined images that people labelled and the diagnosed detector looked at."""
-    images = store.images(reader="query", role="mine")
+    images = store.images(reader="diagnose", role="mine")
     ids = [image.id for image in images]
-    labels = {i: own for i, own in store.annotations(ids, reader="query").items() if own.status == "human"}
+    labels = {i: own for i, own in store.annotations(ids, reader="diagnose").items() if own.status == "human"}
     found = store.detections(current.model.id, ids, config_key=current.detections_key)
     return [(i, labels[i.id], found[i.id]) for i in images if i.id in labels and i.id in found]
 
@@ -276,7 +284,7 @@ def _summary(store: Store, current: Current, facts: Mapping[str, Any]) -> dict[s
     found = _read(store, facts)
     verdicts = _verdicts(store.runs(stage=STAGE))
     ids = sorted({own.image_id for own in found})
-    uris = {image.id: image.uri for image in store.images(reader="query", ids=ids)} if ids else {}
+    uris = {image.id: image.uri for image in store.images(reader="diagnose", ids=ids)} if ids else {}
 
     def verdict(own: Suspect) -> str | None:
         return next((WORDS[said.wrong] for said in verdicts if said.about(own)), None)

@@ -10,8 +10,8 @@ import numpy as np
 
 from curator.detect.load import load_detector
 from curator.detect.settings import DetectConfig
+from curator.diagnose.suspect_evidence import Looked
 from curator.matching import GroundTruth, ImageResult
-from curator.query.suspect_evidence import Looked
 from curator.tensors import image_tensor
 from store.images import encode_png, probe
 from store.records import Detections, DetectionSet, NewAnnotation, NewImage
