@@ -15,7 +15,8 @@ from curator.data.additions import refused_images
 from curator.prove.comparisons import Comparison, Fates, compare_arms, read_fates
 from curator.prove.group_readings import compare_group
 from curator.prove.readings import Base
-from curator.prove.run_verify import read_holdout, video_of
+from curator.prove.run_compared import video_of
+from curator.prove.run_verify import read_holdout
 from curator.prove.statistics import holm
 from curator.prove.trial_tables import newest_trials
 from curator.prove.trials import SCORE_FLOOR

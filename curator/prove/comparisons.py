@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -76,11 +76,13 @@ class Comparison:
     Attributes:
         arms: arm -> figure -> the worse reading. differences: against every reference that was run.
         notes: what the reader must know of the figures.
+        looks: how often a verification that may stop early looks at most; every p is multiplied by it.
     """
 
     arms: Mapping[str, Mapping[str, Estimate]]
     differences: tuple[Difference, ...]
     notes: tuple[str, ...] = ()
+    looks: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +165,14 @@ def compare_arms(
         arm: {figure: worse_of(figure, readings) for figure, readings in of_arm.items()}
         for arm, of_arm in values.items()
     }
-    differences = [d for reference in references for d in differences_from(reference, values, fates.seeds)]
+    looks = max(int(trial.metrics.get("looks", 1)) for trial in trials)
+    differences = [
+        replace(d, adjusted=float(np.minimum(1.0, looks * d.adjusted)))  # Bonferroni; nan stays nan
+        for reference in references
+        for d in differences_from(reference, values, fates.seeds)
+    ]
     notes = [*_notes(differences, fates.seeds, values), *_length_notes(trials)]
-    return Comparison(arms, tuple(differences), tuple(notes))
+    return Comparison(arms, tuple(differences), tuple(notes), looks)
 
 
 def _same_objects(one: Holdout, other: Holdout) -> bool:
@@ -310,7 +317,7 @@ def answered(comparison: Comparison, smallest: float | None, looks: int) -> str:
     ]
     if not judged:
         return ""
-    if all(d.adjusted <= REAL / max(looks, 1) for d in judged):
+    if all(d.adjusted <= REAL * comparison.looks / max(looks, 1) for d in judged):
         return "the differences are clear"
     if smallest is not None and all(d.value.high < smallest for d in judged):
         return f"no arm can be shown to be {smallest:.2f} better than {judged[0].against} on this holdout"

@@ -26,9 +26,8 @@ from curator.matching import ClassMap
 from curator.precision import resolve_precision
 from curator.progress import say
 from curator.prove.arms.base import Added, Arm, Pool
-from curator.prove.comparisons import FEWEST_SEEDS, Comparison, answered, compare_arms, read_fates
+from curator.prove.comparisons import FEWEST_SEEDS, answered
 from curator.prove.fates import pack_holdout, pack_matched
-from curator.prove.group_readings import Group, compare_groups
 from curator.prove.run_arms import (
     condition_of,
     failing_conditions,
@@ -38,6 +37,7 @@ from curator.prove.run_arms import (
     read_context,
     wanted_hits,
 )
+from curator.prove.run_compared import compare_stored, groups_stored
 from curator.prove.run_gallery import put_gallery
 from curator.prove.run_oracle import failing_images
 from curator.prove.run_trainer import recipe_of, settings_of, usable_trainer
@@ -47,7 +47,6 @@ from curator.prove.trial_tables import (
     difference_table,
     fix_rates,
     group_table,
-    newest_trials,
     quality_table,
     summarise,
     trial_table,
@@ -181,28 +180,6 @@ def verify(
     )
 
 
-def compare_stored(store: Store, trials: Sequence[Trial]) -> Comparison | None:
-    """What trials of one verification say of arms and their differences; None for those of older versions."""
-    return compare_arms(newest_trials(trials), store.blob, floor=SCORE_FLOOR, groups=video_of(store))
-
-
-def groups_stored(store: Store, trials: Sequence[Trial]) -> list[Group]:
-    """What trials of one verification say of every class, condition and cause; [] for older versions."""
-    fates = read_fates(newest_trials(trials), store.blob, groups=video_of(store))
-    return [] if fates is None else compare_groups(fates, floor=SCORE_FLOOR)
-
-
-def video_of(store: Store) -> dict[str, str]:
-    """sha256 of a holdout image -> the video or place that it shares with others."""
-    ids = store.image_ids(role="holdout")
-    hashes = dict(zip(ids, store.hashes_of(ids), strict=True))
-    return {
-        hashes[m.image_id]: m.group_key
-        for m in store.memberships(ids)
-        if m.role == "holdout" and m.group_key is not None
-    }
-
-
 def _answered(store: Store, config: VerifyConfig, seed: int, keys: Sequence[str]) -> bool:
     """Do the seeds before this one answer already?"""
     seeds = tuple(dict.fromkeys(config.seeds))
@@ -211,11 +188,15 @@ def _answered(store: Store, config: VerifyConfig, seed: int, keys: Sequence[str]
     if len(before) < FEWEST_SEEDS or len(trials) * len(seeds) != len(keys) * len(before):
         return False  # a round is not complete
     compared = compare_stored(store, trials)
-    looks = len(seeds) - FEWEST_SEEDS + 1  # the last, over all seeds, among them
-    said = compared and answered(compared, trials[0].metrics["base"]["smallest_effect"], looks)
+    said = compared and answered(compared, trials[0].metrics["base"]["smallest_effect"], _looks(config))
     if said:
         say(f"verify: stops after {len(before)} seeds: {said}")
     return bool(said)
+
+
+def _looks(config: VerifyConfig) -> int:
+    """How often a verification that may stop early looks at most; the last, over all seeds, among them."""
+    return max(1, len(dict.fromkeys(config.seeds)) - FEWEST_SEEDS + 1)
 
 
 def _left_out(without: LeftOut, mined: Mapping[int, Refusal]) -> dict[str, Any]:
@@ -364,6 +345,7 @@ def _items(
                         facts={
                             "n_added": len(added),
                             "budget": budget,
+                            **({"looks": _looks(config)} if config.stop_early else {}),
                             "added_by_condition": dict(sorted(conditions.items())),
                         },
                     )

@@ -157,11 +157,33 @@ def _held(base: Base, cluster: NDArray[np.str_]) -> dict[str, int]:
 def _of_trial(
     base: Base, trial: Matched, every: Array, floor: float, missing: Sequence[str], figures: Sequence[str]
 ) -> dict[str, dict[str, Array]]:
+    repeated = repeated_at(base, trial)
+    width = max(len(base.objects.image), len(base.matched.scores), len(trial.scores))
+    parts = [
+        _of_rows(base, trial, every[rows], floor, missing, figures, repeated)
+        for rows in _blocks(len(every), width)
+    ]
+    return {
+        figure: {reading: np.concatenate([part[figure][reading] for part in parts]) for reading in readings}
+        for figure, readings in parts[0].items()
+    }
+
+
+def _of_rows(
+    base: Base,
+    trial: Matched,
+    every: Array,
+    floor: float,
+    missing: Sequence[str],
+    figures: Sequence[str],
+    repeated: tuple[Array, NDArray[np.bool_]],
+) -> dict[str, dict[str, Array]]:
+    """The figures of some of the replicates, which are held at once."""
     objects = base.objects
     at_base = base.matched.found_at >= base.threshold
     missed, kept = np.flatnonzero(objects.counted & ~at_base), np.flatnonzero(objects.counted & at_base)
     was = np.flatnonzero(base.matched.false_positives(base.threshold))
-    again, known = repeated_at(base, trial)
+    again, known = repeated
     of_false, of_base = trial.image, base.matched.image[was]
     images = np.maximum(every.sum(1), 1e-12)
     thresholds = {

@@ -342,6 +342,25 @@ def test_a_verification_stops_early_when_the_answer_is_clear_or_hopeless() -> No
     assert answered(compared(0.5), 0.0, looks=2) == ""
 
 
+def test_stars_are_corrected_for_the_looks_of_a_verification_that_may_stop() -> None:
+    rng = np.random.default_rng(0)
+    base = base_of(drawn_results(rng, 60, 0.4))
+    arms = {
+        name: [match_all(drawn_results(rng, 60, of_arm)) for _ in range(3)]
+        for name, of_arm in (("random", 0.5), ("query", 0.6))
+    }
+    trials, blobs = stored(base, arms)
+    once = compare_arms(trials, blobs.__getitem__, floor=FLOOR)
+    for trial in trials:
+        trial.metrics["looks"] = 3  # type: ignore[index]
+    often = compare_arms(trials, blobs.__getitem__, floor=FLOOR)
+    assert once is not None
+    assert often is not None
+    for one, other in zip(once.differences, often.differences, strict=True):
+        assert other.adjusted == pytest.approx(min(1.0, 3 * one.adjusted), nan_ok=True)
+    assert answered(once, 0.1, looks=3) == answered(often, 0.1, looks=3)
+
+
 def test_trials_of_older_versions_have_no_comparison() -> None:
     base, trials, _ = scene(1, trials=1)
     kept, blobs = stored(base, {"nothing": trials})
