@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -66,6 +67,19 @@ class Bars:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Curves:
+    """A plot: a line per arm with a band; values in any range.
+
+    Attributes:
+        lines: per arm its points (x, mean, low, high), x upwards; bounds that are no number give no band.
+    """
+
+    title: str
+    x: str
+    lines: tuple[tuple[str, tuple[tuple[float, float, float, float], ...]], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportData:
     """Everything that the report shows. `legend` stands above the failures and explains their facts."""
 
@@ -73,6 +87,7 @@ class ReportData:
     facts: tuple[str, ...]
     tables: tuple[Table, ...] = ()
     plots: tuple[Bars, ...] = ()
+    curves: tuple[Curves, ...] = ()
     failures: tuple[tuple[str, tuple[FailureCard, ...]], ...] = ()
     galleries: tuple[tuple[str, tuple[Picture, ...]], ...] = ()
     samples: tuple[Picture, ...] = ()
@@ -102,9 +117,42 @@ class _BarPlot:
     left: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Line:
+    """An arm's line: "x,y x,y" in px, its band likewise ("" for none), and where its name stands."""
+
+    name: str
+    colour: str
+    points: str
+    band: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CurvePlot:
+    """`Curves` laid out, px. `ticks`: (px, text) along each axis."""
+
+    title: str
+    x: str
+    width: int
+    height: int
+    left: int
+    bottom: int
+    lines: tuple[_Line, ...]
+    x_ticks: tuple[tuple[str, str], ...]
+    y_ticks: tuple[tuple[str, str], ...]
+
+
+PALETTE = ("#4878cf", "#d65f5f", "#6acc65", "#b47cc7", "#c4ad66", "#77bedb", "#555555", "#e377c2")
+
+
 def render(data: ReportData) -> str:
     """Return the report as HTML text."""
-    return _templates().get_template("page.html").render(data=data, plots=[_laid_out(p) for p in data.plots])
+    return (
+        _templates()
+        .get_template("page.html")
+        .render(data=data, plots=[_laid_out(p) for p in data.plots], curves=[_drawn(c) for c in data.curves])
+    )
 
 
 @cache
@@ -163,4 +211,52 @@ def _laid_out(plot: Bars, *, width: int = 640, step: int = 34, left: int = 150) 
         )
     return _BarPlot(
         title=plot.title, bars=tuple(bars), width=width, height=len(plot.values) * step + 8, left=left
+    )
+
+
+def _drawn(
+    plot: Curves, *, width: int = 640, height: int = 260, left: int = 60, right: int = 190
+) -> _CurvePlot:
+    bottom, top = height - 40, 12
+    points = [point for _, line in plot.lines for point in line]
+    known = [value for _, *values in points for value in values if math.isfinite(value)]
+    xs = sorted({point[0] for point in points})
+    low, high = min([0.0, *known]), max([*known, 0.0])
+    span, reach = (xs[-1] - xs[0] or 1.0) if xs else 1.0, (high - low) or 1.0
+
+    def at(x: float) -> float:
+        return left + (x - xs[0]) / span * (width - left - right)
+
+    def up(y: float) -> float:
+        return bottom - (y - low) / reach * (bottom - top)
+
+    def place(x: float, y: float) -> str:
+        return f"{at(x):.1f},{up(y):.1f}"
+
+    lines, label = [], top + 8.0
+    for number, (name, line) in enumerate(plot.lines):
+        shown = [p for p in line if math.isfinite(p[1])]
+        banded = [p for p in shown if math.isfinite(p[2]) and math.isfinite(p[3])]
+        edge = [place(x, above) for x, _, _, above in banded]
+        edge += [place(x, below) for x, _, below, _ in reversed(banded)]
+        lines.append(
+            _Line(
+                name=name,
+                colour=PALETTE[number % len(PALETTE)],
+                points=" ".join(place(x, mean) for x, mean, _, _ in shown),
+                band=" ".join(edge) if len(banded) > 1 else "",
+                label=f"{label + 18 * number:.1f}",
+            )
+        )
+    marks = [low + reach * k / 4 for k in range(5)]
+    return _CurvePlot(
+        title=plot.title,
+        x=plot.x,
+        width=width,
+        height=max(height, int(label) + 18 * len(lines) + 12),
+        left=left,
+        bottom=bottom,
+        lines=tuple(lines),
+        x_ticks=tuple((f"{at(x):.1f}", f"{x:g}") for x in xs),
+        y_ticks=tuple((f"{up(y):.1f}", f"{y:.2f}") for y in marks),
     )

@@ -21,7 +21,7 @@ from curator.diagnose.run_current import read_current
 from curator.errors import InputError
 from curator.jobs.outputs import require_file
 from curator.jobs.stage import StageResult, recorded_run
-from curator.page import Bars, FailureCard, Picture, ReportData, Table, render
+from curator.page import Bars, Curves, FailureCard, Picture, ReportData, Table, render
 from curator.represent.heatmap import overlay_density
 from curator.represent.pixel_maps import map_pixels
 from store.errors import StoreError
@@ -62,6 +62,7 @@ def report(store: Store, config: ReportConfig) -> StageResult:
             facts=_facts(store, current),
             tables=(_causes(outcomes), *_rounds(store), *_verifications(store)),
             plots=_plots(store.trials()),
+            curves=_curves(store),
             failures=_failures(store, config, outcomes),
             galleries=_galleries(store),
             samples=_samples(store, accepted=True),
@@ -364,6 +365,27 @@ def _galleries(store: Store) -> tuple[tuple[str, tuple[Picture, ...]], ...]:
         (f"Holdout objects {said[kind]} {arm} ({name})", tuple(pictures))
         for (name, arm, kind), pictures in found.items()
     )
+
+
+def _curves(store: Store) -> tuple[Curves, ...]:
+    """What was fixed and AP50 over the number of added images, of verifications with several budgets."""
+    from curator.prove.run_compared import compare_stored
+    from curator.prove.trial_tables import learning_curves
+
+    found = []
+    for name in dict.fromkeys(trial.verification for trial in store.trials()):
+        own = store.trials(name)
+        lines = learning_curves(own, compare_stored(store, own))
+        for figure, said in (("fn_fixed", "Missed objects fixed"), ("ap50", "AP50")):
+            if lines[figure]:
+                found.append(
+                    Curves(
+                        title=f"{said} by the number of added images, with 95% bands: {name}",
+                        x="added images",
+                        lines=tuple((arm, tuple(points)) for arm, points in lines[figure].items()),
+                    )
+                )
+    return tuple(found)
 
 
 def _plots(trials: Sequence[Trial]) -> tuple[Bars, ...]:

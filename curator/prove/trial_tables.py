@@ -217,6 +217,27 @@ def _number(value: float | None, *, sign: str = "") -> str:
     return "-" if value is None or math.isnan(value) else f"{value:{sign}.3f}"
 
 
+def learning_curves(
+    trials: Sequence[Trial], compared: Comparison | None
+) -> dict[str, dict[str, list[tuple[float, float, float, float]]]]:
+    """Per figure and arm the points (images added, mean, low, high) of arms with several budgets."""
+    added: dict[str, list[int]] = {}
+    for trial in newest_trials(trials):
+        added.setdefault(trial.arm, []).append(int(trial.metrics["n_added"]))
+    curves: dict[str, dict[str, list[tuple[float, float, float, float]]]] = {"fn_fixed": {}, "ap50": {}}
+    for figure, lines in curves.items():
+        for arm, counts in added.items():
+            name, budget = split_label(arm)
+            if budget is not None and compared is not None:
+                e = compared.arms[arm][figure]
+                lines.setdefault(name, []).append((sum(counts) / len(counts), e.mean, e.low, e.high))
+        for name in list(lines):
+            lines[name].sort()
+            if len(lines[name]) < 2:
+                del lines[name]
+    return curves
+
+
 def fix_rates(trials: Sequence[Trial]) -> dict[str, list[float]]:
     """Per arm the share of missed objects that each seed fixed (the worse of both readings); no values where
     the base missed nothing."""

@@ -38,7 +38,7 @@ from curator.prove.statistics import (
     weights,
     worse_of,
 )
-from curator.prove.trial_tables import difference_table, summarise, trial_table
+from curator.prove.trial_tables import difference_table, learning_curves, summarise, trial_table
 from store.records import Trial
 
 FLOOR = 0.05
@@ -238,6 +238,25 @@ def test_images_that_random_needs_are_counted_as_added() -> None:
         "query with 100 images fixes as much as random with about 125",
         "query with 150 images fixes as much as random with more than 150",
     ]
+
+
+def test_a_learning_curve_needs_two_budgets() -> None:
+    base, trials, _ = scene(3, images=40, trials=2)
+    kept, blobs = stored(
+        base, {"nothing": trials, "query@40": trials, "query@20": trials, "random@20": trials}
+    )
+    for trial in kept:
+        trial.metrics["n_added"] = int(trial.arm.partition("@")[2] or 0)  # type: ignore[index]
+    compared = compare_arms(kept, blobs.__getitem__, floor=FLOOR)
+    curves = learning_curves(kept, compared)
+    assert {figure: list(lines) for figure, lines in curves.items()} == {
+        "fn_fixed": ["query"],
+        "ap50": ["query"],
+    }
+    (few, many) = curves["fn_fixed"]["query"]
+    assert (few[0], many[0]) == (20, 40)
+    assert few[2] <= few[1] <= few[3]
+    assert learning_curves(kept, None) == {"fn_fixed": {}, "ap50": {}}
 
 
 def test_bases_of_another_device_are_compared_and_another_holdout_is_not() -> None:

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 from PIL import Image
 
-from curator.page import Bars, FailureCard, Picture, ReportData, Table, render, thumbnail
+from curator.page import Bars, Curves, FailureCard, Picture, ReportData, Table, render, thumbnail
 
 EVIL = '<script>alert("x")</script>&"\' onload=alert(1) {{ 7 * 7 }}{% raw %}'
 
@@ -34,6 +34,18 @@ class Reader(HTMLParser):
         self.text += data
 
 
+NAN = float("nan")
+CURVES = Curves(
+    title=EVIL,
+    x=EVIL,
+    lines=(
+        (EVIL, ((10, 0.2, 0.1, 0.3), (40, 0.4, 0.2, 0.6))),
+        ("one seed", ((10, 0.1, NAN, NAN), (40, 0.2, NAN, NAN))),
+        ("unknown", ((10, NAN, NAN, NAN),)),
+    ),
+)
+
+
 def page() -> str:
     pixels = np.full((40, 60, 3), 200, np.uint8)
     picture = Picture(pixels=pixels, caption=EVIL, boxes=(((5, 5, 30, 30), "#d62728"),))
@@ -44,6 +56,7 @@ def page() -> str:
             facts=(EVIL,),
             tables=(Table(title=EVIL, columns=(EVIL, "b"), rows=((EVIL, "1"),), note=EVIL),),
             plots=(Bars(title=EVIL, values=((EVIL, (0.25, 0.75)), ("empty", ()))),),
+            curves=(CURVES,),
             failures=((EVIL, (card,)),),
             samples=(picture,),
             rejected=(picture,),
@@ -62,7 +75,7 @@ def test_no_text_leaves_its_attribute_or_runs_as_a_template() -> None:
     reader = Reader()
     reader.feed(page())
     assert {name for name, _ in reader.attributes} & {"onload", "alert(1)"} == set()
-    assert [value for name, value in reader.attributes if name in ("alt", "aria-label")] == [EVIL] * 5
+    assert [value for name, value in reader.attributes if name in ("alt", "aria-label")] == [EVIL] * 6
     assert reader.text.count("{{ 7 * 7 }}{% raw %}") >= 10
     assert "49" not in reader.text
 
@@ -79,6 +92,22 @@ def test_bars_show_the_mean_and_a_dot_per_seed() -> None:
     html = page()
     assert ">0.50<" in html
     assert html.count("<circle") == 2
+
+
+def test_curves_have_a_band_where_there_is_an_interval() -> None:
+    html = page()
+    assert html.count("<polyline") == 3
+    (band,) = re.findall(r'<polygon points="([^"]+)"', html)
+    corners = [tuple(float(v) for v in corner.split(",")) for corner in band.split()]
+    assert len(corners) == 4
+    (line, other, nothing) = re.findall(r'<polyline points="([^"]*)"', html)
+    assert len(other.split()) == 2
+    assert nothing == ""
+    first, last = (tuple(float(v) for v in p.split(",")) for p in line.split())
+    assert first[0] < last[0]
+    assert first[1] > last[1]  # upwards on the page
+    assert corners[0][1] < first[1] < corners[3][1]
+    assert "nan" not in html
 
 
 def test_thumbnails_draw_their_boxes_at_scale() -> None:
