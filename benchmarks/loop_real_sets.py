@@ -6,6 +6,8 @@ Sources    vehicles   vehicles_openimages, whole images; published train is spli
            deeppcb    every 640 x 640 board as four tiles of 320 x 320; trainval is split, the holdout is
                       drawn from test. Defects cut by a border are replaced by the template's pixels.
            A box of bccd that a border cuts is kept while 30% of its area remain.
+Splits     0 is for development: base and retraining rates were chosen on it, by arms that ask nothing
+           (nothing, random, oracle). 1 reports.
 Split s    orders source images by sha256("loop-real/{s}/{name}"); the first make train, the next mine, the
            rest the pool; deeppcb's holdout is likewise the first of test. Tiles of one image stay together
            (they are one group: intervals count them as one).

@@ -103,7 +103,7 @@ def finish(
         typer.echo(
             f"{result.stage}: {result.done} done, {result.skipped} already stored, {result.failed} failed"
         )
-        for line in lines(result.summary) if lines else ():
+        for line in lines(result.summary) if lines and result.summary else ():  # none where all failed
             typer.echo(line)
         for item, reason in result.failures[:20]:
             typer.echo(f"  failed: {item}: {reason}", err=True)
