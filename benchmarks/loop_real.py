@@ -6,9 +6,9 @@
 Data, splits and conditions: loop_real_sets.py, a rule written down before any arm was run. Everything goes
 through the product: add, train, detect, diagnose, index, query, verify. Fixed beforehand:
 
-    detector     SSD on a pretrained SqueezeNet at 192 pixels, BASE_STEPS steps of 8 on the training images. On
-                 split 0 the first rates (.0005 and .0003) gave bases that found next to nothing (vehicles AP50
-                 .21, deeppcb .08) and retrainings that changed next to nothing; then .001 and .0005
+    detector     SSD on a pretrained SqueezeNet at 192 pixels, BASE_STEPS steps of 8 on training images. The
+                 first rates (.0005, then .0003) gave bases on split 0 that found next to nothing (AP50 .21 on
+                 vehicles, .08 on deeppcb), and retrainings that changed nothing; now .001, then .0005
     failures     all of them, at the score threshold .3
     rivals       class-wise uncertainty; image and crop similarity (cosine of the detector's own vectors of
                  the whole image and of the object, to all failures); random, drawn anew for every seed; the

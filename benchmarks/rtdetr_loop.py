@@ -3,8 +3,8 @@
     python benchmarks/rtdetr_loop.py [--work FOLDER] [--steps 1500] [--seeds 0] [--out FILE.json]
 
 Everything is the user's own command: `curator example render`, `train --trainer hf:` for the base (a model
-built here from transformers' own classes, about two million weights, fresh), then add, detect, diagnose, explain, index,
-query, export coco and `verify` with the same trainer.
+built here from transformers' own classes, 1.4 million fresh weights), then add, detect, diagnose, explain,
+index, query, export coco and `verify` with the same trainer.
 
 Explained misses: queries are drawn from the input, so a miss is followed by its box (the similarity target of
 curator/explain/target.py). For every explained miss the segments are ranked by the map; those that lower the

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from curator import pipeline
+from curator.cli import app
 from curator.data.settings import AddConfig
 from curator.detect.load import load_detector
 from curator.detect.small_ssd import SsdOptions, make_detector
@@ -104,6 +106,20 @@ def test_verify_compares_arms_and_runs_a_failed_trial_alone_again(
         "new_false_per_image",
         "ap50",
     }
+
+
+def test_a_failed_training_says_why_and_ends_with_its_code(
+    workspace: tuple[Path, str], tmp_path: Path
+) -> None:
+    program = tmp_path / "fails.py"
+    program.write_text("print('no memory for this'); raise SystemExit(7)")
+    words = ["-w", str(workspace[0]), "train", "--detector", workspace[1], "--out", str(tmp_path / "out")]
+    words += ["--trainer", f"command:{sys.executable} {program} {{dataset}} {{weights}} {{out}}"]
+    words += ["--trained", TRAINED, "--steps", "2", "--device", "cpu"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 3, done.output
+    assert "train: 0 done, 0 already stored, 1 failed" in done.output
+    assert "no memory for this" in done.output
 
 
 def test_added_images_are_written_as_often_as_their_weight(workspace: tuple[Path, str]) -> None:
