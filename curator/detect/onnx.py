@@ -206,8 +206,9 @@ def build(spec: Spec) -> OnnxDetector | BlackBox:
         nms_iou = float(spec.options.get("nms_iou", decoder.nms_iou))
     except ValueError as error:
         raise ConfigError(f"nms_iou: expected a number, got {spec.options['nms_iou']!r}") from error
-    parts = ("onnx", name, hashlib.sha256(path.read_bytes()).hexdigest(), classes, nms_iou)
-    more: list[object] = [graph.input_size] if "size" in spec.options else []
+    parts = ("onnx", name, _sha256(graph.path), classes, nms_iou)
+    more: list[object] = [_sha256(file) for file in graph.files[1:]]
+    more += [graph.input_size] if "size" in spec.options else []
     more += [decoder.frame] if isinstance(decoder, QueryDecoder) else []
     more += [LAYOUT] if isinstance(decoder, YoloDecoder) else []
     detector = OnnxDetector(
@@ -221,6 +222,11 @@ def build(spec: Spec) -> OnnxDetector | BlackBox:
         spec=spec.text,
     )
     return BlackBox.of(detector, spec=spec.text) if engine == "onnxruntime" else detector
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def recognise(graph: OnnxGraph) -> str:

@@ -30,11 +30,25 @@ from curator.errors import InputError
 from curator.tensors import generator
 
 
+def data_files(path: Path) -> list[Path]:
+    """The file, and those beside it that hold its weights (models of more than 2 GB, and many exports)."""
+    tensors = onnx.load(str(path), load_external_data=False).graph.initializer
+    names = {
+        entry.value
+        for tensor in tensors
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return [path, *(path.parent / name for name in sorted(names))]
+
+
 class OnnxGraph:
     """An ONNX model and the look-ups that decoders need.
 
     Attributes:
         outputs: names of the model's own outputs. input_size: (h, w). facts: the metadata of the file.
+        files: the file's own and those that hold its weights, where they lie outside of it.
         takes_sizes: it had a second input orig_target_sizes (w, h), which is now the input size.
     """
 
@@ -50,6 +64,7 @@ class OnnxGraph:
         if not path.is_file():
             raise InputError(f"onnx: expected an ONNX file, found none at {path}")
         try:
+            self.files = data_files(path)
             self.model = onnx.load(str(path))
         except Exception as error:  # protobuf's own exception types differ between versions
             raise InputError(f"onnx: {path} is no ONNX file ({' '.join(str(error).split())})") from error

@@ -246,6 +246,18 @@ def test_exports_of_today_load(tmp_path: Path, opset: int, dynamo: bool) -> None
     assert gradient[1].abs().sum() == 0
 
 
+def test_weights_beside_the_file_are_part_of_the_fingerprint(shared: Path, tmp_path: Path) -> None:
+    source = shared / "weights" / "yolox_nano" / "yolox_nano.onnx"
+    path = tmp_path / "model.onnx"
+    onnx.save_model(onnx.load(str(source)), str(path), save_as_external_data=True, location="model.data")
+    before = load_detector(f"onnx:{path}?decode=yolox", "cpu").fingerprint
+    assert load_detector(f"onnx:{path}?decode=yolox", "cpu").fingerprint == before
+    weights = bytearray((tmp_path / "model.data").read_bytes())
+    weights[1000] ^= 1  # the least bit of one weight
+    (tmp_path / "model.data").write_bytes(bytes(weights))
+    assert load_detector(f"onnx:{path}?decode=yolox", "cpu").fingerprint != before
+
+
 @pytest.fixture(autouse=True)
 def _random_state() -> Iterator[None]:
     with torch.random.fork_rng():
