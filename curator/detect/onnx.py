@@ -79,7 +79,14 @@ class OnnxDetector:
         nms_iou: float,
         fingerprint: str,
         spec: str,
+        beside: Sequence[Path] = (),
     ) -> None:
+        """Take what `build` has made.
+
+        Args:
+            beside: files with weights that the spec does not name.
+        """
+        self._beside = {path: _state(path) for path in beside}
         self.network = network.eval().requires_grad_(False)
         self.decoder = decoder
         self.classes = tuple(classes)
@@ -98,6 +105,10 @@ class OnnxDetector:
         self.device = torch.device(device)
         self.network.to(self.device)
         return self
+
+    def changed(self) -> bool:
+        """Whether weights that lie beside the file are others than when this was built."""
+        return any(_state(path) != state for path, state in self._beside.items())
 
     def modules(self) -> nn.Module:
         """The converted network."""
@@ -220,8 +231,14 @@ def build(spec: Spec) -> OnnxDetector | BlackBox:
         nms_iou=nms_iou,
         fingerprint=content_key(*parts, *more),
         spec=spec.text,
+        beside=graph.files[1:],
     )
     return BlackBox.of(detector, spec=spec.text) if engine == "onnxruntime" else detector
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    status = path.stat() if path.is_file() else None
+    return None if status is None else (status.st_size, status.st_mtime_ns)
 
 
 def _sha256(path: Path) -> str:
