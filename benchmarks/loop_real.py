@@ -6,14 +6,15 @@
 Data, splits and conditions: loop_real_sets.py, a rule written down before any arm was run. Everything goes
 through the product: add, train, detect, diagnose, index, query, verify. Fixed beforehand:
 
-    detector     SSD on a pretrained SqueezeNet at 192 pixels, BASE_STEPS steps of 8 on training images. The
+    detector     SSD on a pretrained SqueezeNet at 192 pixels, BASE_STEPS steps of 8 on training images
+                 (deeppcb: 320 pixels, steps of 4: its boards are larger and hold more objects). The
                  first rates (.0005, then .0003) gave bases on split 0 that found next to nothing (AP50 .21 on
                  vehicles, .08 on deeppcb), and retrainings that changed nothing; now .001, then .0005
     failures     all of them, at the score threshold .3
     rivals       class-wise uncertainty; image and crop similarity (cosine of the detector's own vectors of
                  the whole image and of the object, to all failures); random, drawn anew for every seed; the
                  oracle, which is told which images hold what fails
-    retraining   STEPS steps of 8 on training and added images, an added one drawn twice as often
+    retraining   STEPS steps of as many on training and added images, an added one drawn twice as often
     budget 40    all arms, seeds 0 to 4; budgets 20 and 80: random and query, seeds 0 to 2
     --twice      random and query at budget 40 with twice the steps, seeds 0 to 2: do conclusions hold?
 
@@ -47,7 +48,7 @@ from store.records import Role
 from store.store import Store
 
 ROLES: tuple[Role, ...] = ("train", "mine", "pool", "holdout")
-SIZE, BASE_STEPS, STEPS, RATE, THRESHOLD = 192, 600, 120, 0.0005, 0.3
+BASE_STEPS, STEPS, RATE, THRESHOLD = 600, 120, 0.0005, 0.3
 BUDGET, OTHERS, DEEPEST = 40, (20, 80), 80
 SEEDS, FEWER = (0, 1, 2, 3, 4), (0, 1, 2)
 QUERIES = {
@@ -74,7 +75,8 @@ def opened(folder: Path) -> Store:
 def prepared(store: Store, experiment: Experiment, folder: Path) -> None:
     """Images, base detector, diagnosis, index, and what every method answers."""
     for role in ROLES:
-        where = SHARED / "data" / experiment.path if experiment.tiles == 1 else folder
+        in_place = not (folder / role).is_dir() or not any((folder / role).iterdir())
+        where = SHARED / "data" / experiment.path if in_place else folder
         added = pipeline.add(
             store, AddConfig(format="coco", path=folder / f"{role}.json", images=where, role=role)
         )
@@ -85,10 +87,10 @@ def prepared(store: Store, experiment: Experiment, folder: Path) -> None:
     pipeline.train(
         store,
         TrainConfig(
-            detector=f"curator:ssd?classes={classes}&size={SIZE}&anchors={experiment.anchors}&{backbone}",
+            detector=f"curator:ssd?classes={classes}&size={experiment.size}&anchors={experiment.anchors}&{backbone}",
             out=base,
             steps=BASE_STEPS,
-            batch_size=8,
+            batch_size=experiment.batch,
             learning_rate=0.001,
             batch_norm="train",
         ),
@@ -100,28 +102,32 @@ def prepared(store: Store, experiment: Experiment, folder: Path) -> None:
         pipeline.query(store, replace(config, budget=DEEPEST))
 
 
-def verification(name: str, arms: tuple[str, ...], seeds: tuple[int, ...], **other: Any) -> VerifyConfig:
+def verification(
+    name: str, arms: tuple[str, ...], seeds: tuple[int, ...], batch: int, **other: Any
+) -> VerifyConfig:
     """A verification with what all of them share."""
     return VerifyConfig(
         name=name,
         arms=arms,
         seeds=seeds,
         **{"steps": STEPS, "budget": BUDGET, **other},
-        batch_size=8,
+        batch_size=batch,
         learning_rate=RATE,
         added_weight=2.0,
         score_threshold=THRESHOLD,
     )
 
 
-def run(store: Store, twice: bool) -> None:
+def run(store: Store, twice: bool, batch: int) -> None:
     """Every trial, seed by seed."""
     for count in range(1, len(SEEDS) + 1):
-        pipeline.verify(store, verification("arms", ARMS, SEEDS[:count]))
+        pipeline.verify(store, verification("arms", ARMS, SEEDS[:count], batch))
     for count in range(1, len(FEWER) + 1):
-        pipeline.verify(store, verification("curve", ("random", "query"), SEEDS[:count], budgets=OTHERS))
+        pipeline.verify(
+            store, verification("curve", ("random", "query"), SEEDS[:count], batch, budgets=OTHERS)
+        )
     if twice:
-        pipeline.verify(store, verification("twice", ("random", "query"), FEWER, steps=2 * STEPS))
+        pipeline.verify(store, verification("twice", ("random", "query"), FEWER, batch, steps=2 * STEPS))
 
 
 def main() -> None:
@@ -142,7 +148,7 @@ def main() -> None:
         print(arguments.set, prepare(arguments.set, arguments.split, folder), flush=True)
         with opened(folder) as store:
             prepared(store, EXPERIMENTS[arguments.set], folder)
-            run(store, arguments.twice)
+            run(store, arguments.twice, EXPERIMENTS[arguments.set].batch)
     if arguments.report:
         from loop_real_report import report  # what reads the trials
 

@@ -264,68 +264,42 @@ def _sample(store: Store, sample: Sample) -> Picture:
 
 
 def _verifications(store: Store) -> tuple[Table, ...]:
-    from curator.prove.run_verify import (
-        compare_stored,
-        difference_table,
-        group_table,
-        groups_stored,
-        quality_table,
-        trial_table,
-    )
+    from curator.prove.run_compared import compare_stored, groups_stored
+    from curator.prove.trial_tables import difference_table, group_table, quality_table, trial_table
 
     trials = store.trials()
-    tables = []
+    tables: list[Table] = []
+
+    def show(title: str, made: tuple[Sequence[str], Sequence[Sequence[str]]], note: str) -> None:
+        columns, rows = made
+        if rows:
+            shown = tuple(tuple(row) for row in rows)
+            tables.append(Table(title=f"{title}: {name}", columns=tuple(columns), rows=shown, note=note))
+
     for name in dict.fromkeys(trial.verification for trial in trials):
         own = [trial for trial in trials if trial.verification == name]
         compared = compare_stored(store, own)
-        columns, rows = trial_table(own, compared)
-        tables.append(
-            Table(
-                title=f"Verification on the holdout: {name}",
-                columns=tuple(columns),
-                rows=tuple(tuple(row) for row in rows),
-                note="Each figure is read twice, the worse stands: at the base's threshold; and objects at "
-                "the base's number of false positives, false positives at its number of found objects.",
-            )
+        show(
+            "Verification on the holdout",
+            trial_table(own, compared),
+            "Each figure is read twice, the worse stands: at the base's threshold; and objects at the base's "
+            "number of false positives, false positives at its number of found objects.",
         )
-        if compared is not None and compared.differences:
-            columns, rows = difference_table(compared)
-            tables.append(
-                Table(
-                    title=f"Differences between arms: {name}",
-                    columns=tuple(columns),
-                    rows=tuple(tuple(row) for row in rows),
-                    note="; ".join(
-                        [
-                            "95% intervals over images and training seeds; * differs from zero at 5% with "
-                            "Holm's correction over the arms",
-                            *compared.notes,
-                        ]
-                    )
-                    + ".",
-                )
-            )
-        columns, rows = quality_table(own)
-        if rows:
-            tables.append(
-                Table(
-                    title=f"The detectors themselves: {name}",
-                    columns=tuple(columns),
-                    rows=tuple(tuple(row) for row in rows),
-                    note="AP and AR are means over the IoU .5 to .95; the calibration error is how far "
-                    "scores are from the share of detections that is right. Intervals are over seeds.",
-                )
-            )
-        if groups := groups_stored(store, own):
-            columns, rows = group_table(groups)
-            tables.append(
-                Table(
-                    title=f"FN fixed by class, condition and cause: {name}",
-                    columns=tuple(columns),
-                    rows=tuple(tuple(row) for row in rows),
-                    note="Groups with 30 missed objects or more.",
-                )
-            )
+        if compared is not None:
+            told = "95% intervals over images and training seeds; * differs from zero at 5% with Holm's "
+            notes = "; ".join([f"{told}correction over the arms", *compared.notes])
+            show("Differences between arms", difference_table(compared), f"{notes}.")
+        show(
+            "The detectors themselves",
+            quality_table(own),
+            "AP and AR are means over the IoU .5 to .95; the calibration error is how far scores are from "
+            "the share of detections that is right. Intervals are over seeds.",
+        )
+        show(
+            "FN fixed by class, condition and cause",
+            group_table(groups_stored(store, own)),
+            "Groups with 30 missed objects or more.",
+        )
     return tuple(tables)
 
 

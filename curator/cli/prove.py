@@ -31,6 +31,7 @@ def loop_lines(summary: Mapping[str, Any]) -> list[str]:
         summary["columns"],
         summary["rows"],
     )
+    lines += [f"warning: {warning}" for warning in summary["warnings"]]
     lines.append(f"stopped: {summary['stopped']}")
     lines.append(f"the best detector: {shlex.quote(summary['detector'])}")
     return [*lines, f"prove it on the holdout: {summary['next']}"] if summary["next"] else lines

@@ -20,7 +20,7 @@ from curator.data.settings import AddConfig, ExportConfig
 from curator.detect.settings import DetectConfig
 from curator.diagnose.settings import DiagnoseConfig, SuspectsConfig
 from curator.explain.settings import EvaluateConfig, ExplainConfig, FitPatchesConfig, InterpretConfig
-from curator.pipeline.settings import LoopConfig
+from curator.pipeline.round_settings import LoopConfig
 from curator.prove.settings import TrainConfig, VerifyConfig
 from curator.query.settings import FeedbackConfig, GroupsConfig, IndexConfig, QueryConfig
 from curator.synthesize.settings import SynthesizeConfig

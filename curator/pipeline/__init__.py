@@ -50,7 +50,7 @@ _PLACES = {
     "report": "curator.report",
     "ReportConfig": "curator.config",
     "loop_rounds": "curator.pipeline.rounds",
-    "LoopConfig": "curator.pipeline.settings",
+    "LoopConfig": "curator.pipeline.round_settings",
     "run_config": "curator.pipeline.loop",
     "demo": "curator.pipeline.demonstration",
 }

@@ -26,8 +26,8 @@ from curator.synthesize.settings import SynthesizeConfig
 from store.records import ROLES, Role
 from store.store import Store
 
-SIZES: dict[Role, int] = {"train": 300, "mine": 240, "pool": 1200, "holdout": 300}
-BUDGET = 60
+SIZES: dict[Role, int] = {"train": 300, "mine": 200, "pool": 800, "holdout": 200}
+BUDGET = 50
 
 
 def demo(
@@ -109,7 +109,7 @@ def _steps(data: Path, out: Path, page: Path, seed: int, device: str) -> list[St
                 arms=("nothing", "random", "query", "synthesis"),
                 budget=BUDGET,
                 seeds=(seed,),
-                steps=120,
+                steps=90,
                 condition_tag=CONDITION_TAG,
                 **common,
             ),

@@ -1,42 +1,43 @@
 """`loop`: failures -> fixes -> retrain -> new failures, round by round, until nothing more is gained.
 
 In: a detector, labelled training and mined images, a labelled pool. Out: a detector per round, the chosen
-images as the selections NAME-1, NAME-2, ... and NAME (all of them), and the history as facts of the run.
+images as the selections NAME-1, NAME-2, ... and NAME (all that paid), and the history as facts of the run.
 Every round queries what the last detector fails on, and trains the first one anew on the training images and
 all that was chosen. Whether a round gained anything is read on the mined images, which no training sees; the
-holdout stays for `verify --selection NAME`. Every step is a stage: a killed loop continues.
+holdout stays for `verify --selection NAME`. At the end the first detector is the diagnosed one again. Every
+step is a stage: a loop that was stopped continues.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curator.detect.run import detect
-from curator.detect.settings import DetectConfig
 from curator.diagnose.current import Current
 from curator.diagnose.run import diagnose
 from curator.diagnose.run_current import read_current
-from curator.diagnose.settings import DiagnoseConfig
+from curator.errors import InputError
 from curator.jobs.stage import StageResult, recorded_run
-from curator.pipeline.settings import LoopConfig
-from curator.progress import say
-from curator.prove.run_rounds import (
-    COLUMNS,
-    STAGE,
-    count_failures,
-    difference,
-    facts_of,
-    round_rows,
+from curator.pipeline.round_parts import (
+    asks,
+    judged_images,
+    left_over,
+    proof,
+    put_union,
+    spare_base,
+    videos,
 )
+from curator.pipeline.round_settings import Asked, LoopConfig, asked_of
+from curator.progress import say
+from curator.prove.run_rounds import COLUMNS, STAGE, count_failures, difference, facts_of, round_rows
 from curator.prove.run_train import train, trains_here
 from curator.query.run import query
 from curator.query.run_index import index
 from curator.query.settings import IndexConfig
+from curator.registry import Spec
 from curator.synthesize.run import synthesize
-from store.keys import content_key
-from store.records import Selection
+from curator.synthesize.work import refuse_foreign_inpainter
 
 if TYPE_CHECKING:
     from store.store import Store
@@ -47,56 +48,72 @@ def loop_rounds(store: Store, config: LoopConfig) -> StageResult:
 
     Returns:
         with the summary {"rounds" (facts of each), "columns", "rows", "detector" (spec of the best one),
-        "selection", "stopped" (why), "next"}.
+        "selection" (None where no round gained), "stopped" (why), "next", "warnings"}.
     Raises:
         InputError: nothing is diagnosed, a chosen image is unlabelled, or what a stage says.
     """
-    current = _begin(store, config)
-    base, images = current.model.spec, store.image_ids(role="mine")
-    asked = _asked(config, current)
-    suffix = ".safetensors" if trains_here(store, config.train(base, config.out / "round", ())) else ""
-    before = count_failures(current.outcomes, images)
-    history: list[dict[str, Any]] = [facts_of(0, base, 0, before, None)]
-    stopped, best = f"all {config.rounds} rounds are done", 0
-    with recorded_run(store, STAGE, config, models=(current.model.fingerprint,), scope=config.name) as (
-        run_id,
-        counts,
-    ):
-        facts = {"base": base, "asked": asked_facts(asked), "rounds": history}
-        store.describe_run(run_id, facts)
+    current, asked = _begin(store, config)
+    base = current.model.spec
+    first = config.train(base, config.out / "round", asked.class_map)
+    suffix = ".safetensors" if trains_here(store, first) else ""
+    spare_base(base, config, suffix)
+    if config.samples:
+        refuse_foreign_inpainter(config.inpainter, current.model.classes)
+    before, judged = count_failures(current.outcomes), judged_images(store, current)
+    history = [facts_of(0, base, 0, before, len(judged), None)]
+    facts: dict[str, Any] = {"base": base, "asked": asked.plain(), "rounds": history}
+    best, failed, warnings = 0, tuple[tuple[str, str], ...](), list[str]()
+    stopped = f"all {config.rounds} rounds are done"
+    with recorded_run(
+        store, STAGE, config, models=(current.model.fingerprint,), scope=config.name, facts=facts
+    ) as (run_id, counts):
+        samples: list[str] = []
         for number in range(1, config.rounds + 1):
             say(f"loop: round {number} of {config.rounds}")
             chosen = [f"{config.name}-{k}" for k in range(1, number + 1)]
-            if not before.missed + before.false:
-                stopped = "nothing fails on the mined images"
+            if not asks(store, config, current):
+                stopped = "nothing of what was asked fails on the mined images"
                 break
-            if not _left(store, chosen[:-1]):
+            if not left_over(store, chosen[:-1]):
                 stopped = "the pool is used up"
                 break
             index(store, IndexConfig(device=config.device))
             query(store, config.query(chosen[-1], tuple(chosen[:-1])))
-            samples = chosen if config.samples else []
+            if not store.selection(chosen[-1]).image_ids:
+                stopped = "the pool holds nothing more that may be chosen"
+                break
             if config.samples:
-                synthesize(store, config.synthesize(chosen[-1]))
+                accepted = synthesize(store, config.synthesize(chosen[-1])).summary["accepted"]
+                samples += chosen[-1:] if accepted else []
+                warnings += [] if accepted else [f"round {number}: no sample was accepted"]
             out = config.out / f"round-{number}{suffix}"
-            trained = train(store, config.train(base, out, tuple(chosen), tuple(samples)))
+            trained = train(store, config.train(base, out, asked.class_map, tuple(chosen), tuple(samples)))
             if trained.failed:
-                return replace(trained, stage=STAGE, run_id=run_id)
+                failed = trained.failures
+                stopped = f"the training of round {number} failed"
+                break
             spec = str(trained.summary["detector"])
-            after = count_failures(_diagnosed(store, asked, spec).outcomes, images)
-            change = difference(before, after, _groups(store))
-            history.append(facts_of(number, spec, trained.summary["added"], after, change))
+            current = _diagnosed(store, config, asked, spec)
+            looked = judged_images(store, current)
+            after = count_failures(current.outcomes)
+            change = difference(before, after, judged & looked, videos(store))
+            history.append(facts_of(number, spec, trained.summary["added"], after, len(looked), change))
             store.describe_run(run_id, facts)
             counts["done"] = number
             if not change.high < 0:
                 stopped = f"round {number} gained no more than chance on the mined images"
                 break
-            before, best = after, number
-        _put_union(store, run_id, config, best)
+            before, judged, best = after, looked, number
+            put_union(store, run_id, config, best)
+        if not best:
+            put_union(store, run_id, config, best)
+        _diagnosed(store, config, asked, base)
     return StageResult(
         stage=STAGE,
         run_id=run_id,
         done=counts.get("done", 0),
+        failed=len(failed),
+        failures=failed,
         summary={
             "rounds": history,
             "columns": list(COLUMNS),
@@ -104,86 +121,48 @@ def loop_rounds(store: Store, config: LoopConfig) -> StageResult:
             "detector": history[best]["detector"],
             "selection": config.name if best else None,
             "stopped": stopped,
-            "next": f"curator verify --selection {config.name} --detector '{base}'" if best else None,
+            "next": proof(config, asked, base, len(store.selection(config.name).hits)) if best else None,
+            "warnings": warnings,
         },
     )
 
 
-def _begin(store: Store, config: LoopConfig) -> Current:
-    """The diagnosis that the loop begins with. An earlier run of it left its last detector diagnosed.
+def _begin(store: Store, config: LoopConfig) -> tuple[Current, Asked]:
+    """The diagnosis that the loop begins with, and how every round is diagnosed.
+
+    A loop that was stopped left one of its own detectors diagnosed; it begins where it began. Otherwise the
+    diagnosed detector, or the named one, is the first.
 
     Raises:
         InputError: nothing is diagnosed.
     """
-    earlier = store.current_run(STAGE, config.name)
-    known = {} if earlier is None else dict(earlier.facts)
-    if config.detector in (None, known.get("base")) and known:
-        return _diagnosed(store, DiagnoseConfig(**known["asked"], device=config.device), known["base"])
-    if config.detector is not None:
-        return _diagnosed(store, DiagnoseConfig(device=config.device, **_given(config)), config.detector)
-    current = read_current(store, STAGE)
-    if config.score_threshold is None and not config.class_map:
-        return current
-    return _diagnosed(store, _asked(config, current), current.model.spec)
-
-
-def _given(config: LoopConfig) -> dict[str, Any]:
-    given: dict[str, Any] = {"class_map": config.class_map}
-    return given if config.score_threshold is None else {**given, "score_threshold": config.score_threshold}
-
-
-def _asked(config: LoopConfig, current: Current) -> DiagnoseConfig:
-    """How every round is diagnosed: as the first detector was, where the settings say nothing else."""
-    asked = {
-        "score_threshold": current.criteria.score,
-        "iou_threshold": current.criteria.iou,
-        "class_map": dict(current.class_map),
-        **{name: value for name, value in _given(config).items() if value},
-    }
-    return DiagnoseConfig(**asked, device=config.device)
-
-
-def _diagnosed(store: Store, asked: DiagnoseConfig, spec: str) -> Current:
-    """Make a detector the diagnosed one."""
-    detect(store, DetectConfig(detector=spec, device=asked.device))
-    diagnose(store, replace(asked, detector=spec))
-    return read_current(store, STAGE)
-
-
-def _left(store: Store, chosen: Sequence[str]) -> set[int]:
-    """Pool images that no earlier round chose."""
-    return set(store.image_ids(role="pool")) - {i for name in chosen for i in store.selection(name).image_ids}
-
-
-def _groups(store: Store) -> dict[int, str]:
-    """Mined image -> its video, where it has one."""
-    members = store.memberships(store.image_ids(role="mine"))
-    return {m.image_id: m.group_key for m in members if m.role == "mine" and m.group_key is not None}
-
-
-def asked_facts(asked: DiagnoseConfig) -> dict[str, Any]:
-    """What `_begin` needs to diagnose so again."""
-    return {
-        "score_threshold": asked.score_threshold,
-        "iou_threshold": asked.iou_threshold,
-        "class_map": dict(asked.class_map),
-    }
-
-
-def _put_union(store: Store, run_id: int, config: LoopConfig, rounds: int) -> None:
-    """All that gainful rounds chose, as one selection."""
-    parts = [store.selection(f"{config.name}-{number}") for number in range(1, rounds + 1)]
-    if not parts:
-        return
-    hits = {hit.image_id: hit for part in parts for hit in part.hits}
-    ranked = tuple(replace(hit, rank=rank) for rank, hit in enumerate(hits.values(), start=1))
-    store.put_selection(
-        run_id,
-        Selection(
-            name=config.name,
-            arm=parts[0].arm,
-            hits=ranked,
-            key=content_key(STAGE, [part.key for part in parts]),
-            config={**parts[0].config, "rounds": [part.name for part in parts]},
-        ),
+    try:
+        current = read_current(store, STAGE)
+    except InputError:
+        if config.detector is None:
+            raise
+        asked = config.asked(Asked())
+        return _diagnosed(store, config, asked, config.detector), asked
+    earlier = next((r for r in store.runs(stage=STAGE) if r.scope == config.name and "base" in r.facts), None)
+    own = [] if earlier is None else [facts["detector"] for facts in earlier.facts["rounds"][1:]]
+    stopped = earlier is not None and (
+        current.model.spec in own or _is_round(current.model.spec, earlier.config)
     )
+    base = config.detector or (str(earlier.facts["base"]) if earlier and stopped else current.model.spec)
+    known = Asked.from_plain(earlier.facts["asked"]) if earlier and stopped else asked_of(store, current)
+    asked = config.asked(known)
+    return _diagnosed(store, config, asked, base), asked
+
+
+def _is_round(spec: str, config: Any) -> bool:
+    """Was a detector written by a loop with this configuration?"""
+    out = Path(str(config.get("out", "")))
+    path = Path(Spec.parse(spec).name)
+    return any(part.name.startswith("round-") and part.parent == out for part in (path, *path.parents))
+
+
+def _diagnosed(store: Store, config: LoopConfig, asked: Asked, spec: str) -> Current:
+    """Make a detector the diagnosed one."""
+    detect(store, asked.detect(spec, config.device))
+    diagnose(store, asked.diagnose(spec, config.device))
+    return read_current(store, STAGE)

@@ -152,6 +152,10 @@ def read_cutouts(store: Store, without: LeftOut) -> Cutouts:
 
     mined = labelled("mine", ())
     objects = [(one, a) for one in mined for a in one.annotations if a.id in missed]
+    if not objects:
+        raise InputError(
+            "the arm copy-paste: the missed objects were labelled anew since; run `curator diagnose` again"
+        )
     return Cutouts(objects, labelled("train", without.originals))
 
 

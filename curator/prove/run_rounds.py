@@ -7,7 +7,7 @@ people.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,31 +30,34 @@ class Failures:
     by_image: Mapping[int, int]
 
 
-def count_failures(outcomes: Sequence[Outcome], images: Sequence[int]) -> Failures:
-    """Count what a diagnosis of images says."""
-    by_image = Counter(dict.fromkeys(images, 0))
-    by_image.update(o.image_id for o in outcomes if o.kind != "TP")
+def count_failures(outcomes: Sequence[Outcome]) -> Failures:
+    """Count what a diagnosis says."""
     return Failures(
         missed=sum(o.kind == "FN" for o in outcomes),
         false=sum(o.kind == "FP" for o in outcomes),
-        by_image=by_image,
+        by_image=Counter(o.image_id for o in outcomes if o.kind != "TP"),
     )
 
 
-def difference(before: Failures, after: Failures, groups: Mapping[int, str]) -> Interval:
-    """Failures an image, after minus before, with its interval over images (videos)."""
-    images = sorted(before.by_image)
+def difference(
+    before: Failures, after: Failures, images: Collection[int], groups: Mapping[int, str]
+) -> Interval:
+    """Failures an image, after minus before, with its interval over images (videos).
+
+    Args:
+        images: labelled ones that both detectors looked at. groups: image -> its video, where it has one.
+    """
+    every = sorted(images)
     return bootstrap_interval(
-        [after.by_image[i] - before.by_image[i] for i in images],
-        clusters=[groups.get(i, i) for i in images],
+        [after.by_image.get(i, 0) - before.by_image.get(i, 0) for i in every],
+        clusters=[groups.get(i, i) for i in every],
     )
 
 
 def facts_of(
-    number: int, detector: str, added: int, found: Failures, change: Interval | None
+    number: int, detector: str, added: int, found: Failures, images: int, change: Interval | None
 ) -> dict[str, Any]:
-    """A round as plain JSON."""
-    images = len(found.by_image)
+    """A round as plain JSON; `images`: labelled ones that its detector looked at."""
     return {
         "round": number,
         "detector": detector,
@@ -80,9 +83,9 @@ def round_rows(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def loops(store: Store) -> dict[str, list[dict[str, Any]]]:
-    """The newest history of every loop, by its name."""
+    """The newest history of every loop, by its name: of one that was done, where there is one."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for run in store.runs(stage=STAGE):
-        if "rounds" in run.facts:
-            found.setdefault(str(run.config.get("name", STAGE)), list(run.facts["rounds"]))
+    runs = [run for run in store.runs(stage=STAGE) if "rounds" in run.facts]
+    for run in sorted(runs, key=lambda run: run.status not in ("done", "partial")):  # stable: newest first
+        found.setdefault(str(run.config.get("name", STAGE)), list(run.facts["rounds"]))
     return found

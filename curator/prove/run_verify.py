@@ -46,8 +46,6 @@ from curator.prove.training_data import TrainingImage
 from curator.prove.trial_tables import (
     difference_table,
     fix_rates,
-    group_table,
-    quality_table,
     summarise,
     trial_table,
 )
@@ -62,9 +60,6 @@ __all__ = [
     "compare_stored",
     "difference_table",
     "fix_rates",
-    "group_table",
-    "groups_stored",
-    "quality_table",
     "read_holdout",
     "read_training",
     "training_targets",

@@ -12,6 +12,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from scipy.stats import t as student
+
 from curator.bootstrap import Interval, bootstrap_interval
 from curator.prove.arms.base import place, split_label
 from curator.prove.comparisons import Comparison, advice, images_for_the_same
@@ -60,7 +62,7 @@ def summarise(
             "seeds": [trial.seed for trial in of_arm],
             "n_added": [trial.metrics["n_added"] for trial in of_arm],
             **{name: _plain(found) for name, found in figures.items()},
-            **{name: _plain(_over_seeds([t.metrics.get(name) for t in of_arm], of_arm)) for name in QUALITY},
+            **{name: _plain(_quality(of_arm, name)) for name in QUALITY},
             "ap50_per_class": _per_class(of_arm),
         }
     columns, table = trial_table(newest, compared)
@@ -122,6 +124,17 @@ def _per_class(trials: Sequence[Trial]) -> dict[str, float]:
     return {name: sum(own) / len(own) for name in names if (own := [f[name] for f in found if name in f])}
 
 
+def _quality(trials: Sequence[Trial], figure: str) -> Interval:
+    """Mean of a figure over the trials of an arm, with Student's interval over the training seeds."""
+    known = [float(v) for t in trials if (v := t.metrics.get(figure)) is not None]
+    mean = sum(known) / len(known) if known else math.nan
+    if len(known) < 2:
+        return Interval(mean, math.nan, math.nan, len(known))
+    spread = math.sqrt(sum((v - mean) ** 2 for v in known) / (len(known) - 1) / len(known))
+    reach = float(student.ppf(0.975, len(known) - 1)) * spread
+    return Interval(mean, mean - reach, mean + reach, len(known))
+
+
 def _over_seeds(values: Sequence[float | None], trials: Sequence[Trial]) -> Interval:
     """Mean of a figure over the trials of an arm; a trial without it is left out."""
     return bootstrap_interval(
@@ -180,13 +193,13 @@ def quality_table(trials: Sequence[Trial]) -> tuple[tuple[str, ...], list[tuple[
     """
     newest = newest_trials(trials)
     columns = ("arm", *QUALITY.values())
-    if not newest or "ar" not in newest[0].metrics:
+    if not any("ar" in trial.metrics for trial in newest):
         return columns, []
     base = newest[0].metrics["base"]
     rows = [("base", *(_number(base.get(name)) for name in QUALITY))]
     for arm in dict.fromkeys(trial.arm for trial in newest):
         own = [trial for trial in newest if trial.arm == arm]
-        found = [_over_seeds([t.metrics.get(name) for t in own], own) for name in QUALITY]
+        found = [_quality(own, name) for name in QUALITY]
         rows.append((arm, *(_mean(of_figure) for of_figure in found)))
     return columns, rows
 

@@ -216,7 +216,7 @@ def _select(
     refining: Refinement | None = None,
 ) -> Selection:
     mined = read_mined(store, current, index)
-    learned, refusals = mined, refused(store, leaks)
+    learned, refusals = mined, refused(store, leaks, config.without)
     kept: tuple[Hit, ...] = ()
     if refining is not None:
         learned = refined(store, config, current, index, mined, refining, asked_for(failures, current))

@@ -27,16 +27,25 @@ if TYPE_CHECKING:
 BLIND = "random"  # the method that needs no vectors
 
 
-def refused(store: Store, leaks: Mapping[int, Leak]) -> list[Refusals]:
-    """What is never selected: leaks, and what the training set has already."""
+def refused(store: Store, leaks: Mapping[int, Leak], without: Sequence[str] = ()) -> list[Refusals]:
+    """What is never selected: leaks, and what the training set or a selection that is named has already."""
     train = store.image_ids(role="train")
-    own = set(train)
+    chosen = sorted({i for name in without for i in store.selection(name).image_ids})
 
-    def known(ids: Sequence[int]) -> Mapping[int, object]:
-        near = store.near_duplicates(ids, train) if train else {}
-        return dict.fromkeys([*near, *(i for i in ids if i in own)], "the training set has it already")
+    def known(of: Sequence[int], said: str) -> Refusals:
+        own = set(of)
 
-    return [lambda ids: {i: leaks[i] for i in ids if i in leaks}, known]
+        def refuse(ids: Sequence[int]) -> Mapping[int, object]:
+            near = store.near_duplicates(ids, of) if of else {}
+            return dict.fromkeys([*near, *(i for i in ids if i in own)], said)
+
+        return refuse
+
+    return [
+        lambda ids: {i: leaks[i] for i in ids if i in leaks},
+        known(train, "the training set has it already"),
+        *([known(chosen, f"{' or '.join(without)} has it already")] if chosen else []),
+    ]
 
 
 def unlike(
@@ -103,7 +112,7 @@ def draw(
     choice = choose(
         Answers(groups=(BLIND,), image_ids=ids, expected=1.0 / (1 + rank[:, None])),
         budget=config.budget,
-        refusals=refused(store, leaks),
+        refusals=refused(store, leaks, config.without),
         duplicates=store.near_duplicates,
     )
     hits = tuple(

@@ -100,6 +100,8 @@ class QueryConfig(StageConfig):
         self._at_least(0, "budget_boxes", "diversity", "quota")
         require(self.diversity < math.inf, f"diversity: expected a finite number, got {self.diversity}")
         require(min(self.unlike, default=0) >= 0, f"unlike: expected ids of 0 or more, got {self.unlike}")
+        own = f"without: {self.name!r} is the selection that this query replaces"
+        require(self.name not in self.without, own)
         require(bool(self.name.strip()), "name: expected a name for the selection, got none")
         printable = self.name.isprintable() and not self.name.startswith("-")
         require(printable, f"name: expected one line that does not start with '-', got {self.name!r}")

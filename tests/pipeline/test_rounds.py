@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,8 @@ from curator.diagnose.settings import DiagnoseConfig
 from curator.errors import ConfigError, InputError
 from curator.example.dataset import GapRates, write_dataset
 from curator.example.flowers import CLASSES
-from curator.pipeline.settings import LoopConfig
+from curator.pipeline import rounds
+from curator.pipeline.round_settings import LoopConfig
 from curator.prove.run_rounds import Failures, count_failures, difference, loops, round_rows
 from curator.prove.settings import TrainConfig
 from store.records import ROLES, Outcome, TargetRecord
@@ -75,35 +78,89 @@ def test_rounds_go_on_while_failures_fall_and_choose_no_image_twice(workspace: P
     with Store.open(workspace) as store:
         base = read_current(store, "test").model.spec
         result = pipeline.loop_rounds(store, settings(out, rounds=4, budget=8))
-        rounds = result.summary["rounds"]
-        assert [facts["round"] for facts in rounds] == list(range(len(rounds)))
-        assert 2 <= len(rounds) <= 5
-        selections = [store.selection(f"loop-{k}").image_ids for k in range(1, len(rounds))]
+        made = result.summary["rounds"]
+        assert [facts["round"] for facts in made] == list(range(len(made)))
+        assert 2 <= len(made) <= 5
+        selections = [store.selection(f"loop-{k}").image_ids for k in range(1, len(made))]
         every = [i for ids in selections for i in ids]
         assert len(every) == len(set(every))
-        assert [facts["added"] for facts in rounds[1:]] == [
+        assert [facts["added"] for facts in made[1:]] == [
             sum(len(ids) for ids in selections[: k + 1]) for k in range(len(selections))
         ]
-        for k in range(1, len(rounds)):
+        for k in range(1, len(made)):
             assert (out / f"round-{k}.safetensors").is_file()
-        gains = [facts["change"]["high"] < 0 for facts in rounds[1:]]
+        gains = [facts["change"]["high"] < 0 for facts in made[1:]]
         assert all(gains[:-1])
         best = sum(gains)
         if best:
             assert set(store.selection("loop").image_ids) == {i for ids in selections[:best] for i in ids}
-            assert result.summary["detector"] == rounds[best]["detector"]
+            assert result.summary["detector"] == made[best]["detector"]
             assert "--selection loop" in result.summary["next"]
-        assert pipeline.status(store)["loops"] == {"loop": rounds}
-        assert loops(store)["loop"] == rounds
+        assert pipeline.status(store)["loops"] == {"loop": made}
+        assert loops(store)["loop"] == made
         json.dumps(result.summary)
         current = read_current(store, "test")
-        assert current.model.spec == rounds[-1]["detector"]
+        assert current.model.spec == base  # what verify's other arms go by
         assert current.criteria.score == THRESHOLD
 
         again = pipeline.loop_rounds(store, settings(out, rounds=4, budget=8))
-        assert again.summary["rounds"] == rounds
+        assert again.summary["rounds"] == made
         assert again.summary["rounds"][0]["detector"] == base
         assert not [run for run in store.runs(stage="train")[: len(selections)] if run.counts["done"]]
+
+
+def test_a_stopped_loop_begins_where_it_began(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = workspace.parent / "stopped"
+    wanted = settings(out, name="stopped", budget=5, steps=3)
+    with Store.open(workspace) as store:
+        base = read_current(store, "test").model.spec
+        step = rounds.count_failures
+        calls = 0
+
+        def interrupted(outcomes: Sequence[Outcome]) -> Failures:
+            nonlocal calls
+            calls += 1
+            if calls == 2:  # after the first round's detector was diagnosed
+                raise KeyboardInterrupt
+            return step(outcomes)
+
+        monkeypatch.setattr(rounds, "count_failures", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.loop_rounds(store, wanted)
+        assert read_current(store, "test").model.spec == f"curator:{out / 'round-1.safetensors'}"
+        weights = (out / "round-1.safetensors").read_bytes()
+        monkeypatch.setattr(rounds, "count_failures", step)
+        again = pipeline.loop_rounds(store, wanted)
+        assert again.summary["rounds"][0]["detector"] == base
+        assert again.summary["rounds"][1]["change"] is not None
+        assert (out / "round-1.safetensors").read_bytes() == weights
+        assert read_current(store, "test").model.spec == base
+        own = settings(out, name="other", detector=f"curator:{out / 'round-1.safetensors'}")
+        with pytest.raises(InputError, match="a round would overwrite"):
+            pipeline.loop_rounds(store, own)
+
+
+def test_another_threshold_is_taken_for_the_first_detector_too(workspace: Path) -> None:
+    with Store.open(workspace) as store:
+        base = read_current(store, "test").model.spec
+        wanted = settings(
+            workspace.parent / "low", name="low", budget=4, steps=2, rounds=1, score_threshold=0.03
+        )
+        first = pipeline.loop_rounds(store, wanted).summary["rounds"][0]
+        assert read_current(store, "test").criteria.score == 0.03
+        again = pipeline.loop_rounds(store, replace(wanted, score_threshold=0.4)).summary["rounds"][0]
+        assert first["detector"] == again["detector"] == base
+        assert again["missed"] > first["missed"]
+        pipeline.diagnose(store, DiagnoseConfig(score_threshold=THRESHOLD, device="cpu"))
+
+
+def test_nothing_to_ask_ends_the_loop(workspace: Path) -> None:
+    with Store.open(workspace) as store:
+        wanted = settings(workspace.parent / "none", name="none", failures="FP:duplicate,class=red-stem")
+        found = pipeline.loop_rounds(store, wanted).summary
+    assert found["stopped"] == "nothing of what was asked fails on the mined images"
+    assert found["selection"] is None
+    assert found["next"] is None
 
 
 def test_the_loop_ends_when_the_pool_is_used_up(workspace: Path) -> None:
@@ -170,13 +227,15 @@ def outcomes(kinds: dict[int, list[str]]) -> list[Outcome]:
 
 def test_a_change_is_counted_per_image_and_by_video() -> None:
     images = range(10)
-    before = count_failures(outcomes({i: ["FN", "TP"] for i in images}), images)
-    after = count_failures(outcomes({i: ["TP"] for i in images}), images)
+    before = count_failures(outcomes({i: ["FN", "TP"] for i in images}))
+    after = count_failures(outcomes({i: ["TP"] for i in images}))
     assert (before.missed, before.false, after.missed) == (10, 0, 0)
-    assert difference(before, after, {}).high == -1
+    assert difference(before, after, images, {}).high == -1
+    assert difference(before, after, [3, 4], {}).mean == -1
     half = Failures(missed=5, false=0, by_image={i: int(i % 2) for i in images})
-    assert difference(before, half, {}).high < 0
-    assert math.isnan(difference(before, half, dict.fromkeys(images, "one video")).high)  # one cluster
+    assert difference(before, half, images, {}).high < 0
+    one_video = dict.fromkeys(images, "v")
+    assert math.isnan(difference(before, half, images, one_video).high)
     rows = round_rows(
         [{"round": 0, "added": 0, "missed": 10, "false": 0, "failures_per_image": 1.0, "change": None}]
     )

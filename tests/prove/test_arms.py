@@ -14,7 +14,7 @@ import pytest
 
 from curator.errors import ConfigError
 from curator.prove.arms.base import Added, ArmContext, Cutouts, Labelled, Needs, Pool, place, split_label
-from curator.prove.arms.copy_paste import pasted
+from curator.prove.arms.copy_paste import cut_out, pasted
 from curator.prove.run_arms import load_arms
 from curator.prove.settings import VerifyConfig
 from curator.prove.trainers.torchvision import TorchvisionTrainer
@@ -139,6 +139,21 @@ def test_copy_paste_puts_the_objects_own_pixels_there_and_hides_labels_beneath()
     bare = replace(scene, annotations=(hidden,))
     made_of = [pasted(bare, [(source, annotation)], np.random.default_rng(seed)) for seed in range(40)]
     assert {len(one.annotations) for one in made_of if one} == {1, 2}  # a hidden label is gone
+
+
+def test_cutouts_have_soft_edges_and_thin_ones_vanish_quietly() -> None:
+    given = cutouts()
+    source, annotation = given.objects[1]
+    found = cut_out(read_pixels(source.image.uri, sha256=source.image.sha256), annotation)
+    assert found is not None
+    mask = found[1]
+    assert mask[0].max() < mask[4].max() == 255  # a box's edge too
+    line = (4.0, 4.0, 20.0, 27.0, 20.0, 27.6)
+    thin = replace(annotation, box=(4.0, 4.0, 20.0, 27.6), polygon=(line,))
+    for seed in range(60):
+        made = pasted(given.scenes[0], [(source, thin)], np.random.default_rng(seed))
+        if made is not None:
+            assert all(a.box[0] < a.box[2] and a.box[1] < a.box[3] for a in made.annotations)
 
 
 def test_both_takes_the_odd_image_from_the_query() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from curator.bootstrap import bootstrap_interval
-from curator.prove.trial_tables import fix_rates, summarise, trial_table
+from curator.prove.trial_tables import fix_rates, quality_table, summarise, trial_table
 from store.records import Trial
 
 BASE = {"missed": 9, "false": 4, "found": 20, "ap50": 0.5}
@@ -36,6 +36,22 @@ def test_intervals_are_drawn_over_the_seeds() -> None:
     assert 0.2 <= expected.low < 0.4 < expected.high <= 0.6
     row = trial_table(trials)[1][1]
     assert row[3] == f"0.400 [{expected.low:.3f}, {expected.high:.3f}]"
+
+
+def test_the_quality_of_detectors_has_students_interval() -> None:
+    trials = [
+        replace(one, metrics={**one.metrics, "ap": ap, "ar": 0.5, "calibration_error": None})
+        for one, ap in zip([trial(i, "query", i, 0.4) for i in range(3)], (0.2, 0.3, 0.4), strict=True)
+    ]
+    older = trial(9, "nothing", 0, 0.1)
+    columns, rows = quality_table([older, *trials])
+    assert columns == ("arm", "AP", "AR", "calibration error")
+    assert [row[0] for row in rows] == ["base", "nothing", "query"]
+    reach = 4.3027 * 0.1 / 3**0.5  # t of two degrees of freedom
+    assert rows[2][1] == f"0.300 [{0.3 - reach:.3f}, {0.3 + reach:.3f}]"
+    assert rows[1][1] == "-"
+    assert rows[2][3] == "-"
+    assert quality_table([older])[1] == []
 
 
 def test_one_seed_has_no_interval() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from curator.prove.arms.base import Added, ArmContext, Labelled, Needs
 from store.images import encode_png, read_pixels
@@ -59,7 +59,8 @@ def pasted(
     """A scene with objects pasted in; None where not one could be."""
     pixels = read_pixels(scene.image.uri, sha256=scene.image.sha256).copy()
     height, width = pixels.shape[:2]
-    labels: list[Annotation | NewAnnotation] = list(scene.annotations)
+    labels: list[tuple[Annotation | NewAnnotation, int]] = [(a, 0) for a in scene.annotations]
+    layer = np.zeros((height, width), np.int64)  # the last object that was pasted at each pixel
     count = 0
     for source, annotation in objects:
         cut = cut_out(read_pixels(source.image.uri, sha256=source.image.sha256), annotation)
@@ -73,19 +74,20 @@ def pasted(
             continue
         mirrored = rng.random() < 0.5
         colour, mask = (_resized(part[:, ::-1] if mirrored else part, size) for part in (colour, mask))
+        if mask.max() < 128:  # too thin for its new size
+            continue
         x, y = int(rng.integers(0, width - size[0] + 1)), int(rng.integers(0, height - size[1] + 1))
         share = mask[..., None].astype(np.float32) / 255
         window = pixels[y : y + size[1], x : x + size[0]]
         window[:] = np.rint(share * colour + (1 - share) * window).astype(np.uint8)
-        covered = np.zeros((height, width), bool)
-        covered[y : y + size[1], x : x + size[0]] = mask >= 128
-        labels = [a for a in labels if _covered(a.box, covered) <= HIDDEN]
-        labels.append(NewAnnotation(category=annotation.category, box=_extent(mask, x, y)))
         count += 1
+        layer[y : y + size[1], x : x + size[0]][mask >= 128] = count
+        labels = [(a, own) for a, own in labels if _hidden(a.box, layer, own) <= HIDDEN]
+        labels.append((NewAnnotation(category=annotation.category, box=_extent(mask, x, y)), count))
     if not count:
         return None
     data = encode_png(pixels)
-    return Added(sha256=hashlib.sha256(data).hexdigest(), annotations=tuple(labels), data=data)
+    return Added(sha256=hashlib.sha256(data).hexdigest(), annotations=tuple(a for a, _ in labels), data=data)
 
 
 def cut_out(
@@ -101,21 +103,22 @@ def cut_out(
     for ring in annotation.polygon or ():
         corners = [(x - left, y - top) for x, y in zip(ring[::2], ring[1::2], strict=True)]
         ImageDraw.Draw(mask).polygon(corners, fill=255)
-    soft = mask.filter(ImageFilter.GaussianBlur(FEATHER))
-    if not np.asarray(soft).max() >= 128:
+    wide = ImageOps.expand(mask, border=4, fill=0).filter(ImageFilter.GaussianBlur(FEATHER))
+    soft = np.asarray(wide)[4:-4, 4:-4]
+    if not soft.max() >= 128:
         return None
-    return pixels[top:bottom, left:right], np.asarray(soft)
+    return pixels[top:bottom, left:right], soft
 
 
 def _resized(part: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(np.ascontiguousarray(part)).resize(size, Image.Resampling.BILINEAR))
 
 
-def _covered(box: BoxTuple, covered: NDArray[np.bool_]) -> float:
-    """Share of a box's pixels."""
-    x1, y1, x2, y2 = (int(v) for v in box)
-    inside = covered[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)]
-    return float(inside.mean()) if inside.size else 0.0
+def _hidden(box: BoxTuple, layer: NDArray[np.int64], own: int) -> float:
+    """Share of a box's pixels that later objects cover."""
+    x1, y1, x2, y2 = (max(0, int(v)) for v in box)
+    inside = layer[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)]
+    return float((inside > own).mean()) if inside.size else 0.0
 
 
 def _extent(mask: NDArray[np.uint8], x: int, y: int) -> BoxTuple:
