@@ -26,7 +26,7 @@ from curator.synthesize.settings import SynthesizeConfig
 from store.records import ROLES, Role
 from store.store import Store
 
-SIZES: dict[Role, int] = {"train": 300, "mine": 200, "pool": 800, "holdout": 200}
+SIZES: dict[Role, int] = {"train": 300, "mine": 160, "pool": 700, "holdout": 200}
 BUDGET = 50
 
 
@@ -92,7 +92,7 @@ def _steps(data: Path, out: Path, page: Path, seed: int, device: str) -> list[St
         *(("add", AddConfig(format="coco", path=data / role, role=role, **common)) for role in ROLES),
         ("detect", DetectConfig(detector=detector, **common)),
         ("diagnose", DiagnoseConfig(**common)),
-        ("explain", ExplainConfig(samples=8, segments=120, successes=8, **common)),
+        ("explain", ExplainConfig(samples=8, segments=100, successes=4, **common)),
         ("index", IndexConfig(**common)),
         ("query", QueryConfig(budget=BUDGET, **common)),
         ("synthesize", SynthesizeConfig(selection="query", budget=BUDGET, **common)),
@@ -109,7 +109,7 @@ def _steps(data: Path, out: Path, page: Path, seed: int, device: str) -> list[St
                 arms=("nothing", "random", "query", "synthesis"),
                 budget=BUDGET,
                 seeds=(seed,),
-                steps=90,
+                steps=70,
                 condition_tag=CONDITION_TAG,
                 **common,
             ),
