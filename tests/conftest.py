@@ -55,3 +55,8 @@ def stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny_diffusion import save_stable_diffusion
 
     return save_stable_diffusion(tmp_path_factory.mktemp("sd"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test first: begun last, it would keep one core waiting for it."""
+    items.sort(key=lambda item: "test_kill_and_resume" not in item.nodeid)

@@ -90,6 +90,7 @@ def loop_rounds(store: Store, config: LoopConfig) -> StageResult:
             trained = train(store, config.train(base, out, asked.class_map, tuple(chosen), tuple(samples)))
             if trained.failed:
                 failed = trained.failures
+                counts["failed"] = len(failed)
                 stopped = f"the training of round {number} failed"
                 break
             spec = str(trained.summary["detector"])
