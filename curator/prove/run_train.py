@@ -219,7 +219,9 @@ def _watched(store: Store, classes: ClassMap) -> tuple[TrainingImage, ...]:
         if s.status == "human"
     )
     if not found:
-        raise InputError("--watch: expected annotated images with the role mine, got none; leave it out")
+        raise InputError(
+            "--watch: expected annotated images with the role mine, got none; add some, or leave it out"
+        )
     return found
 
 
