@@ -17,16 +17,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import commands
 import numpy as np
 import torch
+from commands import CURATOR
 from environment import machine, versions
 
 from curator.detect.load import load_detector
@@ -39,22 +38,14 @@ from curator.tensors import image_tensor
 from store.records import SegmentMap
 from store.store import Store
 
-CURATOR = [sys.executable, "-m", "curator.cli"]
 SIZES = {"train": 300, "mine": 100, "pool": 300, "holdout": 150}
 SIDE = 192
 BLAMED, DRAWS = 6, 8  # segments taken away; random draws of as many
 
 
 def shell(command: list[str], folder: Path) -> str:
-    """Run a command to its end; its stdout."""
-    start = time.perf_counter()
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    seconds = time.perf_counter() - start
-    print(f"{seconds:7.1f} s  rc {done.returncode}  {' '.join(command)[:150]}", flush=True)
-    if done.returncode:
-        raise SystemExit(done.stdout[-2000:] + done.stderr[-2000:])
-    return done.stdout
+    """Run a command to its end, offline; its stdout."""
+    return commands.shell(command, folder, HF_HUB_OFFLINE="1")
 
 
 def fresh(folder: Path) -> Path:

@@ -25,26 +25,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import commands
+from commands import CURATOR
 from environment import machine, versions
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = ROOT / "docs" / "examples" / "train_yolo.py"
 OFFLINE = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
 SIZE = 192
-CURATOR = [sys.executable, "-m", "curator.cli"]
 
 
 def shell(command: list[str], folder: Path) -> str:
-    """Run a command to its end; its stdout."""
-    start = time.perf_counter()
-    environment = {**os.environ, **OFFLINE, "YOLO_CONFIG_DIR": str(folder)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    print(
-        f"{time.perf_counter() - start:7.1f} s  rc {done.returncode}  {' '.join(command)[:150]}", flush=True
-    )
-    if done.returncode:
-        raise SystemExit(done.stdout[-2000:] + done.stderr[-2000:])
-    return done.stdout
+    """Run a command to its end, offline; its stdout."""
+    return commands.shell(command, folder, **OFFLINE, YOLO_CONFIG_DIR=str(folder))
 
 
 def base(folder: Path, arguments: argparse.Namespace) -> None:
