@@ -29,7 +29,10 @@ from store.images import read_bytes_as_pixels
 from store.records import LOG_ODDS, Attribution, Hit, ImageRecord, Outcome, Sample, Trial
 
 if TYPE_CHECKING:
+    from curator.prove.comparisons import Comparison
     from store.store import Store
+
+    Proven = tuple[list[Trial], Comparison | None]
 
 LEGEND = (
     "F(1) is the explained score on the image as it is, F(0) the one with everything removed; "
@@ -56,13 +59,14 @@ def report(store: Store, config: ReportConfig) -> StageResult:
     require_file(config.out)
     current = read_current(store, "report")
     outcomes = current.outcomes
+    proven = _proven(store)
     with recorded_run(store, "report", config) as (run_id, counts):
         data = ReportData(
             title="What the detector misses, why, and what mends it",
             facts=_facts(store, current),
-            tables=(_causes(outcomes), *_rounds(store), *_verifications(store)),
-            plots=_plots(store.trials()),
-            curves=_curves(store),
+            tables=(_causes(outcomes), *_rounds(store), *_verifications(store, proven)),
+            plots=_plots(proven),
+            curves=_curves(proven),
             failures=_failures(store, config, outcomes),
             galleries=_galleries(store),
             samples=_samples(store, accepted=True),
@@ -263,24 +267,33 @@ def _sample(store: Store, sample: Sample) -> Picture:
     return Picture(pixels=read_bytes_as_pixels(store.blob(sample.blob)), boxes=tuple(boxes), caption=caption)
 
 
-def _verifications(store: Store) -> tuple[Table, ...]:
-    from curator.prove.run_compared import compare_stored, groups_stored
-    from curator.prove.trial_tables import difference_table, group_table, quality_table, trial_table
+def _proven(store: Store) -> dict[str, Proven]:
+    """Verification -> its trials and what they say of the arms."""
+    from curator.prove.run_compared import compare_stored
 
     trials = store.trials()
+    own = {
+        name: [trial for trial in trials if trial.verification == name]
+        for name in dict.fromkeys(trial.verification for trial in trials)
+    }
+    return {name: (of_name, compare_stored(store, of_name)) for name, of_name in own.items()}
+
+
+def _verifications(store: Store, proven: Mapping[str, Proven]) -> tuple[Table, ...]:
+    from curator.prove.run_compared import groups_stored
+    from curator.prove.trial_tables import difference_table, group_table, quality_table, trial_table
+
     tables: list[Table] = []
 
     def show(title: str, made: tuple[Sequence[str], Sequence[Sequence[str]]], note: str) -> None:
         columns, rows = made
         if rows:
             shown = tuple(tuple(row) for row in rows)
-            tables.append(Table(title=f"{title}: {name}", columns=tuple(columns), rows=shown, note=note))
+            tables.append(Table(title=title, columns=tuple(columns), rows=shown, note=note))
 
-    for name in dict.fromkeys(trial.verification for trial in trials):
-        own = [trial for trial in trials if trial.verification == name]
-        compared = compare_stored(store, own)
+    for name, (own, compared) in proven.items():
         show(
-            "Verification on the holdout",
+            f"Verification on the holdout: {name}",
             trial_table(own, compared),
             "Each figure is read twice, the worse stands: at the base's threshold; and objects at the base's "
             "number of false positives, false positives at its number of found objects.",
@@ -288,15 +301,15 @@ def _verifications(store: Store) -> tuple[Table, ...]:
         if compared is not None:
             told = "95% intervals over images and training seeds; * differs from zero at 5% with Holm's "
             notes = "; ".join([f"{told}correction over the arms", *compared.notes])
-            show("Differences between arms", difference_table(compared), f"{notes}.")
+            show(f"Differences between arms: {name}", difference_table(compared), f"{notes}.")
         show(
-            "The detectors themselves",
+            f"The detectors themselves: {name}",
             quality_table(own),
             "AP and AR are means over the IoU .5 to .95; the calibration error is how far scores are from "
             "the share of detections that is right. Intervals are over seeds.",
         )
         show(
-            "FN fixed by class, condition and cause",
+            f"FN fixed by class, condition and cause: {name}",
             group_table(groups_stored(store, own)),
             "Groups with 30 missed objects or more.",
         )
@@ -341,15 +354,13 @@ def _galleries(store: Store) -> tuple[tuple[str, tuple[Picture, ...]], ...]:
     )
 
 
-def _curves(store: Store) -> tuple[Curves, ...]:
+def _curves(proven: Mapping[str, Proven]) -> tuple[Curves, ...]:
     """What was fixed and AP50 over the number of added images, of verifications with several budgets."""
-    from curator.prove.run_compared import compare_stored
     from curator.prove.trial_tables import learning_curves
 
     found = []
-    for name in dict.fromkeys(trial.verification for trial in store.trials()):
-        own = store.trials(name)
-        lines = learning_curves(own, compare_stored(store, own))
+    for name, (own, compared) in proven.items():
+        lines = learning_curves(own, compared)
         for figure, said in (("fn_fixed", "Missed objects fixed"), ("ap50", "AP50")):
             if lines[figure]:
                 found.append(
@@ -362,12 +373,12 @@ def _curves(store: Store) -> tuple[Curves, ...]:
     return tuple(found)
 
 
-def _plots(trials: Sequence[Trial]) -> tuple[Bars, ...]:
-    from curator.prove.run_verify import fix_rates
+def _plots(proven: Mapping[str, Proven]) -> tuple[Bars, ...]:
+    from curator.prove.trial_tables import fix_rates
 
     plots = []
-    for name in dict.fromkeys(trial.verification for trial in trials):
-        rates: Mapping[str, Sequence[float]] = fix_rates([t for t in trials if t.verification == name])
+    for name, (own, _) in proven.items():
+        rates: Mapping[str, Sequence[float]] = fix_rates(own)
         plots.append(
             Bars(
                 title=f"Failures fixed on the holdout, a dot per seed: {name}",

@@ -44,7 +44,6 @@ from curator.prove.run_trainer import recipe_of, settings_of, usable_trainer
 from curator.prove.settings import VerifyConfig
 from curator.prove.training_data import TrainingImage
 from curator.prove.trial_tables import (
-    difference_table,
     fix_rates,
     summarise,
     trial_table,
@@ -57,8 +56,6 @@ if TYPE_CHECKING:
     from store.store import Store
 
 __all__ = [
-    "compare_stored",
-    "difference_table",
     "fix_rates",
     "read_holdout",
     "read_training",
