@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from curator.config import option, require, required
 from curator.detect.settings import DetectConfig
@@ -85,15 +85,6 @@ class LoopConfig(TrainerConfig):
         flag="map",
         metavar="DETECTOR=CLASS",
     )
-    steps: int = option(200, "Optimiser steps of every training.")
-    batch_size: int = option(16, "Images per step.")
-    learning_rate: float = option(0.003, "Peak of the one-cycle schedule.")
-    added_weight: float | None = option(
-        None,
-        "How often an added image is drawn relative to an original; default: 3, and 1 for programs, whose "
-        "data set holds it as often (a whole number).",
-    )
-    precision: Literal["auto", "fp32", "bf16"] = option("auto", "auto, fp32 or bf16.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,7 +10,6 @@ step is a stage: a loop that was stopped continues.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curator.detect.run import detect
@@ -35,7 +34,6 @@ from curator.prove.run_train import train, trains_here
 from curator.query.run import query
 from curator.query.run_index import index
 from curator.query.settings import IndexConfig
-from curator.registry import Spec
 from curator.synthesize.run import synthesize
 from curator.synthesize.work import refuse_foreign_inpainter
 
@@ -61,7 +59,8 @@ def loop_rounds(store: Store, config: LoopConfig) -> StageResult:
         refuse_foreign_inpainter(config.inpainter, current.model.classes)
     before, judged = count_failures(current.outcomes), judged_images(store, current)
     history = [facts_of(0, base, 0, before, len(judged), None)]
-    facts: dict[str, Any] = {"base": base, "asked": asked.plain(), "rounds": history}
+    made: list[str] = []  # detectors, known before they are diagnosed
+    facts: dict[str, Any] = {"base": base, "asked": asked.plain(), "rounds": history, "made": made}
     best, failed, warnings = 0, tuple[tuple[str, str], ...](), list[str]()
     stopped = f"all {config.rounds} rounds are done"
     with recorded_run(
@@ -94,6 +93,8 @@ def loop_rounds(store: Store, config: LoopConfig) -> StageResult:
                 stopped = f"the training of round {number} failed"
                 break
             spec = str(trained.summary["detector"])
+            made.append(spec)
+            store.describe_run(run_id, facts)
             current = _diagnosed(store, config, asked, spec)
             looked = judged_images(store, current)
             after = count_failures(current.outcomes)
@@ -144,22 +145,12 @@ def _begin(store: Store, config: LoopConfig) -> tuple[Current, Asked]:
             raise
         asked = config.asked(Asked())
         return _diagnosed(store, config, asked, config.detector), asked
-    earlier = next((r for r in store.runs(stage=STAGE) if r.scope == config.name and "base" in r.facts), None)
-    own = [] if earlier is None else [facts["detector"] for facts in earlier.facts["rounds"][1:]]
-    stopped = earlier is not None and (
-        current.model.spec in own or _is_round(current.model.spec, earlier.config)
-    )
-    base = config.detector or (str(earlier.facts["base"]) if earlier and stopped else current.model.spec)
-    known = Asked.from_plain(earlier.facts["asked"]) if earlier and stopped else asked_of(store, current)
+    earlier = next((r for r in store.runs(stage=STAGE) if r.scope == config.name and "made" in r.facts), None)
+    base, known = current.model.spec, asked_of(store, current)
+    if earlier is not None and base in earlier.facts["made"]:
+        base, known = str(earlier.facts["base"]), Asked.from_plain(earlier.facts["asked"])
     asked = config.asked(known)
-    return _diagnosed(store, config, asked, base), asked
-
-
-def _is_round(spec: str, config: Any) -> bool:
-    """Was a detector written by a loop with this configuration?"""
-    out = Path(str(config.get("out", "")))
-    path = Path(Spec.parse(spec).name)
-    return any(part.name.startswith("round-") and part.parent == out for part in (path, *path.parents))
+    return _diagnosed(store, config, asked, config.detector or base), asked
 
 
 def _diagnosed(store: Store, config: LoopConfig, asked: Asked, spec: str) -> Current:

@@ -12,7 +12,7 @@ from curator.config import StageConfig, check_thresholds, option, require, requi
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig(StageConfig):
-    """Who trains, in `train` and in `verify`; see docs/training.md."""
+    """Who trains and for how long, in `train`, `verify` and `loop`; see docs/training.md."""
 
     trainer: str = option(
         "",
@@ -23,9 +23,20 @@ class TrainerConfig(StageConfig):
     init: str = option("", "File of initial weights for a command; default: the detector's own.")
     init_detector: str = option("", "Detector that reads --init; default: as --trained reads what it writes.")
     trainer_timeout: float = option(0.0, "Seconds that a command may take; 0: any.", result=False)
+    steps: int = option(200, "Optimiser steps of every training.")
+    batch_size: int = option(16, "Images per step.")
+    learning_rate: float = option(0.003, "Peak of the one-cycle schedule.")
+    added_weight: float | None = option(
+        None,
+        "How often an added image is drawn relative to an original; default: 3, and 1 for programs, whose "
+        "data set holds it as often (a whole number).",
+    )
+    precision: Literal["auto", "fp32", "bf16"] = option("auto", "auto, fp32 or bf16.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._at_least(1, "steps", "batch_size")
+        self._positive("learning_rate", *(["added_weight"] if self.added_weight is not None else []))
         require(
             0 <= self.trainer_timeout < math.inf,
             f"trainer_timeout: expected finite seconds of at least 0, got {self.trainer_timeout}",
@@ -42,15 +53,7 @@ class TrainConfig(TrainerConfig):
     )
     selections: tuple[str, ...] = option((), "Selection to add; may be repeated.", flag="selection")
     samples: tuple[str, ...] = option((), "Batch of samples to add; may be repeated.")
-    steps: int = option(200, "Optimiser steps.")
-    batch_size: int = option(16, "Images per step.")
-    learning_rate: float = option(0.003, "Peak of the one-cycle schedule.")
     weight_decay: float = option(0.0005, "AdamW's weight decay.")
-    added_weight: float | None = option(
-        None,
-        "How often an added image is drawn relative to an original; default: 3, and 1 for programs, whose "
-        "data set holds it as often (a whole number).",
-    )
     class_map: dict[str, str] = option(
         {},
         "A detector class in terms of the data set's; may be repeated.",
@@ -62,7 +65,6 @@ class TrainConfig(TrainerConfig):
     batch_norm: Literal["frozen", "train"] = option(
         "frozen", "Its statistics: frozen (fine-tuning) or train (fresh weights)."
     )
-    precision: Literal["auto", "fp32", "bf16"] = option("auto", "auto, fp32 or bf16.")
     watch: int = option(
         0,
         "Print AP50 of the mined images, which are not trained on, every so many steps; 0: never.",
@@ -71,9 +73,7 @@ class TrainConfig(TrainerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._at_least(1, "steps", "batch_size")
         self._at_least(0, "watch")
-        self._positive("learning_rate", *(["added_weight"] if self.added_weight is not None else []))
         require(
             0 <= self.weight_decay < math.inf,
             f"weight_decay: expected a finite number of at least 0, got {self.weight_decay}",
@@ -104,14 +104,6 @@ class VerifyConfig(TrainerConfig):
     stop_early: bool = option(
         False, "Train seed by seed and stop once the answer is clear or hopeless; from the third seed on."
     )
-    steps: int = option(200, "Optimiser steps of every training.")
-    batch_size: int = option(16, "Images per step.")
-    learning_rate: float = option(0.003, "Peak of the one-cycle schedule.")
-    added_weight: float | None = option(
-        None,
-        "How often an added image is drawn relative to an original; default: 3, and 1 for programs, whose "
-        "data set holds it as often (a whole number).",
-    )
     score_threshold: float = option(0.5, "The base's threshold.")
     iou_threshold: float = option(0.5, "Overlap that a match needs at least.")
     class_map: dict[str, str] = option(
@@ -125,12 +117,10 @@ class VerifyConfig(TrainerConfig):
         "Tag of an image, or attribute of an annotation, that names its condition (a weather, a camera): "
         "each is read on its own. An object without the attribute has its image's; none means no condition.",
     )
-    precision: Literal["auto", "fp32", "bf16"] = option("auto", "auto, fp32 or bf16.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._at_least(1, "budget", "steps", "batch_size")
-        self._positive("learning_rate", *(["added_weight"] if self.added_weight is not None else []))
+        self._at_least(1, "budget")
         check_thresholds(self.score_threshold, self.iou_threshold)
         require(
             all(budget >= 1 for budget in self.budgets),
