@@ -16,6 +16,7 @@ that is not zero; taking away what the map blames raises s more often than rando
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import time
 from functools import partial
@@ -189,7 +190,8 @@ def main() -> None:
     table = loop(folder, arguments)
     for row in [table["columns"], *table["rows"]]:
         print("  " + "  ".join(f"{cell:>22s}" for cell in row))
-    rows = explained(folder)
+    with contextlib.chdir(folder):  # the commands named the detector from there
+        rows = explained(folder)
     blamed, drawn = (np.array([row[name] for row in rows]) for name in ("blamed", "random"))
     claims = [
         {
