@@ -24,21 +24,34 @@ class Scene:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplePlan:
-    """What a recipe wants painted: where, from which exemplar, and what the result's labels are."""
+    """What a recipe wants painted: where, from which exemplar, and what the result's labels are.
+
+    Attributes:
+        exemplar: (3, h, w) RGB [0, 1], what to paint, for a generator. mask: (H, W) bool, the hole.
+        composed: (3, H, W) the scene with the exemplar's own pixels in the hole: what a generator starts from
+            at a strength below 1, and the sample itself at strength 0.
+        painted: bounding box of what was painted.
+        annotations: labels of the result. made: numbers of those annotations that were painted or changed.
+        prompt: what is painted; negative_prompt: what must not be.
+        rendered: (3, H, W) the sample itself, from a recipe that needs no inpainter.
+    """
 
     recipe: str
     group: str
     scene: Scene
-    exemplar: Tensor  # (3, h, w)
+    exemplar: Tensor
     exemplar_image_id: int | None
     outcome_id: int | None
-    mask: Tensor  # (H, W) bool
+    mask: Tensor
     painted: BoxTuple
     annotations: tuple[NewAnnotation, ...]
     seed: int
     prompt: str | None = None
+    negative_prompt: str | None = None
     details: dict[str, Any] = field(default_factory=dict)
-    rendered: Tensor | None = None  # (3, H, W): the sample itself, from a recipe that needs no inpainter
+    composed: Tensor | None = None
+    made: tuple[int, ...] = ()
+    rendered: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +62,7 @@ class Exemplar:
         image: (3, H, W) RGB [0, 1]. kind: "FN" or "FP". category: as `Outcome.category`.
         box: the failed object's or the false detection's box, stored-image pixels.
         blamed: (H, W) bool, the culprit's segments; None where nothing was explained.
+        polygon: rings of the failed object's outline, stored-image pixels; None where the data set has none.
     """
 
     image_id: int
@@ -59,6 +73,7 @@ class Exemplar:
     image: Tensor
     box: BoxTuple
     blamed: Tensor | None = None
+    polygon: tuple[tuple[float, ...], ...] | None = None
 
 
 class Recipe(Protocol):
