@@ -169,6 +169,7 @@ ATTRIBUTIONS = Registry(
 INPAINTERS = Registry(
     "inpainters",
     {
+        "compose": "curator.inpaint.compose:build",  # no model: what was composed
         "builtin": "curator.inpaint.backends:build_builtin",
         "curator": "curator.inpaint.backends:build_curator",
         "auto": "curator.inpaint.hub:build_auto",

@@ -2,22 +2,23 @@
 
 In: a spec. Out: an `Inpainter`.
 
+    compose:                      no model: the composition itself, `blend=alpha` or `blend=poisson`
     builtin:                      the shipped `ExemplarInpaintPipeline`
-    curator:DIR                   one that `curator example train-inpainter` or `train_inpainter` saved
-    auto:ID                       AutoPipelineForInpainting: a hub id or a folder (Stable Diffusion, SDXL,
+    curator:DIR                   one that `curator train-inpainter` saved
+    auto:ID                       a hub id or a folder of a family in `families.py` (Stable Diffusion, SDXL,
                                   Flux, ...)
-    diffusers:ClassName:ID        a class that Auto does not map (PaintByExamplePipeline, FluxFillPipeline,
-                                  ...)
+    diffusers:ClassName:ID        any other inpainting class of diffusers
 
-Options of the hub's pipelines: `size` (side that crops are resized to), `guidance`, `prompt` (used where a
-plan has none), `dtype` (float32, bfloat16, float16), `variant`, `revision`. Weights are read as safetensors
-only; code from the hub is never run.
+Options of the hub's pipelines: `size` (side that crops are resized to), `steps`, `guidance`, `prompt` and
+`negative_prompt` (used where a plan has none), `lora` (FILE_OR_FOLDER[@weight]), `ip_adapter` (FILE[@scale]:
+the exemplar is shown to a pipeline that paints by text), `controlnet` (of inpainting), `offload` (model or
+sequential, with CUDA), `dtype` (float32, bfloat16, float16), `variant`, `revision`. Weights are read as
+safetensors only; code from the hub is never run.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from curator.errors import InputError
 from curator.inpaint.base import Inpainter
-from curator.inpaint.crops import CropInpainter
+from curator.inpaint.crops import CropBatch, CropInpainter
 from curator.inpaint.pipelines import fingerprint, load_pipeline, number, quiet
 from curator.registry import Spec
 from curator.tensors import generator, resolve_device
@@ -50,26 +51,19 @@ class ExemplarInpainter(CropInpainter):
         self.pipe.to(resolve_device(device))
         self.size = self.pipe.size
         self.steps, self.guidance = steps, guidance
-        self.fingerprint = fingerprint(self.pipe, steps=steps, guidance=guidance)
+        self.fingerprint = fingerprint(self.pipe, steps=steps, guidance=guidance, fit=self.pipe.fit)
 
-    def paint(
-        self,
-        crops: Tensor,
-        holes: Tensor,
-        *,
-        prompts: Sequence[str] | None,
-        exemplars: Tensor | None,
-        seeds: Sequence[int],
-    ) -> Tensor:
+    def paint(self, batch: CropBatch) -> Tensor:
         """Paint; prompts are not used, the exemplar says what."""
-        noise = [generator("inpaint", seed) for seed in seeds]
         images: Tensor = self.pipe(
-            crops,
-            holes.float(),
-            exemplars,
+            batch.crops,
+            batch.holes.float(),
+            batch.exemplars,
+            initial=batch.initial,
+            strength=batch.strength,
             num_inference_steps=self.steps,
             guidance_scale=self.guidance,
-            generator=noise,
+            generator=[generator("inpaint", seed) for seed in batch.seeds],
         ).images
         return images.float().cpu()
 

@@ -10,11 +10,15 @@ into channels (space to depth), which loses nothing and makes training and paint
 
     x_t     noisy crop                     (B, 3, 64, 64) in [-1, 1]
     m       hole, 1 = repaint              (B, 1, 64, 64)
-    k       (1 - m) x + m collage          (B, 3, 64, 64)
+    k       (1 - m) x + m laid             (B, 3, 64, 64); laid: the exemplar as a collage, or the composition
     e       exemplar tokens                (B, 16, D); zeros for "no exemplar" (classifier-free guidance)
     x0      UNet(x_t | k | m, t, e): the clean crop, since a narrow network over folded pixels cannot carry
             the 48 values of noise per place through to an output, but need not (Li & He 2025,
             arXiv:2511.13720)
+
+A composition instead of noise to start from: SDEdit (Meng et al., ICLR 2022, arXiv:2108.01073), the last
+`strength` of the steps. An exemplar keeps its aspect (`fit` "pad": centred on a square of `UNKNOWN`) where
+the weights were trained so; those of older folders saw it squeezed into a square (`fit` "squash").
 """
 
 from __future__ import annotations
@@ -103,23 +107,79 @@ def build_scheduler() -> DDIMScheduler:
     )
 
 
-def collage(exemplar: Tensor, mask: Tensor) -> Tensor:
+def squares(exemplars: Sequence[Tensor], side: int, fit: str) -> Tensor:
+    """Bring exemplars (3, h, w) of any sizes to one square (B, 3, side, side).
+
+    Args:
+        fit: "squash" stretches each to the square, "pad" keeps its aspect, centred on `UNKNOWN`.
+    """
+    out = []
+    for exemplar in exemplars:
+        height, width = exemplar.shape[1:]
+        scale = side / max(height, width)
+        h, w = (side, side) if fit == "squash" else (_at_least_1(height * scale), _at_least_1(width * scale))
+        square = exemplar.new_full((3, side, side), UNKNOWN)
+        top, left = (side - h) // 2, (side - w) // 2
+        square[:, top : top + h, left : left + w] = _scaled(exemplar, h, w)
+        out.append(square)
+    return torch.stack(out)
+
+
+def collage(exemplars: Sequence[Tensor], mask: Tensor, fit: str = "squash") -> Tensor:
     """Lay exemplars into the bounding boxes of their holes.
 
     Args:
-        exemplar: (B, 3, h, w) in [0, 1].
+        exemplars: B tensors (3, h, w) in [0, 1].
         mask: (B, 1, H, W), 1 = hole; every mask has a hole.
+        fit: "squash" stretches an exemplar over its bounding box, "pad" lays it there as large as its aspect
+            allows, centred.
     Returns:
-        (B, 3, H, W) in [0, 1], `UNKNOWN` outside the bounding boxes.
+        (B, 3, H, W) in [0, 1], `UNKNOWN` where no exemplar lies.
     """
     out = mask.new_full((mask.shape[0], 3, *mask.shape[2:]), UNKNOWN)
     for i, hole in enumerate(mask[:, 0] > 0.5):
-        rows, columns = hole.any(1).nonzero()[:, 0], hole.any(0).nonzero()[:, 0]
-        y1, y2, x1, x2 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-        out[i, :, y1:y2, x1:x2] = F.interpolate(
-            exemplar[i : i + 1], (y2 - y1, x2 - x1), mode="bilinear", align_corners=False, antialias=True
-        )[0]
+        y1, y2, x1, x2 = _bounds(hole)
+        h, w = y2 - y1, x2 - x1
+        if fit == "pad":
+            rows, columns = exemplars[i].shape[1:]
+            scale = min(h / rows, w / columns)
+            h, w = min(_at_least_1(rows * scale), h), min(_at_least_1(columns * scale), w)
+        top, left = y1 + (y2 - y1 - h) // 2, x1 + (x2 - x1 - w) // 2
+        out[i, :, top : top + h, left : left + w] = _scaled(exemplars[i], h, w)
     return out
+
+
+def square_collage(square: Tensor, mask: Tensor) -> Tensor:
+    """`collage` with "pad" of exemplars that are padded to squares already and have their holes' aspect.
+
+    Args:
+        square: (B, 3, s, s) in [0, 1]. mask: (B, 1, H, W), 1 = hole; every mask has a hole.
+    """
+    out = mask.new_full((mask.shape[0], 3, *mask.shape[2:]), UNKNOWN)
+    for i, hole in enumerate(mask[:, 0] > 0.5):
+        y1, y2, x1, x2 = _bounds(hole)
+        side = max(y2 - y1, x2 - x1)
+        top, left = (side - (y2 - y1)) // 2, (side - (x2 - x1)) // 2
+        laid = _scaled(square[i], side, side)
+        out[i, :, y1:y2, x1:x2] = laid[:, top : top + y2 - y1, left : left + x2 - x1]
+    return out
+
+
+def _bounds(hole: Tensor) -> tuple[int, int, int, int]:
+    rows, columns = hole.any(1).nonzero()[:, 0], hole.any(0).nonzero()[:, 0]
+    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+
+
+def _scaled(image: Tensor, height: int, width: int) -> Tensor:
+    """(3, h, w) -> (3, height, width), antialiased."""
+    scaled: Tensor = F.interpolate(
+        image[None], (height, width), mode="bilinear", align_corners=False, antialias=True
+    )[0]
+    return scaled
+
+
+def _at_least_1(pixels: float) -> int:
+    return max(1, round(pixels))
 
 
 def condition(image: Tensor, mask: Tensor, laid: Tensor, fold: int) -> Tensor:
@@ -140,10 +200,22 @@ class ExemplarInpaintPipeline(DiffusionPipeline):
     model_cpu_offload_seq = "encoder->unet"  # type: ignore[assignment]
 
     def __init__(
-        self, unet: UNet2DConditionModel, scheduler: DDIMScheduler, encoder: ExemplarEncoder
+        self,
+        unet: UNet2DConditionModel,
+        scheduler: DDIMScheduler,
+        encoder: ExemplarEncoder,
+        fit: str = "squash",
     ) -> None:
         super().__init__()
+        if fit not in ("squash", "pad"):
+            raise ValueError(f"fit: expected squash or pad, got {fit!r}")
         self.register_modules(unet=unet, scheduler=scheduler, encoder=encoder)  # type: ignore[no-untyped-call]
+        self.register_to_config(fit=fit)  # type: ignore[no-untyped-call]
+
+    @property
+    def fit(self) -> str:
+        """How exemplars are brought to a square: "squash" or "pad"."""
+        return str(self.config["fit"])
 
     @property
     def size(self) -> int:
@@ -160,8 +232,10 @@ class ExemplarInpaintPipeline(DiffusionPipeline):
         self,
         image: Tensor,
         mask: Tensor,
-        exemplar: Tensor | None = None,
+        exemplars: Sequence[Tensor] | None = None,
         *,
+        initial: Tensor | None = None,
+        strength: float = 1.0,
         num_inference_steps: int = 12,
         guidance_scale: float = 1.0,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -171,44 +245,47 @@ class ExemplarInpaintPipeline(DiffusionPipeline):
         Args:
             image: (B, 3, size, size) RGB in [0, 1].
             mask: (B, 1, size, size), 1 = repaint.
-            exemplar: (B, 3, h, w) RGB in [0, 1], what to paint, `UNKNOWN` where nothing is shown; None fills
-                the hole from its surroundings.
+            exemplars: B tensors (3, h, w) RGB in [0, 1], what to paint, `UNKNOWN` where nothing is shown;
+                None fills the hole from its surroundings.
+            initial: (B, 3, size, size) RGB in [0, 1], what to start from at a `strength` below 1; the UNet is
+                also told it, in place of the collage.
+            strength: in (0, 1], the share of the steps that is run (at least one); 1 starts from noise.
             guidance_scale: classifier-free guidance (arXiv:2207.12598); 1 is off and costs half.
             generator: one per image, so that an image's result does not depend on its batch mates.
         Raises:
-            ValueError: shapes that do not fit.
+            ValueError: shapes that do not fit, or a strength out of range or without `initial`.
         """
-        if image.ndim != 4 or image.shape[1:] != (3, self.size, self.size):
-            raise ValueError(f"expected images (B, 3, {self.size}, {self.size}), got {tuple(image.shape)}")
-        if mask.shape != (len(image), 1, self.size, self.size):
-            raise ValueError(
-                f"expected masks {(len(image), 1, self.size, self.size)}, got {tuple(mask.shape)}"
-            )
+        self._check(image, mask, initial, strength)
         device, dtype = self.unet.device, self.unet.dtype
         image, mask = image.to(device, dtype), (mask > 0.5).to(device, dtype)
+        start = None if initial is None or strength == 1 else initial.to(device, dtype)
         # 1. What the UNet is told: tokens, and the known pixels with the collage in the hole.
-        if exemplar is None:
+        laid = torch.full_like(image, UNKNOWN) if start is None else start
+        if exemplars is None:
             tokens = torch.zeros(len(image), 16, self.encoder.config.width, device=device, dtype=dtype)
-            laid = torch.full_like(image, UNKNOWN)
         else:
-            exemplar = exemplar.to(device, dtype)
-            small = self.encoder.config.size
-            tokens = self.encoder(F.interpolate(exemplar, (small, small), mode="bilinear", antialias=True))
-            laid = collage(exemplar, mask)
+            shown = [exemplar.to(device, dtype) for exemplar in exemplars]
+            tokens = self.encoder(squares(shown, self.encoder.config.size, self.fit))
+            laid = collage(shown, mask, self.fit) if start is None else laid
         told = condition(image, mask, laid, self.fold)
-        guided = guidance_scale != 1 and exemplar is not None
+        guided = guidance_scale != 1 and exemplars is not None
         if guided:
             blank = condition(image, mask, torch.full_like(image, UNKNOWN), self.fold)
             told, tokens = torch.cat([told, blank]), torch.cat([tokens, torch.zeros_like(tokens)])
-        # 2. Denoise from pure noise.
+        # 2. Denoise from pure noise, or from the noised composition through the last of the steps.
         self.scheduler.set_timesteps(num_inference_steps, device=device)
+        timesteps = self.scheduler.timesteps
         side = self.size // self.fold
         shape = (len(image), 3 * self.fold**2, side, side)
         x = (
             randn_tensor(shape, generator=generator, device=device, dtype=dtype)
             * self.scheduler.init_noise_sigma
         )
-        for t in self.progress_bar(self.scheduler.timesteps):
+        if start is not None:
+            timesteps = timesteps[-max(1, round(len(timesteps) * strength)) :]
+            x0 = F.pixel_unshuffle(start * 2 - 1, self.fold)
+            x = self.scheduler.add_noise(x0, x, timesteps[:1].expand(len(x)))
+        for t in self.progress_bar(timesteps):
             double = torch.cat([x, x]) if guided else x
             x0 = self.unet(torch.cat([double, told], dim=1), t, encoder_hidden_states=tokens).sample
             if guided:
@@ -219,13 +296,33 @@ class ExemplarInpaintPipeline(DiffusionPipeline):
         painted = (F.pixel_shuffle(x, self.fold) / 2 + 0.5).clamp(0, 1)
         return ExemplarInpaintOutput(images=torch.where(mask > 0.5, painted, image))
 
+    def _check(self, image: Tensor, mask: Tensor, initial: Tensor | None, strength: float) -> None:
+        if image.ndim != 4 or image.shape[1:] != (3, self.size, self.size):
+            raise ValueError(f"expected images (B, 3, {self.size}, {self.size}), got {tuple(image.shape)}")
+        if mask.shape != (len(image), 1, self.size, self.size):
+            raise ValueError(
+                f"expected masks {(len(image), 1, self.size, self.size)}, got {tuple(mask.shape)}"
+            )
+        if initial is not None and initial.shape != image.shape:
+            raise ValueError(f"expected initial {tuple(image.shape)}, got {tuple(initial.shape)}")
+        if not 0 < strength <= 1 or (strength < 1 and initial is None):
+            raise ValueError(
+                f"expected 0 < strength <= 1, and an initial below 1, got strength {strength}, initial "
+                f"{'None' if initial is None else 'given'}"
+            )
+
 
 def build_pipeline(
-    *, size: int = 64, width: int = 128, channels: Sequence[int] = (64, 128), seed: int = 0
+    *,
+    size: int = 64,
+    width: int = 128,
+    channels: Sequence[int] = (64, 128),
+    fit: str = "pad",
+    seed: int = 0,
 ) -> ExemplarInpaintPipeline:
     """A pipeline with fresh weights, drawn from `seed` without touching the global random state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ExemplarInpaintPipeline(
-            build_unet(size, width, channels), build_scheduler(), ExemplarEncoder(size // 2, width)
+            build_unet(size, width, channels), build_scheduler(), ExemplarEncoder(size // 2, width), fit
         )

@@ -1,10 +1,17 @@
-"""Inpainters of the hub: any diffusers inpainting pipeline behind the seam of `backends.py`."""
+"""Inpainters of the hub: any diffusers inpainting pipeline behind the seam of `backends.py`.
+
+In: a spec `auto:ID` or `diffusers:ClassName:ID`. Out: an `Inpainter`. What differs from family to family
+stands in `families.py`; what is put on top of weights (LoRA, IP-Adapter, ControlNet) in `adapters.py`.
+
+A composition to start from (`initial`) is given as the pipeline's `image`, with its `strength`. Families
+without a strength start from noise; below strength 1 their latents are replaced by the noised composition up
+to the step at which SDEdit would start (Meng et al., ICLR 2022, arXiv:2108.01073), where the family's latents
+are plain enough for that; the others refuse.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -13,75 +20,184 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from curator.errors import InputError, RegistryError
+from curator.inpaint.adapters import add_ip_adapter, control_image, controlnet, merge_lora
 from curator.inpaint.base import Inpainter
-from curator.inpaint.crops import CropInpainter
-from curator.inpaint.pipelines import fingerprint, load_pipeline, number, quiet
+from curator.inpaint.crops import CropBatch, CropInpainter
+from curator.inpaint.exemplar import squares
+from curator.inpaint.families import Family, family_of, inpainting_class
+from curator.inpaint.pipelines import fingerprint, load_pipeline, number, quiet, silent
 from curator.registry import Spec
-from curator.tensors import generator, resolve_device
+from curator.tensors import generator, image_pixels, resolve_device
+
+OPTIONS = (
+    "steps",
+    "guidance",
+    "size",
+    "prompt",
+    "negative_prompt",
+    "dtype",
+    "variant",
+    "revision",
+    "lora",
+    "ip_adapter",
+    "controlnet",
+    "offload",
+)
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class HubInpainter(CropInpainter):
-    """Any diffusers inpainting pipeline behind the seam, one image at a time."""
+    """Any diffusers inpainting pipeline behind the seam, one image at a time.
+
+    Args:
+        prompt, negative_prompt: used where a request has none of its own.
+        size: side of the crops, pixels. guidance: of the pipeline; None takes its own.
+        settings: further settings that change results, for the fingerprint.
+    """
 
     pads = False
     feather = 2.0
 
-    def __init__(self, pipe: Any, *, size: int, steps: int, guidance: float | None, prompt: str) -> None:
-        self.pipe, self.size, self.steps, self.guidance, self.prompt = (
-            quiet(pipe),
-            size,
-            steps,
-            guidance,
-            prompt,
-        )
-        self.accepts = set(inspect.signature(pipe.__call__).parameters)
-        self.fingerprint = fingerprint(pipe, size=size, steps=steps, guidance=guidance, prompt=prompt)
-
-    def paint(
+    def __init__(
         self,
-        crops: Tensor,
-        holes: Tensor,
+        pipe: Any,
+        family: Family,
         *,
-        prompts: Sequence[str] | None,
-        exemplars: Tensor | None,
-        seeds: Sequence[int],
-    ) -> Tensor:
-        """Paint one by one: by prompt, and by exemplar where the pipeline takes one (`example_image`)."""
+        size: int,
+        steps: int,
+        guidance: float | None = None,
+        prompt: str = "",
+        negative_prompt: str = "",
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        self.pipe, self.family = quiet(pipe), family
+        self.size, self.steps, self.guidance = size, steps, guidance
+        self.prompt, self.negative_prompt = prompt, negative_prompt
+        self.ip_adapter = "ip_adapter" in (settings or {})
+        self.accepts = set(inspect.signature(pipe.__call__).parameters)
+        self.fingerprint = fingerprint(
+            pipe,
+            size=size,
+            steps=steps,
+            guidance=guidance,
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            **(settings or {}),
+        )
+
+    def paint(self, batch: CropBatch) -> Tensor:
+        """Paint one by one: by prompt, and by exemplar where the pipeline takes one.
+
+        Raises:
+            InputError: no exemplar for a family that needs one; a strength below 1 for one that has none.
+        """
+        if batch.initial is not None and "strength" not in self.accepts and not self.family.restarts:
+            raise InputError(
+                f"{self._name} has no strength; expected strength 0 (keep the composition) or 1 (paint "
+                f"anew), got {batch.strength:g}; choose one of them, or another family of inpainter"
+            )
+        if (self.family.needs_exemplar or self.ip_adapter) and batch.exemplars is None:
+            with_adapter = " with its IP-Adapter" if self.ip_adapter else ""
+            raise InputError(f"{self._name}{with_adapter} paints by exemplar; expected exemplars, got none")
         painted = []
-        for i, (crop, hole, seed) in enumerate(zip(crops, holes, seeds, strict=True)):
-            arguments: dict[str, Any] = {
-                "image": _pil(crop),
-                "mask_image": _pil(hole.float().expand(3, -1, -1)).convert("L"),
-                "num_inference_steps": self.steps,
-                "output_type": "np",
-                "height": self.size,
-                "width": self.size,
-                "generator": generator("inpaint", seed),
-                "prompt": prompts[i] if prompts else self.prompt,
-            }
-            if self.guidance is not None:
-                arguments["guidance_scale"] = self.guidance
-            if "strength" in self.accepts:
-                arguments["strength"] = 1.0
-            if "example_image" in self.accepts:
-                if exemplars is None:
-                    raise InputError(
-                        f"{type(self.pipe).__name__} paints by exemplar; expected exemplars, got none"
-                    )
-                arguments["example_image"] = _pil(
-                    F.interpolate(exemplars[i : i + 1], (224, 224), mode="bilinear", antialias=True)[0]
-                )
+        for i in range(len(batch.crops)):
+            arguments = {**self.family.arguments, **self._arguments(batch, i)}
             given = {name: value for name, value in arguments.items() if name in self.accepts}
-            image = np.asarray(self.pipe(**given).images[0], dtype=np.float32)
+            with silent():
+                image = np.asarray(self.pipe(**given).images[0], dtype=np.float32)
             painted.append(self._resize(torch.from_numpy(np.nan_to_num(image)).permute(2, 0, 1)))
         return torch.stack(painted)
 
+    @property
+    def _name(self) -> str:
+        return type(self.pipe).__name__
+
+    def _arguments(self, batch: CropBatch, i: int) -> dict[str, Any]:
+        noise = generator("inpaint", batch.seeds[i])
+        arguments: dict[str, Any] = {
+            "image": _pil(batch.crops[i]),
+            "mask_image": _pil(batch.holes[i].float().expand(3, -1, -1)).convert("L"),
+            "num_inference_steps": self.steps,
+            "output_type": "np",
+            "height": self.size,
+            "width": self.size,
+            "max_area": self.size**2,
+            "generator": noise,
+            "prompt": (batch.prompts[i] if batch.prompts else "") or self.prompt,
+            "strength": 1.0,
+        }
+        negative = (batch.negative_prompts[i] if batch.negative_prompts else "") or self.negative_prompt
+        if negative:
+            arguments["negative_prompt"] = negative
+        if self.guidance is not None:
+            arguments["guidance_scale"] = self.guidance
+            if "true_cfg_scale" in self.accepts:
+                arguments["true_cfg_scale"] = self.guidance
+        if "control_image" in self.accepts:
+            arguments["control_image"] = control_image(batch.crops[i], batch.holes[i])
+        if batch.exemplars is not None:
+            arguments |= self._shown(batch.exemplars[i])
+        if batch.initial is not None:
+            if "strength" in self.accepts:
+                arguments["image"] = _pil(batch.initial[i])
+                # Pipelines round the number of steps down; at least one must be left.
+                arguments["strength"] = max(batch.strength, (1 + 1e-6) / self.steps)
+            else:
+                arguments |= self._restart(batch.initial[i], batch.strength, batch.seeds[i])
+        return arguments
+
+    def _shown(self, exemplar: Tensor) -> dict[str, Any]:
+        """The exemplar as the pipeline takes it."""
+        if self.family.exemplar == "example_image":  # one CLIP image, squeezed to a square as in training
+            square = F.interpolate(exemplar[None], (224, 224), mode="bilinear", antialias=True)[0]
+            return {"example_image": _pil(square)}
+        shown = {}
+        if self.family.exemplar:  # a reference image at its own aspect, as large as the crop
+            scale = self.size / max(exemplar.shape[1:])
+            h, w = (max(32, round(side * scale)) for side in exemplar.shape[1:])
+            larger = F.interpolate(exemplar[None], (h, w), mode="bilinear", antialias=True)[0]
+            shown[self.family.exemplar] = _pil(larger)
+        if self.ip_adapter:
+            shown["ip_adapter_image"] = _pil(squares([exemplar], max(exemplar.shape[1:]), "pad")[0])
+        return shown
+
+    def _restart(self, initial: Tensor, strength: float, seed: int) -> dict[str, Any]:
+        """Arguments by which a pipeline without a strength goes on from the noised composition."""
+        coder = getattr(self.pipe, "movq", None) or self.pipe.vae
+        image = (initial[None] * 2 - 1).to(coder.device, coder.dtype)
+        with torch.no_grad():
+            coded = coder.encode(image)
+        start = coded.latents if hasattr(coded, "latents") else coded.latent_dist.mode()
+        # A movq's latents are used as they are.
+        start = start if hasattr(coded, "latents") else start * coder.config.scaling_factor
+        noise = torch.randn(start.shape, generator=generator("inpaint start", seed)).to(start)
+        kept = max(1, round(self.steps * strength))
+        done = 0
+
+        def replace(latents: Tensor) -> None:
+            nonlocal done
+            done += 1
+            timesteps = self.pipe.scheduler.timesteps
+            if done <= len(timesteps) - kept:
+                latents.copy_(self.pipe.scheduler.add_noise(start, noise, timesteps[done : done + 1]))
+
+        def on_step_end(_pipe: Any, _step: int, _t: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            replace(tensors["latents"])
+            return tensors
+
+        if "callback_on_step_end" in self.accepts:
+            return {"callback_on_step_end": on_step_end, "callback_on_step_end_tensor_inputs": ["latents"]}
+        return {"callback": lambda _step, _t, latents: replace(latents), "callback_steps": 1}
+
 
 def build_auto(spec: Spec, *, steps: int | None = None, device: str = "auto") -> Inpainter:
-    """`auto:ID`, whatever AutoPipelineForInpainting maps."""
-    from diffusers import AutoPipelineForInpainting
-
-    return _hub(spec, AutoPipelineForInpainting, spec.name, steps, device)
+    """`auto:ID`: the inpainting pipeline of the family that the model's model_index.json names."""
+    if not spec.name:
+        raise RegistryError(f"expected auto:ID, a hub id or a folder, got {spec.text!r}")
+    kind = inpainting_class(
+        spec.name, revision=spec.options.get("revision"), controlnet="controlnet" in spec.options
+    )
+    return _hub(spec, kind, spec.name, steps, device)
 
 
 def build_diffusers(spec: Spec, *, steps: int | None = None, device: str = "auto") -> Inpainter:
@@ -101,28 +217,50 @@ def build_diffusers(spec: Spec, *, steps: int | None = None, device: str = "auto
 
 
 def _hub(spec: Spec, kind: Any, model: str, steps: int | None, device: str) -> Inpainter:
-    if not model:
-        raise RegistryError(f"expected {spec.scheme}:ID, a hub id or a folder, got {spec.text!r}")
-    options = spec.only(("steps", "guidance", "size", "prompt", "dtype", "variant", "revision")).options
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    options = spec.only(OPTIONS).options
     target = resolve_device(device)
     dtype = options.get("dtype", "float32" if target.type == "cpu" else "bfloat16")
-    if dtype not in dtypes:
-        raise RegistryError(f"dtype: expected one of {', '.join(dtypes)}, got {dtype!r} in {spec.text!r}")
+    if dtype not in _DTYPES:
+        raise RegistryError(f"dtype: expected one of {', '.join(_DTYPES)}, got {dtype!r} in {spec.text!r}")
+    offload = options.get("offload", "")
+    if offload not in ("", "model", "sequential"):
+        raise RegistryError(f"offload: expected model or sequential, got {offload!r} in {spec.text!r}")
+    if offload and target.type != "cuda":
+        raise InputError(
+            f"offload={offload}: expected a CUDA device to bring the parts of the model to, got "
+            f"{target.type}; leave the option out, or choose --device cuda"
+        )
     _hide_transformers_bars()
     passed: dict[str, Any] = {name: options[name] for name in ("variant", "revision") if name in options}
-    arguments: dict[str, Any] = {"torch_dtype": dtypes[dtype], **passed}
-    if kind.__name__ == "PaintByExamplePipeline":
-        _restore_paint_by_example(kind)
+    arguments: dict[str, Any] = {"torch_dtype": _DTYPES[dtype], **passed}
+    if "controlnet" in options:
+        arguments["controlnet"] = controlnet(options["controlnet"], _DTYPES[dtype])
+    family = family_of(kind)
+    family.prepare(kind)
     pipe = load_pipeline(kind, model, arguments)
-    pipe.to(target)
-    return HubInpainter(
+    family.mend(pipe)
+    settings: dict[str, Any] = {"dtype": dtype} if dtype != "float32" else {}
+    if "lora" in options:
+        merge_lora(pipe, options["lora"])  # changes the weights, and so the fingerprint
+    if "ip_adapter" in options:
+        settings["ip_adapter"] = add_ip_adapter(pipe, options["ip_adapter"])
+    built = HubInpainter(
         pipe,
+        family,
         size=number(spec, "size", int, native_size(pipe)),
         steps=number(spec, "steps", int, steps or 20),
         prompt=options.get("prompt", ""),
+        negative_prompt=options.get("negative_prompt", ""),
         guidance=number(spec, "guidance", float, 0.0) if "guidance" in options else None,
+        settings=settings,
     )
+    if offload:
+        (pipe.enable_model_cpu_offload if offload == "model" else pipe.enable_sequential_cpu_offload)(
+            device=target
+        )
+    else:
+        pipe.to(target)
+    return built
 
 
 def native_size(pipe: Any) -> int:
@@ -130,15 +268,8 @@ def native_size(pipe: Any) -> int:
     denoiser = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
     sample = getattr(getattr(denoiser, "config", None), "sample_size", None)
     side = sample if isinstance(sample, int) else 128
-    return side * int(getattr(pipe, "vae_scale_factor", 8))
-
-
-def _restore_paint_by_example(kind: Any) -> None:
-    """Give `diffusers.pipelines.paint_by_example` its address back: recent versions of diffusers moved it to
-    `pipelines.deprecated`, while the published model_index.json names the old one for its image encoder."""
-    pipelines = import_module("diffusers.pipelines")
-    if not hasattr(pipelines, "paint_by_example"):
-        setattr(pipelines, "paint_by_example", import_module(kind.__module__.rpartition(".")[0]))  # noqa: B010
+    factor = getattr(pipe, "vae_scale_factor", None) or getattr(pipe, "movq_scale_factor", None)
+    return side * int(factor or 8)
 
 
 def _hide_transformers_bars() -> None:
@@ -152,7 +283,5 @@ def _hide_transformers_bars() -> None:
 
 def _pil(image: Tensor) -> Any:
     from PIL import Image
-
-    from curator.tensors import image_pixels
 
     return Image.fromarray(image_pixels(image))

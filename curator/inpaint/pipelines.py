@@ -6,6 +6,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,11 +19,9 @@ def load_pipeline(kind: Any, model: str, arguments: dict[str, Any]) -> Any:
     """`kind.from_pretrained` with safetensors only, its many errors turned into one clear line."""
     import diffusers.utils.logging as diffusers_logging
 
-    verbosity = diffusers_logging.get_verbosity()
-    diffusers_logging.set_verbosity_error()
     diffusers_logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
+        with silent(), warnings.catch_warnings():
             # diffusers renames this argument; the versions that we allow do not all know the new name.
             warnings.filterwarnings("ignore", message="`torch_dtype` is deprecated")
             return kind.from_pretrained(model, use_safetensors=True, **arguments)
@@ -32,6 +31,17 @@ def load_pipeline(kind: Any, model: str, arguments: dict[str, Any]) -> Any:
             f"expected a diffusers pipeline with safetensors weights at {model!r} (a folder, or a hub id "
             f"that this machine can download or has cached), got {type(error).__name__}: {reason}"
         ) from error
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """No warnings of diffusers, which tell their own developers more than our users."""
+    import diffusers.utils.logging as diffusers_logging
+
+    verbosity = diffusers_logging.get_verbosity()
+    diffusers_logging.set_verbosity_error()
+    try:
+        yield
     finally:
         diffusers_logging.set_verbosity(verbosity)
 

@@ -168,7 +168,7 @@ def diffusion_loss(
     """
     device, n = image.device, len(image)
     exemplar = distort(exemplar, noise_from)
-    laid = collage(exemplar, hole)
+    laid = collage(list(exemplar), hole)
     coin = torch.rand(n, generator=noise_from).to(device)
     # A tenth without any exemplar (guidance), a fifth with tokens alone, so that both ways are learnt.
     laid = torch.where((coin < 0.3)[:, None, None, None], torch.full_like(laid, UNKNOWN), laid)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from curator.inpaint.exemplar import ExemplarInpaintPipeline, build_pipeline, collage
+from curator.inpaint.exemplar import (
+    ExemplarInpaintPipeline,
+    build_pipeline,
+    collage,
+    square_collage,
+    squares,
+)
 
 
 def _inputs(n: int, size: int = 32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -94,7 +101,68 @@ def test_fresh_weights_leave_the_global_random_state_alone() -> None:
 def test_the_collage_fills_the_holes_bounding_box_only() -> None:
     mask = torch.zeros(1, 1, 16, 16)
     mask[0, 0, 2:6, 3:11] = 1
-    laid = collage(torch.full((1, 3, 5, 5), 0.25), mask)
+    laid = collage([torch.full((3, 5, 5), 0.25)], mask)
     assert torch.allclose(laid[..., 2:6, 3:11], torch.tensor(0.25))
     laid[..., 2:6, 3:11] = 0.5
     assert bool((laid == 0.5).all())
+
+
+def test_a_strength_runs_the_last_steps_from_the_composition(tiny_folder: Path) -> None:
+    pipe = _load(tiny_folder)
+    image, mask, exemplar = _inputs(1)
+
+    def paint(strength: float, initial: torch.Tensor | None) -> torch.Tensor:
+        return pipe(
+            image,
+            mask,
+            exemplar,
+            initial=initial,
+            strength=strength,
+            num_inference_steps=10,
+            generator=_seeds(1),
+        ).images
+
+    seen: list[int] = []
+    hook = pipe.unet.register_forward_pre_hook(lambda _, inputs: seen.append(int(inputs[1])))
+    for strength, steps in ((0.01, 1), (0.34, 3), (1.0, 10)):
+        seen.clear()
+        paint(strength, image)
+        assert len(seen) == steps
+        assert seen == sorted(seen, reverse=True)
+        assert seen[0] <= 1000 * max(strength, 0.1)
+    hook.remove()
+    assert torch.equal(paint(1.0, image), paint(1.0, None))  # from nothing: the composition is not seen
+    assert not torch.equal(paint(0.3, image), paint(0.3, 1 - image))
+    with pytest.raises(ValueError, match="expected 0 < strength <= 1"):
+        paint(0.5, None)
+    with pytest.raises(ValueError, match="expected initial"):
+        paint(0.5, image[..., :8])
+
+
+def test_an_exemplar_keeps_its_aspect_where_the_weights_were_trained_so() -> None:
+    wide = torch.full((3, 4, 12), 0.25)
+    padded, squashed = (squares([wide], 24, fit)[0] for fit in ("pad", "squash"))
+    assert torch.allclose(squashed, torch.tensor(0.25))
+    assert bool((padded[:, 8:16] == 0.25).all())
+    assert bool((padded[:, :8] == 0.5).all())
+    assert bool((padded[:, 16:] == 0.5).all())
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[0, 0, 4:28, 4:28] = 1  # a square hole: a third of its height is filled
+    laid = collage([wide], mask, "pad")
+    assert bool((laid[0, :, 12:20, 4:28] == 0.25).all())
+    assert float((laid != 0.5).float().mean()) == pytest.approx(8 * 24 / 32**2)
+    # Squares padded beforehand lie where the exemplar itself would.
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[0, 0, 10:18, 2:26] = 1
+    same = square_collage(squares([wide], 24, "pad"), mask)
+    torch.testing.assert_close(same, collage([wide], mask, "pad"))
+
+
+def test_the_fit_is_saved_and_older_folders_squash(tmp_path: Path, tiny_folder: Path) -> None:
+    assert _load(tiny_folder).fit == "pad"
+    _load(tiny_folder).save_pretrained(tmp_path)
+    index = tmp_path / "model_index.json"
+    saved = json.loads(index.read_text())
+    assert saved.pop("fit") == "pad"
+    index.write_text(json.dumps(saved))
+    assert _load(tmp_path).fit == "squash"
