@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, maximum_flow
-from skimage.color import rgb2lab
 from skimage.draw import polygon as polygon_pixels
 from torch import Tensor
 from torch.nn import functional as F
@@ -36,6 +35,7 @@ from torch.nn import functional as F
 from curator.boxes import clip, iou
 from curator.errors import StageError
 from curator.inpaint.masks import IntBox, Mask, bounds
+from curator.synthesize.photometry import lab_of
 from store.records import BoxTuple
 
 SMALLEST = 4.0
@@ -146,7 +146,7 @@ def soft_box(image: Tensor, box: BoxTuple) -> Cutout:
     """The content of a box of an image (3, H, W) as a super-ellipse that fades out over a tenth of the side:
     for a thing whose outline is not known. It brings some of its own surroundings along."""
     height, width = image.shape[1:]
-    window = _whole(box, width, height)
+    window = _grown(box, 0.1, width, height, least=1.0)  # where the super-ellipse has faded
     x1, y1, x2, y2 = window
     u, v = _places(np.asarray(box) - [x1, y1, x1, y1], (y2 - y1, x2 - x1), (y2 - y1, x2 - x1))
     distance = (np.abs(u) ** _SHAPE[0] + np.abs(v) ** _SHAPE[0]) ** (1 / _SHAPE[0])
@@ -196,11 +196,6 @@ def outline_contrast(image: Tensor, mask: Mask, reach: int = 3) -> float:
         return 0.0
     distance = float(np.median(np.linalg.norm(mean(inside) - mean(~inside), axis=-1)[outline]))
     return distance / (distance + 10)
-
-
-def lab_of(image: Tensor) -> Array:
-    """CIE Lab (H, W, 3) of an image (3, H, W) RGB [0, 1]."""
-    return np.asarray(rgb2lab(image.permute(1, 2, 0).numpy()), dtype=np.float64)
 
 
 def _labelled(lab: Array, logit: Array, outside: Mask) -> Mask:
