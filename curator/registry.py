@@ -221,6 +221,7 @@ FORMATS = Registry(
 RECIPES = Registry(
     "recipes",
     {
+        "object": "curator.synthesize.recipes.object:ObjectRecipe",
         "culprit": "curator.synthesize.recipes.culprit:CulpritRecipe",
         "lookalike": "curator.synthesize.recipes.lookalike:LookalikeRecipe",
         "appearance": "curator.synthesize.recipes.appearance:AppearanceRecipe",

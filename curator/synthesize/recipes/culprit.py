@@ -1,8 +1,9 @@
 """The `culprit` recipe: what is blamed for a miss, beside or over another object of the class.
 
-In: a miss with its image (`Exemplar`) and a labelled scene. Out: a `SamplePlan` that puts the thing blamed in
-the same relation to another object, which keeps its label; at most 60% of its box is covered. Without an
-explanation the whole failed object with its surroundings is painted over an object of the class.
+In: a miss with its image and what an explanation blames for it (`Exemplar`), and a labelled scene. Out: a
+`SamplePlan` that puts the thing blamed, with its own pixels, in the same relation to another object, which
+keeps its label: at least 40% of its box stays visible. Where nothing is blamed, the recipe has nothing to
+say; `object` has.
 """
 
 from __future__ import annotations
@@ -13,20 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from curator.boxes import area, clip, expand
+from curator.boxes import clip, expand
 from curator.errors import StageError
-from curator.inpaint.masks import IntBox, Mask, bounds, main_part, superpixels
+from curator.inpaint.masks import IntBox, Mask, main_part, superpixels
 from curator.synthesize.base import Exemplar, SamplePlan, Scene
-from curator.synthesize.recipes.placing import (
-    box_tuple,
-    centre,
-    covered,
-    make_plan,
-    place,
-    shown_in,
-    visible_part,
-    whole,
-)
+from curator.synthesize.compose import RIM, paste
+from curator.synthesize.cutout import cut_mask
+from curator.synthesize.recipes.placing import centre, covered, make_plan, place, refuse, whole
 from curator.tensors import image_pixels
 from store.records import NewAnnotation
 
@@ -34,7 +28,7 @@ MAX_OCCLUSION = 0.6
 _REACH = 2.2
 """A culprit is sought within the failed object's box, scaled by this factor."""
 _ALIKE = 36.0  # sum of absolute differences of mean RGB, 0 to 765
-_ENLARGED = 1.7  # more would paint a blur
+_ENLARGED = 1.7  # of its pixels; where the object is larger yet, the culprit stays smaller, or it would blur
 _SMALLEST = 8.0  # pixels: shorter sides are not painted on
 
 
@@ -58,88 +52,64 @@ class CulpritRecipe:
         chosen = paintable[int(rng.integers(len(paintable)))]
         culprit = culprit_mask(exemplar)
         if culprit is None:
-            return self._replace(exemplar, scene, chosen, seed, rng)
-        target = np.asarray(scene.annotations[chosen].box)
-        failed = np.asarray(exemplar.box)
-        region = np.asarray(bounds(culprit), dtype=np.float64)
-        size, failed_size = target[2:] - target[:2], failed[2:] - failed[:2]
-        zoom = float(np.sqrt(size.prod() / failed_size.prod()))
+            raise StageError(
+                f"nothing is blamed for outcome {exemplar.outcome_id}: `curator explain` finds the culprit"
+            )
+        cutout = cut_mask(exemplar.image, culprit)
+        inner = np.asarray(cutout.extent) - np.tile(cutout.window[:2], 2)
+        shape = cutout.alpha.numpy()[int(inner[1]) : int(inner[3]), int(inner[0]) : int(inner[2])] >= 0.5
+        target, failed = np.asarray(scene.annotations[chosen].box), np.asarray(exemplar.box)
+        region, size, failed_size = (
+            np.asarray(cutout.extent),
+            target[2:] - target[:2],
+            failed[2:] - failed[:2],
+        )
         # The culprit keeps its place relative to the object, in units of the object's size.
         offset = (centre(region) - centre(failed)) / failed_size
         mirrored = bool(rng.random() < 0.5)
         if mirrored:
             offset[0] *= -1
+            shape = shape[:, ::-1]
         offset += rng.normal(0, 0.08, 2)
-        extent = np.maximum((region[2:] - region[:2]) * zoom * rng.uniform(0.85, 1.15), 3)
-        shape = culprit[int(region[1]) : int(region[3]), int(region[0]) : int(region[2])]
-        shown = shown_in(exemplar.image, region, culprit)
-        if mirrored:
-            shape, shown = shape[:, ::-1], shown.flip(-1)
-        step = (
-            offset / max(float(np.hypot(*offset)), 1e-6) if np.hypot(*offset) > 0.05 else np.array([1.0, 0.0])
-        )
+        zoom = min(float(np.sqrt(size.prod() / failed_size.prod())) * rng.uniform(0.85, 1.15), _ENLARGED)
+        extent = (region[2:] - region[:2]) * zoom
+        far = float(np.hypot(*offset))
+        step = offset / far if far > 0.05 else np.array([1.0, 0.0])
         for push in np.linspace(0, 1.2, 25):  # outwards until enough of the object is left to see
             middle = centre(target) + (offset + push * step) * size
             placed = np.concatenate([middle - extent / 2, middle + extent / 2])
-            mask = place(shape, placed, scene.image.shape[1:])
-            if mask.any() and covered(mask, target) <= MAX_OCCLUSION:
+            hole = place(shape, placed, scene.image.shape[1:], grow=RIM + 2)  # and the soft edge
+            if not hole.any() or covered(hole, target) > MAX_OCCLUSION:
+                continue
+            try:
+                pasted = paste(
+                    scene.image, exemplar.image, cutout, centre=middle, scale=zoom, mirrored=mirrored, rng=rng
+                )
+            except StageError as error:
+                raise refuse(scene, error) from error
+            if covered(pasted.hole, target) <= MAX_OCCLUSION:  # to the pixel
                 break
         else:
             raise StageError(
                 f"scene {scene.image_id}: the culprit would cover more than {MAX_OCCLUSION:.0%} "
                 "of the object wherever it is put"
             )
-        shown = visible_part(shown, placed, mask)
+        details = {
+            "object": chosen,
+            "occlusion": round(covered(pasted.thing, target), 3),
+            "source": "explanation",
+            "object_box": list(map(float, target)),
+        }
         return make_plan(
             self.name,
             exemplar,
             scene,
-            shown,
-            mask,
+            pasted,
             seed,
-            {
-                "object": chosen,
-                "occlusion": round(covered(mask, target), 3),
-                "source": "explanation",
-                "object_box": list(map(float, target)),
-            },
-        )
-
-    def _replace(
-        self, exemplar: Exemplar, scene: Scene, chosen: int, seed: int, rng: np.random.Generator
-    ) -> SamplePlan:
-        """Without an explanation: paint the failed object as it is, surroundings and all, over `chosen`."""
-        target = np.asarray(scene.annotations[chosen].box)
-        height, width = exemplar.image.shape[1:]
-        failed = clip(exemplar.box, width, height)
-        wide = clip(expand(failed, 1.25), width, height)
-        zoom = float(np.sqrt(area(target) / max(float(area(failed)), 1.0)) * rng.uniform(0.9, 1.1))
-        # The hole must cover the old object, or two would share one label.
-        zoom = max(zoom, *((target[2:] - target[:2] + 2) / (wide[2:] - wide[:2])))
-        if zoom > _ENLARGED:
-            raise StageError(
-                f"scene {scene.image_id}: the failed object would be enlarged {zoom:.1f} times and blur"
-            )
-        shift = centre(target) - zoom * centre(wide)
-        new_box = clip(zoom * failed + np.tile(shift, 2), *scene.image.shape[:0:-1])
-        mask = place(np.ones((2, 2), bool), zoom * wide + np.tile(shift, 2), scene.image.shape[1:], grow=0)
-        others = [a for i, a in enumerate(scene.annotations) if i != chosen]
-        if any(covered(mask, np.asarray(a.box)) > 0 for a in others):
-            raise StageError(
-                f"scene {scene.image_id}: the painted object would touch another labelled object"
-            )
-        x1, y1, x2, y2 = wide.round().astype(int)
-        shown = visible_part(exemplar.image[:, y1:y2, x1:x2], zoom * wide + np.tile(shift, 2), mask)
-        label = NewAnnotation(category=exemplar.category, box=box_tuple(new_box))
-        return make_plan(
-            self.name,
-            exemplar,
-            scene,
-            shown,
-            mask,
-            seed,
-            {"object": chosen, "occlusion": 0.0, "source": "box", "object_box": list(map(float, new_box))},
-            annotations=(*others, label),
+            details,
+            behind=chosen,
+            # A text model asked for nothing in particular would put a second, unlabelled object there.
+            negative_prompt=exemplar.category,
         )
 
 
