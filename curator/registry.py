@@ -225,6 +225,7 @@ RECIPES = Registry(
         "culprit": "curator.synthesize.recipes.culprit:CulpritRecipe",
         "lookalike": "curator.synthesize.recipes.lookalike:LookalikeRecipe",
         "appearance": "curator.synthesize.recipes.appearance:AppearanceRecipe",
+        "removal": "curator.synthesize.recipes.removal:RemovalRecipe",
     },
 )
 ARMS = Registry(  # of a verification
@@ -253,8 +254,12 @@ CHECKS = Registry(
     "checks",
     {
         "changed": "curator.synthesize.gate.changed:ChangedCheck",
-        "seam": "curator.synthesize.gate.seam:SeamCheck",
+        "realism": "curator.synthesize.gate.realism:RealismCheck",
+        "label": "curator.synthesize.gate.label:LabelCheck",
         "detector": "curator.synthesize.gate.detector:DetectorCheck",
+        "extra": "curator.synthesize.gate.detector:ExtraCheck",
+        "deceives": "curator.synthesize.gate.detector:DeceivesCheck",
+        "kept": "curator.synthesize.gate.kept:KeptCheck",
         "near-duplicate": "curator.synthesize.gate.duplicate:DuplicateCheck",
     },
 )

@@ -136,6 +136,13 @@ def synthesize_lines(summary: Mapping[str, Any]) -> list[str]:
     ]
     lines += [f"  {group}: {count}" for group, count in summary["per_group"].items()]
     lines += [f"  rejected, {reason}: {count}" for reason, count in summary["reasons"].items()]
+    lines.append(
+        f"inpainter {summary['inpainter']} at strength {summary['strength']:g}; the gate refuses of your own "
+        "untouched objects: "
+        + ", ".join(
+            f"{name} {bound['refused']:.0%}" for name, bound in summary["gate"].items() if bound["refused"]
+        )
+    )
     lines.append(explained_by(summary))
     lines += [f"note: {note}" for note in summary["notes"]]
     return lines

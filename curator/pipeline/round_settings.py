@@ -77,7 +77,7 @@ class LoopConfig(TrainerConfig):
     method: str = option("predictor", "How the pool is ranked, as for curator query.")
     budget: int = option(40, "Pool images chosen per round.")
     samples: int = option(0, "Samples painted per round (curator synthesize); 0: none.")
-    inpainter: str = option("builtin:", "Who paints them, as for curator synthesize.")
+    inpainter: str = option("", "Who paints them, as for curator synthesize.")
     score_threshold: float | None = option(None, "A detection at or above it counts; default: as diagnosed.")
     class_map: dict[str, str] = option(
         {},

@@ -35,7 +35,7 @@ from curator.query.run import query
 from curator.query.run_index import index
 from curator.query.settings import IndexConfig
 from curator.synthesize.run import synthesize
-from curator.synthesize.work import refuse_foreign_inpainter
+from curator.synthesize.work import choose_inpainter
 
 if TYPE_CHECKING:
     from store.store import Store
@@ -56,7 +56,7 @@ def loop_rounds(store: Store, config: LoopConfig) -> StageResult:
     suffix = ".safetensors" if trains_here(store, first) else ""
     spare_base(base, config, suffix)
     if config.samples:
-        refuse_foreign_inpainter(config.inpainter, current.model.classes)
+        choose_inpainter(config.synthesize(config.name), current.model.classes)  # refused now or never
     before, judged = count_failures(current.outcomes), judged_images(store, current)
     history = [facts_of(0, base, 0, before, len(judged), None)]
     made: list[str] = []  # detectors, known before they are diagnosed

@@ -14,20 +14,24 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from curator.config import require
+from curator.detect.load import load_same
 from curator.diagnose.run_current import read_current
 from curator.jobs.base import Executor
 from curator.jobs.stage import StageResult, recorded_run, run_items
+from curator.synthesize.gate.judge import Judge
 from curator.synthesize.run_batch import Batch
-from curator.synthesize.run_plans import labelled_scenes, mined_failures, plan_items
+from curator.synthesize.run_gate import calibrated
+from curator.synthesize.run_plans import labelled, labelled_scenes, mined_failures, plan_items
 from curator.synthesize.settings import SynthesizeConfig
 from curator.synthesize.work import (
     STAGE,
     Failure,
     SynthesisWork,
+    choose_inpainter,
     config_key,
     load_inpainter,
-    refuse_foreign_inpainter,
 )
+from curator.tensors import resolve_device
 from store.records import Sample
 
 if TYPE_CHECKING:
@@ -38,25 +42,33 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
     """Paint samples until `config.budget` are accepted.
 
     Returns:
-        with the summary {"name", "budget", "accepted", "rejected", "unplaced", "plans", "per_group",
-        "per_recipe", "reasons", "without_explanation", "notes"}.
+        with the summary {"name", "inpainter", "strength", "gate", "budget", "accepted", "rejected",
+        "unplaced", "plans", "per_group", "per_recipe", "reasons", "without_explanation", "notes"}.
 
     Raises:
         InputError: no failure matches, no labelled scene, or `builtin:` for any but the example's detector.
     """
     require(config.budget >= 1 and config.attempts >= 1, "budget, attempts: expected at least 1 each")
     current = read_current(store, STAGE, config.detector)
-    refuse_foreign_inpainter(config.inpainter, current.model.classes)
+    spec, strength = choose_inpainter(config, current.model.classes)
     model, class_map = current.model, dict(current.class_map)
     failures = mined_failures(store, config, current)
     scenes = labelled_scenes(store, config)
-    inpainter = load_inpainter(config.inpainter, config.steps, config.device)
-    fingerprints = (model.fingerprint, inpainter.fingerprint)
+    mined = labelled(store, store.image_ids(role="mine"))
+    inpainter = load_inpainter(spec, config.steps, config.device)
+    detector = load_same(model.spec, model.fingerprint, config.device)
+    judge = Judge(config.judge, detector, resolve_device(config.device))
+    fingerprints = (model.fingerprint, inpainter.fingerprint, judge.fingerprint)
+    key = config_key(config, fingerprints, class_map, failures, scenes, mined, strength)
+    gate, blob = calibrated(store, config, key, detector, class_map, scenes, mined)
     work = SynthesisWork(
-        config_key=config_key(config, fingerprints, class_map, failures, scenes),
+        config_key=key,
         detector=model.spec,
         fingerprint=model.fingerprint,
-        inpainter=config.inpainter,
+        inpainter=spec,
+        strength=strength,
+        judge=config.judge,
+        gate=store.blob(blob),
         steps=config.steps,
         seed=config.seed,
         batch_size=config.batch_size,
@@ -70,7 +82,14 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
         models=fingerprints,
         config_key=work.config_key,
         scope=config.name,
-        facts={"budget": config.budget, "plans": len(items)},
+        facts={
+            "budget": config.budget,
+            "plans": len(items),
+            "inpainter": spec,
+            "strength": strength,
+            "gate": gate.facts(),
+            "gate_blob": blob,
+        },
     ) as (run_id, counts):
         batch = Batch(
             store,
@@ -78,6 +97,7 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
             run_id=run_id,
             keys=[work.key(item) for item in items],
             stored=store.samples(config_key=work.config_key),
+            gate=gate,
         )
         result = StageResult(stage=STAGE, run_id=run_id)
         upto = 0
@@ -102,7 +122,18 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
             result = _together(result, part)
         counts.update(done=result.done, skipped=result.skipped, failed=result.failed)
     summary = _summary(config, failures, batch.samples(upto), upto, batch.unplaced)
-    return replace(result, summary={**summary, "explained_by": current.explained_by})
+    told = {
+        "explained_by": current.explained_by,
+        "inpainter": spec,
+        "strength": strength,
+        "gate": gate.facts(),
+    }
+    if not config.inpainter and spec == "compose:":
+        summary["notes"].append(
+            "no inpainter named: real pixels were composed and blended; curator train-inpainter makes one of "
+            "your images, which harmonises compositions (--inpainter curator:DIR --strength 0.3)"
+        )
+    return replace(result, summary={**summary, **told})
 
 
 def _together(one: StageResult, two: StageResult) -> StageResult:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from curator.jobs.base import Done
-from curator.synthesize.gate.base import Bounds, checks_among
+from curator.synthesize.gate.base import checks_among
+from curator.synthesize.gate.calibrate import Gate
 from curator.synthesize.work import Painted, SynthesisItem
 from curator.tensors import image_tensor
 from store.images import read_bytes_as_pixels
@@ -29,7 +30,7 @@ class Batch:
 
     Args:
         keys: of the plans, in their order.
-        stored: the batch's samples so far.
+        stored: the batch's samples so far. gate: has the bounds.
 
     Attributes:
         accepted: number of accepted samples of the plans considered.
@@ -37,7 +38,14 @@ class Batch:
     """
 
     def __init__(
-        self, store: Store, *, name: str, run_id: int, keys: Sequence[str], stored: Sequence[Sample]
+        self,
+        store: Store,
+        *,
+        name: str,
+        run_id: int,
+        keys: Sequence[str],
+        stored: Sequence[Sample],
+        gate: Gate,
     ) -> None:
         self._store = store
         self._name = name
@@ -45,6 +53,7 @@ class Batch:
         self._keys = keys
         self._stored = {sample.key: sample for sample in stored}
         self._checks = checks_among()
+        self._gate = gate
         self._signatures: list[list[Any]] = [[] for _ in self._checks]  # per check, of accepted samples
         self._considered = 0  # plans
         self.accepted = 0
@@ -70,7 +79,7 @@ class Batch:
         pixels = read_bytes_as_pixels(value.png)
         own = self._signatures_of(pixels, value.painted)
         compared = (
-            check.judge(signature, kept, Bounds())
+            check.judge(signature, kept, self._gate.bounds[check.name])
             for check, signature, kept in zip(self._checks, own, self._signatures, strict=True)
         )
         sample = Sample(

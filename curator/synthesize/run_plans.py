@@ -6,7 +6,7 @@ In: the Store and a `SynthesizeConfig`. Out: failures with their culprits' masks
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, cast
 
@@ -90,8 +90,18 @@ def mined_failures(store: Store, config: SynthesizeConfig, current: Current) -> 
     images = {i.id: i for i in store.images(reader="synthesize", ids=sorted({o.image_id for o in outcomes}))}
     groups = {i: group.name for group in group_outcomes(current.outcomes) for i in group.outcome_ids}
     masks = _masks(store, outcomes, images, current)
+    labels = store.annotations(sorted(images), reader="synthesize")
+    outlines = {a.id: a.polygon for found in labels.values() for a in found.annotations}
+    nothing: tuple[bytes | None, str] = (None, "")
     return [
-        Failure(o, groups[cast(int, o.id)], images[o.image_id], *masks.get(cast(int, o.id), (None, "")))
+        Failure(
+            outcome=o,
+            group=groups[cast(int, o.id)],
+            image=images[o.image_id],
+            blamed=masks.get(cast(int, o.id), nothing)[0],
+            blamed_key=masks.get(cast(int, o.id), nothing)[1],
+            polygon=outlines.get(o.annotation_id) if o.annotation_id is not None else None,
+        )
         for o in outcomes
     ]
 
@@ -123,10 +133,25 @@ def _masks(
 
 
 def labelled_scenes(store: Store, config: SynthesizeConfig) -> list[SceneImage]:
-    """Human-labelled images of the training set and of the selection."""
+    """Human-labelled images of the training set and of the selection.
+
+    Raises:
+        InputError: there are none.
+    """
     ids = set(store.image_ids(role="train"))
     if config.selection is not None:
         ids |= set(store.selection(config.selection).image_ids)
+    scenes = labelled(store, ids)
+    if not scenes:
+        raise InputError(
+            "synthesize: expected labelled images to paint on, got none; add a training set "
+            "(curator add coco PATH --role train) or name a --selection with labels"
+        )
+    return scenes
+
+
+def labelled(store: Store, ids: Collection[int]) -> list[SceneImage]:
+    """Those of the images that people labelled, with their labels."""
     scenes = []
     ordered = sorted(ids)
     for start in range(0, len(ordered), 1000):
@@ -151,9 +176,4 @@ def labelled_scenes(store: Store, config: SynthesizeConfig) -> list[SceneImage]:
                         found.key,
                     )
                 )
-    if not scenes:
-        raise InputError(
-            "synthesize: expected labelled images to paint on, got none; add a training set "
-            "(curator add coco PATH --role train) or name a --selection with labels"
-        )
     return scenes

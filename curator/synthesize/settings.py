@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from curator.config import StageConfig, option
+from curator.config import StageConfig, option, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,14 +16,28 @@ class SynthesizeConfig(StageConfig):
     )
     budget: int = option(50, "Number of accepted samples wanted.")
     inpainter: str = option(
-        "builtin:",
-        "builtin: (paints the built-in example's flowers), curator:DIR, auto:ID (a hub id or folder) or "
-        "diffusers:ClassName:ID.",
+        "",
+        "compose: (real pixels, blended in; the default), curator:DIR (from curator train-inpainter), "
+        "auto:ID (a hub id or folder), diffusers:ClassName:ID, or builtin: (the built-in example's flowers, "
+        "and its default).",
+    )
+    strength: float | None = option(
+        None,
+        "How much of the composition an inpainter gives up, from 0 (keep it) to 1 (paint from nothing); "
+        "default: 1 for builtin:, 0.6 for others.",
     )
     recipes: tuple[str, ...] = option(
-        ("culprit", "lookalike", "appearance"),
-        "culprit, lookalike or appearance; may be repeated; default: all.",
+        ("object", "culprit", "lookalike", "appearance"),
+        "object, culprit, lookalike, appearance or removal; may be repeated; default: all but removal.",
         flag="recipe",
+    )
+    judge: str = option(
+        "pixels:",
+        "Embedder by which the gate judges labels, best one that took no part in the query; pixels: needs no "
+        "weights.",
+    )
+    refused: float = option(
+        0.15, "Share of untouched real objects that the gate may refuse; its bounds follow from it."
     )
     failures: str = option("", "Which failures to answer, e.g. FN:miss,class=Car; empty: all.")
     name: str = option("synthesis", "Name of the batch of samples.")
@@ -35,3 +49,8 @@ class SynthesizeConfig(StageConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_least(1, "budget", "attempts", "steps", "batch_size")
+        require(
+            self.strength is None or 0 <= self.strength <= 1,
+            f"strength: expected a number in [0, 1], got {self.strength}",
+        )
+        require(0 < self.refused < 1, f"refused: expected a share in (0, 1), got {self.refused}")

@@ -24,7 +24,9 @@ from curator.inpaint.backends import build_inpainter
 from curator.inpaint.base import Inpainter
 from curator.registry import RECIPES, Spec
 from curator.synthesize.base import Exemplar, Recipe, SamplePlan, Scene
-from curator.synthesize.gate.base import Bounds, Evidence, Found, checks_alone
+from curator.synthesize.gate.base import Found, Look
+from curator.synthesize.gate.calibrate import Gate, evidence_of
+from curator.synthesize.gate.judge import Judge
 from curator.synthesize.settings import SynthesizeConfig
 from curator.tensors import image_pixels, image_tensor, resolve_device
 from store.images import encode_png, read_pixels
@@ -34,7 +36,7 @@ from store.records import BoxTuple, ImageRecord, NewAnnotation, Outcome, Verdict
 if TYPE_CHECKING:
     from curator.detect.base import Detector
 STAGE = "synthesize"
-STAGE_VERSION = 2  # 2: a batch's key is that of all its failures and scenes
+STAGE_VERSION = 3  # 2: a batch's key is that of all its failures and scenes; 3: composition, calibrated gate
 SCORE_FLOOR = 0.02
 
 
@@ -47,6 +49,7 @@ class Failure:
     image: ImageRecord
     blamed: bytes | None
     blamed_key: str
+    polygon: tuple[tuple[float, ...], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +90,20 @@ class SynthesisWork:
     Attributes:
         fingerprint: of the detector. config_key: digest of all that the plans depend on (`config_key`).
         class_map: detector class -> data-set class.
+        judge: spec of the gate's embedder. gate: `Gate.to_bytes`; b"" where nothing is worked off.
     """
 
     config_key: str
     detector: str
     fingerprint: str
     inpainter: str
+    strength: float
     steps: int
     seed: int
     batch_size: int
     class_map: dict[str, str]
+    judge: str = "pixels:"
+    gate: bytes = b""
 
     def key(self, item: SynthesisItem) -> str:
         """Content key of one plan."""
@@ -110,44 +117,66 @@ class SynthesisWork:
             item.scene.image.sha256,
         )
 
-    def setup(self, device: str) -> tuple[Detector, Inpainter, torch.device]:
-        """Load the detector and the inpainter.
+    def setup(self, device: str) -> tuple[Detector, Inpainter, torch.device, Judge, Gate]:
+        """Load the detector, the inpainter and the gate.
 
         Raises:
             InputError: the detector is another than the diagnosed one.
         """
+        detector, target = load_same(self.detector, self.fingerprint, device), resolve_device(device)
         return (
-            load_same(self.detector, self.fingerprint, device),
+            detector,
             load_inpainter(self.inpainter, self.steps, device),
-            resolve_device(device),
+            target,
+            Judge(self.judge, detector, target),
+            Gate.from_bytes(self.gate),
         )
 
     def process(
-        self, state: tuple[Detector, Inpainter, torch.device], batch: Sequence[SynthesisItem]
+        self, state: tuple[Detector, Inpainter, torch.device, Judge, Gate], batch: Sequence[SynthesisItem]
     ) -> list[Painted | Exception]:
         """Plan, paint and judge; a plan that does not fit its scene gives a `Painted` without picture."""
-        detector, inpainter, device = state
+        detector, inpainter, device, judge, gate = state
         results: list[Painted | Exception] = [Painted()] * len(batch)
         plans: dict[int, SamplePlan] = {}
         for i, item in enumerate(batch):
             try:
-                plans[i] = self._plan(item)
+                plans[i] = self.plan(item)
             except StageError as error:
                 results[i] = Painted(reason=str(error))
             except Exception as error:  # a bad image must not stop its batch mates
                 results[i] = error
-        samples = paint(inpainter, plans)
+        painted = paint(inpainter, plans, self.strength)
+        samples: dict[int, torch.Tensor] = {}
+        for i, sample in painted.items():
+            if isinstance(sample, Exception):
+                results[i] = sample
+            else:
+                samples[i] = sample
         order = sorted(samples)
         found = detect(detector, [samples[i] for i in order], device, self.class_map)
-        bounds = Bounds()
         for i, detections in zip(order, found, strict=True):
             try:
-                results[i] = _judged(plans[i], samples[i], detections, batch[i].failure.outcome, bounds)
+                if isinstance(detections, Exception):
+                    raise detections
+                look = look_at(plans[i], samples[i], detections, batch[i].failure.outcome, self.strength)
+                results[i] = Painted(
+                    png=encode_png(image_pixels(samples[i])),
+                    painted=plans[i].painted,
+                    annotations=plans[i].annotations,
+                    seed=plans[i].seed,
+                    verdicts=gate.judge(evidence_of([look], judge)[0]),
+                )
             except Exception as error:
                 results[i] = error
         return results
 
-    def _plan(self, item: SynthesisItem) -> SamplePlan:
+    def plan(self, item: SynthesisItem) -> SamplePlan:
+        """What the recipe wants painted.
+
+        Raises:
+            StageError: the scene has no fitting place.
+        """
         failure, scene = item.failure, item.scene
         image = image_tensor(read_pixels(failure.image.uri, sha256=failure.image.sha256))
         blamed = None
@@ -163,6 +192,7 @@ class SynthesisWork:
             image=image,
             box=failure.outcome.box,
             blamed=blamed,
+            polygon=failure.polygon,
         )
         recipe: Recipe = RECIPES.load(item.recipe)()
         pixels = image_tensor(read_pixels(scene.image.uri, sha256=scene.image.sha256))
@@ -174,17 +204,21 @@ class SynthesisWork:
 
 def config_key(
     config: SynthesizeConfig,
-    fingerprints: tuple[str, str],
+    fingerprints: Sequence[str],
     class_map: dict[str, str],
     failures: Sequence[Failure],
     scenes: Sequence[SceneImage],
+    judging: Sequence[SceneImage],
+    strength: float,
 ) -> str:
-    """Digest of all that changes the plans and what is painted, but how many plans are worked off.
+    """Digest of all that changes the plans, what is painted and how it is judged, but how many plans are
+    worked off.
 
     Args:
-        fingerprints: of the detector and the inpainter.
+        fingerprints: of the detector, the inpainter and the judge. judging: mined images that bounds come
+        from.
     """
-    counting = ("budget", "attempts", "detector", "inpainter")
+    counting = ("budget", "attempts", "detector", "inpainter", "strength")
     settings = {name: value for name, value in config.results().items() if name not in counting}
     return content_key(
         STAGE,
@@ -192,53 +226,75 @@ def config_key(
         settings,
         fingerprints,
         class_map,
+        strength,
         sorted((f.outcome.key, f.group, f.blamed_key) for f in failures),
         sorted((scene.image.sha256, scene.version) for scene in scenes),
+        sorted((scene.image.sha256, scene.version) for scene in judging),
     )
 
 
-def _judged(
-    plan: SamplePlan, sample: torch.Tensor, detections: Found | Exception, outcome: Outcome, bounds: Bounds
-) -> Painted:
-    if isinstance(detections, Exception):
-        raise detections
-    evidence = Evidence(found=detections, kind=outcome.kind, category=outcome.category)
-    verdicts = tuple(check.judge(plan, sample, evidence, bounds) for check in checks_alone())
-    return Painted(
-        png=encode_png(image_pixels(sample)),
-        painted=plan.painted,
-        annotations=plan.annotations,
-        seed=plan.seed,
-        verdicts=verdicts,
+def look_at(plan: SamplePlan, sample: torch.Tensor, found: Found, outcome: Outcome, strength: float) -> Look:
+    """What the gate sees of a sample: objects that are covered in part and left as they were are not made."""
+    covered = float(plan.details.get("occlusion", 0.0)) > 0
+    made = () if covered else tuple(plan.made)
+    labels = [(a.category, a.box) for a in plan.annotations if not a.crowd]
+    numbers = [i for i, a in enumerate(plan.annotations) if not a.crowd]
+    generated = plan.rendered is None and plan.composed is not None and strength > 0
+    return Look(
+        image=sample,
+        mask=plan.mask.numpy(),
+        made=tuple(label for i, label in zip(numbers, labels, strict=True) if i in made),
+        kept=tuple(label for i, label in zip(numbers, labels, strict=True) if i not in made),
+        found=found,
+        kind=outcome.kind,
+        category=outcome.category,
+        before=plan.scene.image if plan.scene.image.shape == sample.shape else None,
+        start=plan.composed if generated else None,
     )
 
 
-def paint(inpainter: Inpainter, plans: dict[int, SamplePlan]) -> dict[int, torch.Tensor]:
-    """Sample (3, H, W), in 8-bit steps, for every plan; plans of one image size are painted together."""
-    samples = {i: plan.rendered for i, plan in plans.items() if plan.rendered is not None}
+def paint(
+    inpainter: Inpainter, plans: dict[int, SamplePlan], strength: float
+) -> dict[int, torch.Tensor | Exception]:
+    """Sample (3, H, W), in 8-bit steps, for every plan, or why there is none; plans of one image size are
+    painted together, and one by one where that fails."""
+    samples: dict[int, torch.Tensor | Exception] = {
+        i: plan.rendered for i, plan in plans.items() if plan.rendered is not None
+    }
     by_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for i, plan in plans.items():
         if plan.rendered is None:
             by_size[tuple(plan.scene.image.shape)].append(i)
     for members in by_size.values():
-        # Exemplars differ in size: the seam takes one tensor, so they are brought to a common square.
-        exemplars = torch.stack(
-            [
-                torch.nn.functional.interpolate(
-                    plans[i].exemplar[None], (64, 64), mode="bilinear", antialias=True
-                )[0]
-                for i in members
-            ]
-        )
-        painted = inpainter.inpaint(
-            torch.stack([plans[i].scene.image for i in members]),
-            torch.stack([plans[i].mask for i in members]),
-            prompts=[plans[i].prompt or "" for i in members],
-            exemplars=exemplars,
-            seeds=[plans[i].seed for i in members],
-        )
-        samples.update(zip(members, painted, strict=True))
-    return {i: image_tensor(image_pixels(sample)) for i, sample in samples.items()}
+        try:
+            painted = _painted(inpainter, [plans[i] for i in members], strength)
+            samples.update(zip(members, painted, strict=True))
+        except Exception:
+            for i in members:
+                try:
+                    samples[i] = _painted(inpainter, [plans[i]], strength)[0]
+                except Exception as error:
+                    samples[i] = error
+    return {
+        i: sample if isinstance(sample, Exception) else image_tensor(image_pixels(sample))
+        for i, sample in samples.items()
+    }
+
+
+def _painted(inpainter: Inpainter, plans: Sequence[SamplePlan], strength: float) -> torch.Tensor:
+    """Samples (B, 3, H, W) of plans of one image size."""
+    composed = [plan.composed for plan in plans]
+    initial = None if any(c is None for c in composed) else torch.stack(cast(list[torch.Tensor], composed))
+    return inpainter.inpaint(
+        torch.stack([plan.scene.image for plan in plans]),
+        torch.stack([plan.mask for plan in plans]),
+        initial=initial,
+        strength=strength if initial is not None else 1.0,
+        prompts=[plan.prompt or "" for plan in plans],
+        negative_prompts=[plan.negative_prompt or "" for plan in plans],
+        exemplars=[plan.exemplar for plan in plans],
+        seeds=[plan.seed for plan in plans],
+    )
 
 
 def detect(
@@ -258,24 +314,31 @@ def detect(
     return [answer if isinstance(answer, Exception) else named(answer) for answer in answers]
 
 
-def refuse_foreign_inpainter(spec: str, classes: Sequence[str]) -> None:
-    """`builtin:` was trained on the built-in example's flowers alone, and paints smears on anything else.
+def choose_inpainter(config: SynthesizeConfig, classes: Sequence[str]) -> tuple[str, float]:
+    """The inpainter and the strength that are meant: what is not said is the example's own for the example's
+    detector, and composition alone for any other.
 
     Args:
         classes: of the diagnosed detector; it is of the example when all of them are.
     Raises:
-        InputError: `builtin:` for a detector of other classes.
+        InputError: `builtin:`, which knows the built-in example's flowers alone and paints smears on anything
+            else, for a detector of other classes.
     """
-    if Spec.parse(spec).scheme != "builtin":
-        return
     flowers = read_description(BUILTIN)["options"]["classes"]
     others = [name for name in classes if name not in flowers]
-    if others:
+    spec = config.inpainter or ("compose:" if others else "builtin:")
+    scheme = Spec.parse(spec).scheme
+    if scheme == "builtin" and others:
         raise InputError(
             "--inpainter builtin: paints the built-in example's flowers alone, and this detector finds "
-            f"{', '.join(others[:3])}{', ...' if len(others) > 3 else ''}; choose auto:FOLDER_OR_ID, "
-            "diffusers:ClassName:ID or curator:DIR (of an inpainter trained on images like these)"
+            f"{', '.join(others[:3])}{', ...' if len(others) > 3 else ''}; leave --inpainter away (real "
+            "pixels are composed and blended), or choose curator:DIR (curator train-inpainter makes one from "
+            "your images), auto:FOLDER_OR_ID or diffusers:ClassName:ID"
         )
+    if scheme == "compose":
+        return spec, 0.0
+    usual = 1.0 if scheme == "builtin" else 0.6
+    return spec, usual if config.strength is None else config.strength
 
 
 def load_inpainter(spec: str, steps: int, device: str = "auto") -> Inpainter:

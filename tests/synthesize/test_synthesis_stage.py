@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from curator import pipeline
 from curator.cli.app import main
@@ -20,7 +21,12 @@ from curator.example.dataset import write_dataset
 from curator.example.flowers import CLASSES
 from curator.explain.settings import ExplainConfig
 from curator.jobs.local import LocalExecutor
+from curator.synthesize.base import SamplePlan, Scene
+from curator.synthesize.gate.base import ALONE, AMONG
+from curator.synthesize.run_reproduce import reproduce
+from curator.synthesize.run_sheet import sheet
 from curator.synthesize.settings import SynthesizeConfig
+from curator.synthesize.work import paint
 from store.images import read_bytes_as_pixels
 from store.records import Sample
 from store.store import Store
@@ -72,7 +78,7 @@ def test_samples_are_pngs_with_lineage_labels_and_verdicts(workspace: Path, conf
         for sample in samples:
             assert sample.scene_image_id in train
             assert sample.exemplar_image_id in mine
-            assert [v.check for v in sample.verdicts] == ["changed", "seam", "detector", "near-duplicate"]
+            assert [v.check for v in sample.verdicts] == [*ALONE, *AMONG]
             assert all(v.reason for v in sample.verdicts)
             pixels = read_bytes_as_pixels(store.blob(sample.blob))
             assert store.blob(sample.blob)[:4] == b"\x89PNG"
@@ -175,7 +181,7 @@ def test_builtin_is_refused_for_any_other_detector(
         pipeline.detect(store, DetectConfig(detector=other, device="cpu"))
         pipeline.diagnose(store, DiagnoseConfig(score_threshold=0.5, class_map={"car": "red-blossom"}))
     run = ["curator", "-w", str(workspace), "synthesize", "--budget", "1", "--steps", "1", "--device", "cpu"]
-    monkeypatch.setattr("sys.argv", run)
+    monkeypatch.setattr("sys.argv", [*run, "--inpainter", "builtin:"])
     with pytest.raises(SystemExit) as refused:
         main()
     assert refused.value.code == 2
@@ -185,5 +191,89 @@ def test_builtin_is_refused_for_any_other_detector(
         assert told in lines[0]
     with Store.open(workspace) as store:
         assert not store.runs(stage="synthesize")
+        unnamed = SynthesizeConfig(name="unnamed", budget=2, recipes=("object",), device="cpu")
+        composed = pipeline.synthesize(store, unnamed)
+        assert composed.failed == 0
+        assert composed.summary["inpainter"] == "compose:"
+        assert composed.summary["strength"] == 0
+        assert any("real pixels were composed" in note for note in composed.summary["notes"])
         own = SynthesizeConfig(budget=1, steps=1, inpainter=f"curator:{tiny_folder}", device="cpu")
         assert pipeline.synthesize(store, own).failed == 0
+
+
+def test_a_sample_is_reproduced_byte_by_byte_and_a_changed_past_is_named(
+    workspace: Path, config: SynthesizeConfig
+) -> None:
+    with Store.open(workspace) as store:
+        painted = dataclasses.replace(config, name="again", strength=0.5)
+        pipeline.synthesize(store, painted)
+        for sample in store.samples(name="again")[:2]:
+            png, lineage = reproduce(store, int(sample.id or 0), device="cpu")
+            assert png == store.blob(sample.blob)
+            assert lineage["equal"]
+            assert lineage["strength"] == 0.5
+            assert lineage["exemplar"] == sample.exemplar_image_id
+        with pytest.raises(InputError, match="no sample 999999"):
+            reproduce(store, 999999)
+        stranger = dataclasses.replace(sample, key="another", name="again", number=sample.number)
+        run = store.runs(stage="synthesize")[0]
+        number = store.put_sample(run.id, stranger)
+        with pytest.raises(InputError, match="are not what they were"):
+            reproduce(store, number)
+
+
+def test_the_gate_is_calibrated_once_and_stored_with_the_run(
+    workspace: Path, config: SynthesizeConfig
+) -> None:
+    with Store.open(workspace) as store:
+        one = pipeline.synthesize(store, dataclasses.replace(config, name="gated", budget=1))
+        two = pipeline.synthesize(store, dataclasses.replace(config, name="gated", budget=2))
+        runs = store.runs(stage="synthesize")[:2]
+        assert runs[0].facts["gate_blob"] == runs[1].facts["gate_blob"]
+        assert one.summary["gate"] == two.summary["gate"] == runs[0].facts["gate"]
+        assert sorted(one.summary["gate"]) == sorted([*ALONE, *AMONG])
+        page = sheet(store, store.samples(name="gated"))
+        assert "of them refused" in page
+        assert page.count("data:image/jpeg") == len(store.samples(name="gated"))
+
+
+def test_strength_and_refused_have_ranges(config: SynthesizeConfig) -> None:
+    with pytest.raises(ConfigError, match=r"strength: expected a number in \[0, 1\]"):
+        dataclasses.replace(config, strength=1.5)
+    with pytest.raises(ConfigError, match="refused: expected a share"):
+        dataclasses.replace(config, refused=0.0)
+
+
+def test_one_plan_that_cannot_be_painted_leaves_its_batch_mates_alone() -> None:
+    """A model that runs out of memory on one picture: that plan fails, the others are painted."""
+
+    class Small:
+        fingerprint = "small"
+
+        def inpaint(self, images: torch.Tensor, masks: torch.Tensor, **given: Any) -> torch.Tensor:
+            if masks.sum() > 50:
+                raise RuntimeError("out of memory")
+            return torch.where(masks[:, None], torch.zeros_like(images), images)
+
+    def plan(side: int) -> SamplePlan:
+        mask = torch.zeros(32, 32, dtype=torch.bool)
+        mask[:side, :side] = True
+        scene = Scene(image_id=1, image=torch.ones(3, 32, 32), annotations=())
+        return SamplePlan(
+            recipe="object",
+            group="g",
+            scene=scene,
+            exemplar=torch.ones(3, 4, 4),
+            exemplar_image_id=1,
+            outcome_id=1,
+            mask=mask,
+            painted=(0, 0, side, side),
+            annotations=(),
+            seed=0,
+        )
+
+    made = paint(Small(), {0: plan(5), 1: plan(20), 2: plan(3)}, 1.0)
+    assert isinstance(made[1], RuntimeError)
+    assert not isinstance(made[0], Exception)
+    assert float(made[0].sum()) == 3 * (32 * 32 - 25)
+    assert not isinstance(made[2], Exception)

@@ -1,77 +1,138 @@
 """The seam of the gate, which decides which samples may enter the training set.
 
-In: a plan, the painted image, what the detector finds in it, and what was accepted before. Out: `Verdict`s,
-each with its measure, bound and reason, which are stored with the sample; it is accepted when every check
-passed. The gate is a list of checks, found by name in `curator.registry.CHECKS`; one a file.
+In: looks at painted pictures, and at untouched ones of the user. Out: `Verdict`s, each with its measure,
+bound and reason, which are stored with the sample; it is accepted when every check passed. A check measures
+one thing and knows no bound: the bound is read off what the same measure gives on the user's own untouched
+pictures (`calibrate`). The gate is a list of checks, found by name in `curator.registry.CHECKS`; one a file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from curator.registry import CHECKS
-from curator.synthesize.base import SamplePlan
 from store.records import BoxTuple, Verdict
 
-ALONE = ("changed", "seam", "detector")
+ALONE = ("changed", "realism", "label", "detector", "extra", "deceives", "kept")
 """Checks of a sample by itself, in this order; the workers' part of the gate."""
 AMONG = ("near-duplicate",)
 """Checks of a sample among those accepted before it, in the order of plans; the driver's part."""
 
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 Found = list[tuple[str, float, BoxTuple]]
 """Detections of one image as (class name, score, box), low scores included."""
+Label = tuple[str, BoxTuple]
+"""An object as (class name, box)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
-    """The gate's bounds.
+class Look:
+    """A picture with a part that is judged: painted, or untouched.
 
     Attributes:
-        changed: least mean absolute change over the hole, in [0, 1].
-        seam: most that the step across the border may exceed the texture around it, in [0, 1].
-        floor: score that a labelled object must reach, unless most of it was left as it was.
-        visible: share of the object covered up to which it needs no score. contrast: spread of luminance that
-            an object keeps under a global change to need none. likeness: mean absolute difference between
-            painting and exemplar up to which a painted object needs none.
-        mistaken: score that a look-alike needs.
-        distance: perceptual-hash bits (of 64) up to which two painted crops are the same.
+        image: (3, H, W) RGB in [0, 1]. mask: (H, W) bool, the part; at least one pixel.
+        made: objects that the part shows. kept: the other labelled objects of the picture.
+        found: what the detector finds in the picture.
+        kind: "FN" where the part shows an object or hides one, "FP" where it shows a look-alike.
+        category: class that the failure concerns; "" for untouched background.
+        before: (3, H, W), the picture before it was painted; None for an untouched one.
+        start: (3, H, W), the composition that a generator started from; None where none repainted one.
     """
 
-    changed: float = 0.03
-    seam: float = 0.12
-    floor: float = 0.03
-    visible: float = 0.45
-    contrast: float = 0.04
-    likeness: float = 0.1
-    mistaken: float = 0.15
-    distance: int = 4
+    image: Tensor
+    mask: Mask
+    made: tuple[Label, ...] = ()
+    kept: tuple[Label, ...] = ()
+    found: Found = field(default_factory=list)
+    kind: str = "FN"
+    category: str = ""
+    before: Tensor | None = None
+    start: Tensor | None = None
+
+    @property
+    def part(self) -> BoxTuple:
+        """Bounding box of the mask."""
+        rows, columns = np.flatnonzero(self.mask.any(1)), np.flatnonzero(self.mask.any(0))
+        return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What a check may look at beside the plan and the sample.
+    """A look and what was measured of it once, for all checks.
 
     Attributes:
-        found: what the detector finds in the sample.
-        kind: "FN" or "FP", of the failure that is answered. category: its class.
+        figures: of `statistics.describe`. part: (D,) the judge's vector of the part. made: (M, D) of the
+            objects that it shows. start: (D,) of the composition's part, where there is one.
     """
 
-    found: Found
-    kind: str
-    category: str
+    look: Look
+    figures: Array
+    part: Array
+    made: Array
+    start: Array | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What a check has learnt on the user's pictures; arrays and nothing else, so that it can be stored."""
+
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A check's bound.
+
+    Attributes:
+        value: for all classes; NaN where the check cannot judge (too few untouched pictures).
+        classes: for those with enough untouched objects of their own.
+        real: number of untouched looks that it was read off. refused: share of them that it refuses.
+    """
+
+    value: float
+    classes: Mapping[str, float] = field(default_factory=dict)
+    real: int = 0
+    refused: float = 0.0
+
+    def of(self, category: str) -> float:
+        """The bound for a class."""
+        return self.classes.get(category, self.value)
 
 
 class Check(Protocol):
-    """Judges a sample by itself."""
+    """Judges a sample by itself.
+
+    Attributes:
+        least: True where values below the bound are refused, False where those above are.
+        joint: True where the bound is a quantile of untouched looks, shared out among the joint checks so
+            that all of them together refuse no more than the wanted share; False where `bound` gives it.
+        weight: its part of that share relative to others', above 0.
+    """
 
     name: str
+    least: bool
+    joint: bool
+    weight: float
 
-    def judge(self, plan: SamplePlan, sample: Tensor, evidence: Evidence, bounds: Bounds) -> Verdict:
-        """Judge a sample (3, H, W)."""
+    def learn(self, real: Sequence[Evidence], spoilt: Sequence[Evidence], *, seed: int) -> Learnt:
+        """Learn from untouched looks and from the same ones with faults made on purpose."""
+
+    def value(self, evidence: Evidence, learnt: Learnt) -> float:
+        """The measure; NaN where the check has nothing to say of such a look."""
+
+    def bound(self, real: Sequence[Evidence], learnt: Learnt) -> Bound:
+        """The bound of a check that is not joint, from untouched looks that it did not learn from."""
+
+    def words(self, evidence: Evidence, learnt: Learnt) -> tuple[str, str]:
+        """The reason to accept, and the reason to refuse."""
 
 
 class CheckAmong(Protocol):
@@ -82,8 +143,27 @@ class CheckAmong(Protocol):
     def signature(self, sample: Tensor, painted: BoxTuple) -> Any:
         """What is kept of a sample (3, H, W), painted in this box, so that others can be compared with it."""
 
-    def judge(self, signature: Any, accepted: Sequence[Any], bounds: Bounds) -> Verdict:
+    def bound(self, real: Sequence[Evidence]) -> Bound:
+        """The bound, from untouched looks."""
+
+    def judge(self, signature: Any, accepted: Sequence[Any], bound: Bound) -> Verdict:
         """Judge a sample by its signature and those of the accepted ones."""
+
+
+class Plain:
+    """What most checks share: nothing to learn, a bound among the joint ones."""
+
+    least = True
+    joint = True
+    weight = 1.0
+
+    def learn(self, real: Sequence[Evidence], spoilt: Sequence[Evidence], *, seed: int) -> Learnt:
+        """See `Check`."""
+        return Learnt()
+
+    def bound(self, real: Sequence[Evidence], learnt: Learnt) -> Bound:
+        """See `Check`."""
+        raise NotImplementedError
 
 
 def checks_alone() -> tuple[Check, ...]:
@@ -96,8 +176,23 @@ def checks_among() -> tuple[CheckAmong, ...]:
     return tuple(CHECKS.load(name)() for name in AMONG)
 
 
+def judged(check: Check, evidence: Evidence, learnt: Learnt, bound: Bound) -> Verdict:
+    """A check's verdict; accepted where it has nothing to say or no bound."""
+    value, limit = check.value(evidence, learnt), bound.of(evidence.look.category)
+    if math.isnan(value) or math.isnan(limit):
+        why = "nothing to judge here" if math.isnan(value) else "too few untouched pictures for a bound"
+        return verdict(check.name, True, 0.0, 0.0, why, "")
+    good, bad = check.words(evidence, learnt)
+    accepted = value >= limit if check.least else value <= limit
+    return verdict(check.name, accepted, value, limit, good, bad)
+
+
 def verdict(check: str, accepted: bool, value: float, bound: float, good: str, bad: str) -> Verdict:
     """A verdict with the reason that fits it."""
     return Verdict(
-        check=check, accepted=accepted, value=round(value, 4), bound=bound, reason=good if accepted else bad
+        check=check,
+        accepted=accepted,
+        value=round(value, 4),
+        bound=round(bound, 4),
+        reason=good if accepted else bad,
     )

@@ -1,99 +1,101 @@
-"""The check `detector`: a sample must teach what it is labelled with.
+"""Checks that ask the diagnosed detector.
 
-    FN   the object can still be told: the detector finds a trace of it, or most of it was left as it was, or
-         (where the failed object itself was painted, which the detector missed already) the painting is like
-         its exemplar
-    FP   the detector does mistake the thing that was painted, so that a sample without a label there teaches
-         it something
+detector   it finds the labelled objects as well as it finds untouched ones (which may be hardly at all: where
+           the detector misses objects of a class, this check says little, and the judge of `label` decides)
+extra      it finds nothing in the painted part that has no label
+deceives   it does mistake a look-alike, so that a sample without a label there teaches it something
 """
 
 from __future__ import annotations
 
-from torch import Tensor
-from torch.nn import functional as F
+from collections import defaultdict
+from collections.abc import Sequence
 
-from curator.boxes import clip, iou
-from curator.inpaint.exemplar import UNKNOWN
-from curator.synthesize.base import SamplePlan
-from curator.synthesize.gate.base import Bounds, Evidence, Found, verdict
-from store.records import BoxTuple, Verdict
+import numpy as np
+
+from curator.boxes import area, intersection, iou
+from curator.synthesize.gate.base import Bound, Evidence, Found, Learnt, Plain
+from store.records import BoxTuple
+
+OVERLAP = 0.5
+CHANCE = 0.95
+"""A look-alike must be mistaken more than this share of places taken at random."""
+_FLOOR = 0.02  # scores below are not read
 
 
-class DetectorCheck:
-    """Refuses an object that cannot be told any more, and a look-alike that deceives nobody."""
+class DetectorCheck(Plain):
+    """Refuses objects that the detector finds less than untouched ones.
+
+    Its weight is small: samples show what the detector misses, so that it is a poor judge of them.
+    """
 
     name = "detector"
+    weight = 0.25
 
-    def judge(self, plan: SamplePlan, sample: Tensor, evidence: Evidence, bounds: Bounds) -> Verdict:
-        """Can the labelled object be told (FN), or does the detector mistake the look-alike (FP)?"""
-        found, category = evidence.found, evidence.category
-        if evidence.kind == "FP":
-            value = best_score(found, category, plan.painted, 0.3)
-            return verdict(
-                self.name,
-                value >= bounds.mistaken,
-                value,
-                bounds.mistaken,
-                f"the detector mistakes the painted thing for {category}",
-                f"the detector is not deceived by the painted thing, as {category}",
-            )
-        boxes = (
-            [plan.details["object_box"]]
-            if "object_box" in plan.details
-            else [a.box for a in plan.annotations if a.category == category]
-        )
-        value = max((best_score(found, category, box, 0.5) for box in boxes), default=0.0)
-        if value >= bounds.floor:
-            good = f"the detector finds a trace of a {category}"
-            return verdict(self.name, True, value, bounds.floor, good, "")
-        if plan.rendered is not None:
-            value = max((contrast(sample, box) for box in boxes), default=0.0)
-            return verdict(
-                self.name,
-                value >= bounds.contrast,
-                value,
-                bounds.contrast,
-                f"not detected, but the {category} keeps its contrast",
-                f"not detected, and the {category} has no contrast left",
-            )
-        if plan.details.get("source") == "box":
-            value = likeness(plan, sample)
-            return verdict(
-                self.name,
-                value <= bounds.likeness,
-                value,
-                bounds.likeness,
-                f"not detected, but the painting is like the failed {category}",
-                f"not detected, and the painting is unlike the failed {category}",
-            )
-        value = float(plan.details.get("occlusion", 0.0))
-        return verdict(
-            self.name,
-            value <= bounds.visible,
-            value,
-            bounds.visible,
-            f"not detected, but most of the {category} was left as it was",
-            f"not detected, and much of the {category} is covered",
+    def value(self, evidence: Evidence, learnt: Learnt) -> float:
+        """The best score at the label, of the label with the lowest."""
+        look = evidence.look
+        if look.kind == "FP" or not look.made:
+            return float("nan")
+        return min(best_score(look.found, name, box, OVERLAP) for name, box in look.made)
+
+    def words(self, evidence: Evidence, learnt: Learnt) -> tuple[str, str]:
+        """See `Check`."""
+        name = evidence.look.category
+        return (
+            f"the detector finds the {name} as untouched ones",
+            f"the detector finds no trace of the {name}",
         )
 
 
-def likeness(plan: SamplePlan, sample: Tensor) -> float:
-    """Mean absolute difference between the painting and its exemplar, where the exemplar shows something."""
-    left, top, right, bottom = (int(v) for v in plan.painted)
-    shown = F.interpolate(plan.exemplar[None], (bottom - top, right - left), mode="bilinear", antialias=True)[
-        0
-    ]
-    known = ((shown - UNKNOWN).abs().sum(0) > 0.02) & plan.mask[top:bottom, left:right]
-    if not bool(known.any()):
-        return 1.0
-    return float((sample[:, top:bottom, left:right] - shown).abs().mean(0)[known].mean())
+class ExtraCheck(Plain):
+    """Refuses a painting in which the detector finds an object without a label."""
+
+    name = "extra"
+    least = False
+    weight = 0.25
+
+    def value(self, evidence: Evidence, learnt: Learnt) -> float:
+        """The best score of what lies in the part and matches no label; 0 where there is nothing."""
+        look = evidence.look
+        if look.kind == "FP":
+            return float("nan")
+        return extra(look.found, look.part, [box for _, box in (*look.made, *look.kept)])
+
+    def words(self, evidence: Evidence, learnt: Learnt) -> tuple[str, str]:
+        """See `Check`."""
+        return "no object without a label", "the detector finds an object without a label in the painted part"
 
 
-def contrast(sample: Tensor, box: BoxTuple) -> float:
-    """Spread of luminance in a box."""
-    x1, y1, x2, y2 = clip(box, sample.shape[2], sample.shape[1]).round().astype(int)
-    part = sample[:, y1 : max(y2, y1 + 2), x1 : max(x2, x1 + 2)].mean(0)
-    return float(part.std())
+class DeceivesCheck(Plain):
+    """Refuses a look-alike that deceives nobody."""
+
+    name = "deceives"
+    joint = False
+
+    def value(self, evidence: Evidence, learnt: Learnt) -> float:
+        """The best score of the class at the part."""
+        look = evidence.look
+        return best_score(look.found, look.category, look.part, 0.3) if look.kind == "FP" else float("nan")
+
+    def bound(self, real: Sequence[Evidence], learnt: Learnt) -> Bound:
+        """What a place taken at random reaches in 1 - `CHANCE` of cases."""
+        places = [e.look for e in real if not e.look.made]
+        scores: dict[str, list[float]] = defaultdict(list)
+        names = sorted({name for look in places for name, _, _ in look.found})
+        for look in places:
+            for name in names:
+                scores[name].append(best_score(look.found, name, look.part, 0.3))
+        per_class = {name: max(float(np.quantile(own, CHANCE)), _FLOOR) for name, own in scores.items()}
+        return Bound(max(per_class.values(), default=_FLOOR), per_class, len(places), 0.0)
+
+    def words(self, evidence: Evidence, learnt: Learnt) -> tuple[str, str]:
+        """See `Check`."""
+        name = evidence.look.category
+        return (
+            f"the detector mistakes the painted thing for {name}",
+            f"the detector is not deceived by the painted thing, as {name}",
+        )
 
 
 def best_score(found: Found, category: str, box: BoxTuple, overlap: float) -> float:
@@ -106,3 +108,14 @@ def best_score(found: Found, category: str, box: BoxTuple, overlap: float) -> fl
         ),
         default=0.0,
     )
+
+
+def extra(found: Found, part: BoxTuple, labels: Sequence[BoxTuple]) -> float:
+    """Of the detections that lie in `part` for the most and overlap no label by 0.3, the best score."""
+    best = 0.0
+    for _, score, box in found:
+        if score <= best or float(intersection([box], [part])[0, 0]) < 0.5 * float(area(box)):
+            continue
+        if not labels or float(iou([box], np.asarray(labels)).max()) < 0.3:
+            best = score
+    return best

@@ -8,13 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import imagehash
+import numpy as np
 from PIL import Image
 from torch import Tensor
 
 from curator.boxes import clip, expand
-from curator.synthesize.gate.base import Bounds, verdict
+from curator.synthesize.gate.base import Bound, Evidence, verdict
 from curator.tensors import image_pixels
 from store.records import BoxTuple, Verdict
+
+SHARE = 0.01
+_BITS = 64
 
 
 class DuplicateCheck:
@@ -29,16 +33,24 @@ class DuplicateCheck:
         pixels = image_pixels(sample[:, y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)])
         return imagehash.phash(Image.fromarray(pixels))
 
+    def bound(self, real: Sequence[Evidence]) -> Bound:
+        """Bits within which an untouched part has its nearest neighbour in `SHARE` of cases."""
+        own = [self.signature(e.look.image, e.look.part) for e in real]
+        nearest = (
+            [min(a - b for j, b in enumerate(own) if j != i) for i, a in enumerate(own)] if own[1:] else []
+        )
+        return Bound(float(np.quantile(nearest, SHARE)) if nearest else 0.0, {}, len(own), SHARE)
+
     def judge(
-        self, signature: imagehash.ImageHash, accepted: Sequence[imagehash.ImageHash], bounds: Bounds
+        self, signature: imagehash.ImageHash, accepted: Sequence[imagehash.ImageHash], bound: Bound
     ) -> Verdict:
         """Bits by which the hash differs from the nearest accepted one (64 where there is none)."""
-        value = min((signature - other for other in accepted), default=64)
+        value = min((signature - other for other in accepted), default=_BITS)
         return verdict(
             self.name,
-            value > bounds.distance,
+            value > bound.value,
             float(value),
-            float(bounds.distance),
+            bound.value,
             "the painted part is new",
             "an accepted sample has nearly the same painted part",
         )

@@ -1,0 +1,103 @@
+"""Paint a stored sample anew, from its lineage, and compare it byte by byte.
+
+In: a sample's number. Out: the PNG, and whether it equals the stored one. What a sample is made of: the run's
+settings and seed, the failure with its exemplar, the scene with its labels, the recipe, the inpainter and its
+strength. When any of these is not what it was, the sample's key cannot be reached any more, and that is said.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from curator.detect.load import load_same
+from curator.diagnose.run_current import read_current
+from curator.errors import InputError
+from curator.synthesize.gate.judge import Judge
+from curator.synthesize.run_plans import labelled, labelled_scenes, mined_failures, plan_items
+from curator.synthesize.settings import SynthesizeConfig
+from curator.synthesize.work import STAGE, SynthesisWork, choose_inpainter, config_key, load_inpainter, paint
+from curator.tensors import image_pixels, resolve_device
+from store.images import encode_png
+from store.records import RunRecord, Sample
+
+if TYPE_CHECKING:
+    from store.store import Store
+
+
+def reproduce(store: Store, sample_id: int, *, device: str = "auto") -> tuple[bytes, dict[str, Any]]:
+    """Paint a sample anew.
+
+    Returns:
+        the PNG, and its lineage: {"sample", "equal", "recipe", "group", "scene", "exemplar", "failure",
+        "seed", "plan", "inpainter", "fingerprint", "strength", "run"}; equal: byte by byte.
+
+    Raises:
+        InputError: no such sample, or what it was made of has changed since (says what to do).
+    """
+    sample = next((s for s in store.samples() if s.id == sample_id), None)
+    if sample is None:
+        raise InputError(f"no sample {sample_id}; `curator samples` lists them")
+    for run in store.runs(stage=STAGE):
+        if run.scope == sample.name and "gate_blob" in run.facts:
+            made = _again(store, sample, run, device)
+            if made is not None:
+                return made
+    raise InputError(
+        f"sample {sample_id} cannot be painted anew: its failures, scenes, labels, detector, inpainter or "
+        "gate are not what they were (or an older version made it); the stored picture itself is kept"
+    )
+
+
+def _again(store: Store, sample: Sample, run: RunRecord, device: str) -> tuple[bytes, dict[str, Any]] | None:
+    """The sample by one run's settings; None where its key is another."""
+    config = SynthesizeConfig.from_table({**run.config, "device": device}, where=f"run {run.id}")
+    current = read_current(store, STAGE, config.detector)
+    spec, strength = choose_inpainter(config, current.model.classes)
+    failures, scenes = mined_failures(store, config, current), labelled_scenes(store, config)
+    inpainter = load_inpainter(spec, config.steps, device)
+    detector = load_same(current.model.spec, current.model.fingerprint, device)
+    judge = Judge(config.judge, detector, resolve_device(device))
+    class_map = dict(current.class_map)
+    key = config_key(
+        config,
+        (current.model.fingerprint, inpainter.fingerprint, judge.fingerprint),
+        class_map,
+        failures,
+        scenes,
+        labelled(store, store.image_ids(role="mine")),
+        strength,
+    )
+    work = SynthesisWork(
+        config_key=key,
+        detector=current.model.spec,
+        fingerprint=current.model.fingerprint,
+        inpainter=spec,
+        strength=strength,
+        steps=config.steps,
+        seed=config.seed,
+        batch_size=1,
+        class_map=class_map,
+    )
+    items = plan_items(failures, scenes, config)
+    item = items[sample.number] if sample.number < len(items) else None
+    if item is None or work.key(item) != sample.key:
+        return None
+    painted = paint(inpainter, {0: work.plan(item)}, strength)[0]
+    if isinstance(painted, Exception):
+        raise painted
+    png = encode_png(image_pixels(painted))
+    return png, {
+        "sample": sample.id,
+        "equal": png == store.blob(sample.blob),
+        "recipe": sample.recipe,
+        "group": sample.group,
+        "scene": sample.scene_image_id,
+        "exemplar": sample.exemplar_image_id,
+        "failure": sample.outcome_id,
+        "seed": sample.seed,
+        "plan": sample.number,
+        "inpainter": spec,
+        "fingerprint": inpainter.fingerprint,
+        "strength": strength,
+        "run": run.id,
+    }
