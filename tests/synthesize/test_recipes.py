@@ -18,11 +18,13 @@ from curator.inpaint.backends import build_inpainter
 from curator.inpaint.base import Inpainter
 from curator.registry import RECIPES
 from curator.synthesize.base import Exemplar, SamplePlan, Scene
-from curator.synthesize.recipes.appearance import AppearanceRecipe, shrink
+from curator.synthesize.photometry import blur, blurred, noise, noisy, spread
+from curator.synthesize.recipes.appearance import AppearanceRecipe, change_look, shrink
 from curator.synthesize.recipes.culprit import MAX_OCCLUSION, CulpritRecipe, culprit_mask
 from curator.synthesize.recipes.lookalike import LookalikeRecipe
 from curator.synthesize.recipes.object import ObjectRecipe, wanted_sides
 from curator.synthesize.recipes.placing import Surroundings, covered, labels_left
+from curator.synthesize.recipes.removal import RemovalRecipe
 from curator.tensors import image_pixels, image_tensor
 from store.records import NewAnnotation
 
@@ -31,7 +33,7 @@ MakeImage = Callable[..., torch.Tensor]
 
 
 def test_the_registry_knows_the_recipes() -> None:
-    names = {"object", "culprit", "lookalike", "appearance"}
+    names = {"object", "culprit", "lookalike", "appearance", "removal"}
     assert {RECIPES.load(name)().name for name in names} == names
 
 
@@ -282,14 +284,15 @@ def test_appearance_takes_colours_from_the_failure(
 ) -> None:
     dark = dataclasses.replace(failing(), image=textured(5) * torch.tensor([0.2, 0.2, 0.3])[:, None, None])
     plan = AppearanceRecipe().plan(dark, scene, seed=0)
-    assert plan.details["change"] == "colour"
+    assert set(plan.details["changes"]) == {"colour"}
     assert plan.annotations == scene.annotations
+    assert plan.details["object"] in plan.made
     assert plan.rendered is not None
     x1, y1, x2, y2 = (int(v) for v in scene.annotations[plan.details["object"]].box)
     assert float(plan.rendered[:, y1:y2, x1:x2].mean()) < 0.6 * float(scene.image[:, y1:y2, x1:x2].mean())
 
 
-@pytest.mark.parametrize("name", ["culprit", "object", "lookalike", "appearance"])
+@pytest.mark.parametrize("name", ["culprit", "object", "lookalike", "appearance", "removal"])
 def test_pixels_outside_the_mask_come_back_bit_identical(
     name: str, scene: Scene, failing: MakeExemplar, textured: MakeImage
 ) -> None:
@@ -298,6 +301,7 @@ def test_pixels_outside_the_mask_come_back_bit_identical(
         "object": failing(blamed=False),
         "lookalike": failing("FP"),
         "appearance": dataclasses.replace(failing(), image=textured(5) * 0.3),
+        "removal": failing(),
     }[name]
     recipe = RECIPES.load(name)()
     scene = dataclasses.replace(scene, image=image_tensor(image_pixels(scene.image)))
@@ -310,7 +314,7 @@ def test_pixels_outside_the_mask_come_back_bit_identical(
     assert len(plans) > 6
     inpainter = build_inpainter("compose:?blend=poisson", steps=1, device="cpu")
     samples = {seed: _sample(inpainter, plan) for seed, plan in plans.items()}
-    partial = 0
+    partial = 0  # holes
     for seed, plan in plans.items():
         outside = ~plan.mask
         partial += bool(outside.any())
@@ -330,6 +334,76 @@ def test_appearance_answers_a_small_object_by_scale_and_refuses_where_nothing_di
     alone = dataclasses.replace(scene, annotations=scene.annotations[1:2])
     with pytest.raises(StageError, match="already"):
         AppearanceRecipe().plan(same, alone, seed=0)
+
+
+def _like(scene: Scene, image: torch.Tensor) -> Exemplar:
+    return Exemplar(
+        image_id=2,
+        outcome_id=1,
+        group="g",
+        kind="FN",
+        category="cup",
+        image=image,
+        box=scene.annotations[1].box,
+    )
+
+
+@pytest.mark.parametrize("change", ["blur", "noise", "contrast"])
+def test_appearance_takes_on_what_else_differs_and_nothing_more(scene: Scene, change: str) -> None:
+    alone = dataclasses.replace(scene, annotations=scene.annotations[1:2])
+    grey = scene.image.mean()
+    failing = {
+        "blur": blurred(scene.image, 2.0),
+        "noise": noisy(scene.image, 0.04, np.random.default_rng(0)),
+        "contrast": grey + 0.45 * (scene.image - grey),
+    }[change]
+    exemplar = _like(scene, failing)
+    if change == "contrast":
+        look = change_look(
+            exemplar, alone.image, alone.annotations[0].box, np.ones((96, 96)), np.random.default_rng(0)
+        )
+        out, changes = look
+        if "colour" in changes:  # the transfer of colours brings the contrast along
+            assert spread(out) < 0.8 * spread(alone.image)
+            return
+        assert changes["contrast"] == pytest.approx(0.45, abs=0.1)
+        return
+    plan = AppearanceRecipe().plan(exemplar, alone, seed=1)
+    assert set(plan.details["changes"]) == {change}
+    assert plan.rendered is not None
+    if change == "blur":
+        assert blur(plan.rendered) == pytest.approx(blur(failing), rel=0.25)
+    else:
+        assert noise(plan.rendered) == pytest.approx(0.04, rel=0.2)
+    assert bool(plan.mask.all())
+    assert plan.annotations == alone.annotations
+
+
+def test_removal_takes_out_one_object_and_its_label(scene: Scene, failing: MakeExemplar) -> None:
+    plan = RemovalRecipe().plan(failing(), scene, seed=0)
+    gone = scene.annotations[plan.details["object"]]
+    assert gone.category == "cup"
+    assert plan.annotations == tuple(a for a in scene.annotations if a != gone)
+    assert plan.composed is not None
+    assert covered(plan.mask, gone.box) == 1
+    assert torch.equal(plan.composed[:, ~plan.mask], scene.image[:, ~plan.mask])
+    x1, y1, x2, y2 = (int(v) for v in gone.box)
+    inside = plan.composed[:, y1:y2, x1:x2]
+    assert float((inside[0] - inside[1]).max()) < 0.3  # nothing red is left
+    assert float((inside.mean((1, 2)) - torch.tensor([0.7, 0.75, 0.6])).abs().max()) < 0.1
+    assert plan.negative_prompt == "cup"
+
+
+def test_removal_leaves_objects_alone_that_hide_others_or_fill_the_image(
+    scene: Scene, failing: MakeExemplar
+) -> None:
+    cup = scene.annotations[0]
+    over = NewAnnotation(category="plate", box=(12.0, 12.0, 26.0, 26.0))
+    large = NewAnnotation(category="cup", box=(0.0, 0.0, 90.0, 90.0))
+    for objects in ((cup, over), (large,)):
+        crowded = dataclasses.replace(scene, annotations=objects)
+        with pytest.raises(StageError, match="stands alone"):
+            RemovalRecipe().plan(failing(), crowded, seed=0)
 
 
 def _sample(inpainter: Inpainter, plan: SamplePlan) -> torch.Tensor:

@@ -1,0 +1,133 @@
+"""The `removal` recipe: a scene without one of its objects, the counterfactual of an explanation.
+
+In: a miss (its class alone counts) and a labelled scene. Out: a `SamplePlan` whose hole is an object of the
+class, along its polygon or its box grown by a few pixels, without its label. Composed is what a classical
+method fills in: the biharmonic equation (Damelin & Hoang, On surface completion and image inpainting by
+biharmonic functions, IJMMS 2018), at a size at which the hole is small, with the surroundings' noise; a
+generator makes it look real. Not in the default list: what is removed teaches a detector only where it
+mistook the surroundings for the object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy import ndimage
+from skimage.restoration import inpaint_biharmonic
+from torch import Tensor
+from torch.nn import functional as F
+
+from curator.boxes import area, intersection
+from curator.errors import StageError
+from curator.inpaint.exemplar import UNKNOWN
+from curator.inpaint.masks import Mask, bounds
+from curator.synthesize.base import Exemplar, SamplePlan, Scene
+from curator.synthesize.cutout import polygon_mask
+from curator.synthesize.photometry import noise, noisy, rim
+from curator.synthesize.recipes.placing import box_tuple, whole
+from store.records import NewAnnotation
+
+GROWN = 4  # pixels around the outline: its soft edge, and a part of its shadow
+LARGEST = 0.25  # of the image: beyond, hardly anything is known of what is behind
+SHARED = 0.05  # of another label's box that the hole may take: more, and that object would be removed too
+_SIDE = 40  # pixels of the hole's longer side at which the equation is solved
+
+
+class RemovalRecipe:
+    """Takes an object of the class out of a scene."""
+
+    name = "removal"
+    kinds: tuple[str, ...] = ("FN", "FP")
+    causes: tuple[str, ...] = ()
+
+    def suits(self, category: str, annotations: Sequence[NewAnnotation]) -> bool:
+        """Needs an object of the class that is no crowd."""
+        return any(a.category == category and not a.crowd for a in annotations)
+
+    def plan(self, exemplar: Exemplar, scene: Scene, *, seed: int) -> SamplePlan:
+        """Plan one sample; see `curator.synthesize.base.Recipe`."""
+        rng = np.random.default_rng([seed, scene.image_id])
+        alone = [i for i in range(len(scene.annotations)) if _removable(scene, i, exemplar.category)]
+        if not alone:
+            raise StageError(
+                f"scene {scene.image_id} has no object of class {exemplar.category} that stands alone "
+                f"and takes at most {LARGEST:.0%} of the image"
+            )
+        chosen = alone[int(rng.integers(len(alone)))]
+        hole = hole_of(scene.annotations[chosen], scene.image)
+        x1, y1, x2, y2 = bounds(hole)
+        return SamplePlan(
+            recipe=self.name,
+            group=exemplar.group,
+            scene=scene,
+            exemplar=torch.full((3, y2 - y1, x2 - x1), UNKNOWN),
+            exemplar_image_id=exemplar.image_id,
+            outcome_id=exemplar.outcome_id,
+            mask=torch.from_numpy(hole),
+            painted=box_tuple((x1, y1, x2, y2)),
+            annotations=(*scene.annotations[:chosen], *scene.annotations[chosen + 1 :]),
+            seed=seed,
+            prompt="background",
+            negative_prompt=exemplar.category,
+            details={"object": chosen, "object_box": list(scene.annotations[chosen].box)},
+            composed=filled(scene.image, hole, rng),
+        )
+
+
+def hole_of(annotation: NewAnnotation, image: Tensor) -> Mask:
+    """The pixels (H, W) of an object of an image (3, H, W), grown by `GROWN`."""
+    height, width = image.shape[1:]
+    mask = np.zeros((height, width), bool)
+    if annotation.polygon:
+        mask = polygon_mask(annotation.polygon, (height, width))
+    if not mask.any():
+        x1, y1, x2, y2 = whole(annotation.box, width, height)
+        mask[y1:y2, x1:x2] = True
+    return np.asarray(ndimage.binary_dilation(mask, iterations=GROWN)) if mask.any() else mask
+
+
+def filled(image: Tensor, hole: Mask, rng: np.random.Generator) -> Tensor:
+    """An image (3, H, W) with its hole (H, W) filled in from around it; pixels outside are the image's
+    own."""
+    height, width = hole.shape
+    x1, y1, x2, y2 = bounds(hole)
+    edge = max((max(x2 - x1, y2 - y1)) // 4, 8)
+    window = whole((x1 - edge, y1 - edge, x2 + edge, y2 + edge), width, height)
+    a, b, c, d = window
+    part, inside = image[:, b:d, a:c], hole[b:d, a:c]
+    scale = min(_SIDE / max(x2 - x1, y2 - y1), 1.0)
+    size = max(round((d - b) * scale), 4), max(round((c - a) * scale), 4)
+    # Of each pixel of the reduced image only what is known counts.
+    known = torch.from_numpy(~inside).float()
+    weight = F.interpolate(known[None, None], size, mode="bilinear", antialias=True)[0, 0]
+    small = F.interpolate((part * known)[None], size, mode="bilinear", antialias=True)[0]
+    open_ = (weight < 0.3).numpy()
+    small = small / weight.clamp(min=0.3)
+    if open_.all():
+        raise StageError("nothing of the image is outside the hole")
+    solved = inpaint_biharmonic(small.permute(1, 2, 0).numpy(), open_, channel_axis=-1)
+    coarse = torch.from_numpy(np.clip(solved, 0, 1).astype(np.float32)).permute(2, 0, 1)
+    fine = F.interpolate(coarse[None], part.shape[1:], mode="bilinear")[0]
+    # The reduced image leaves a step at the hole's border: blended over a few pixels.
+    share = np.clip(ndimage.distance_transform_edt(inside) / GROWN, 0, 1).astype(np.float32)
+    nearest = ndimage.distance_transform_edt(inside, return_distances=False, return_indices=True)
+    border = part[:, torch.from_numpy(nearest[0]).long(), torch.from_numpy(nearest[1]).long()]
+    fine = border + torch.from_numpy(share) * (fine - border)
+    fine = noisy(fine, noise(part, rim(inside, edge)), rng)
+    out = image.clone()
+    out[:, b:d, a:c] = torch.where(torch.from_numpy(inside), fine, part)
+    return out
+
+
+def _removable(scene: Scene, number: int, category: str) -> bool:
+    a = scene.annotations[number]
+    height, width = scene.image.shape[1:]
+    others = [b.box for i, b in enumerate(scene.annotations) if i != number]
+    if a.category != category or a.crowd or not 16 <= area(a.box) <= LARGEST * width * height:
+        return False
+    if not others:
+        return True
+    box = np.asarray(a.box) + np.array([-GROWN, -GROWN, GROWN, GROWN])
+    return bool((intersection([box], others)[0] <= SHARED * area(others)).all())
