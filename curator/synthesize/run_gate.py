@@ -1,8 +1,8 @@
 """The gate's calibration from the Store: which of the user's pictures it learns on, and the stored result.
 
 In: labelled training and mined images. Out: a `Gate` as bytes, kept as a blob that the run's facts name, so
-that the same command again finds it. It learns on training images and some mined ones; bounds are read off
-other mined images, which neither it nor the detector has seen.
+that the same command again finds it. It learns on training and mined images; bounds are read off mined
+images, out of fold.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from curator.detect.base import Detector
     from store.store import Store
 
-LEARNING, HELD = 100, 120
+LEARNING, HELD = 100, 110
 """Images looked at; each gives up to four looks."""
 _BATCH = 8
 
@@ -50,29 +50,28 @@ def calibrated(
     with progress("gate: untouched pictures", len(learning) + len(held)) as advance:
         parts = [_looks(part, detector, dict(class_map), config, rng, advance) for part in (learning, held)]
     judge = Judge(config.judge, detector, resolve_device(config.device))
-    gate = calibrate(parts[0], parts[1], judge, refused=config.refused, seed=config.seed)
+    known = [look for looks in parts[0] for look in looks]
+    gate = calibrate(known, parts[1], judge, refused=config.refused, seed=config.seed)
     return gate, store.put_blob(gate.to_bytes())
 
 
 def divided(
     training: Sequence[SceneImage], mined: Sequence[SceneImage], seed: int
 ) -> tuple[list[SceneImage], list[SceneImage]]:
-    """Images to learn on, and images that bounds are read off; none is in both.
+    """Images that are learnt on alone, and images that bounds are read off too; none is in both.
 
-    A third of the mined images is learnt on, since they may hold classes and conditions that training images
-    lack; where few are left for the bounds, training images fill up, at most half of them.
+    Bounds come from mined images, which the detector has not seen; where they are few, training images fill
+    up, at most half of them.
     """
 
     def shuffled(scenes: Iterable[SceneImage]) -> list[SceneImage]:
         return sorted(scenes, key=lambda scene: content_key("gate", seed, scene.image.sha256))
 
-    mine = shuffled({scene.image.sha256: scene for scene in mined}.values())
-    known = {scene.image.sha256 for scene in mine}
+    held = shuffled({scene.image.sha256: scene for scene in mined}.values())[:HELD]
+    known = {scene.image.sha256 for scene in mined}
     train = [scene for scene in shuffled(training) if scene.image.sha256 not in known]
-    few = len(mine) // 3
-    held = mine[few : few + HELD]
     spare = min(max(HELD // 2 - len(held), 0), len(train) // 2)
-    return [*train[spare:][:LEARNING], *mine[:few][: LEARNING // 2]], [*held, *train[:spare]]
+    return train[spare:][:LEARNING], [*held, *train[:spare]]
 
 
 def _looks(
@@ -82,8 +81,8 @@ def _looks(
     config: SynthesizeConfig,
     rng: np.random.Generator,
     advance: Any,
-) -> list[Look]:
-    """Looks of images; one that cannot be read is left out."""
+) -> list[list[Look]]:
+    """Looks of images, per image; one that cannot be read is left out."""
     device, looks = resolve_device(config.device), []
     for start in range(0, len(scenes), _BATCH):
         part = []
@@ -97,5 +96,5 @@ def _looks(
         for (scene, image), detections in zip(part, found, strict=True):
             if not isinstance(detections, Exception):
                 labels = [(a.category, a.box) for a in scene.annotations if not a.crowd]
-                looks += untouched(image, labels, detections, rng)
+                looks.append(untouched(image, labels, detections, rng))
     return looks

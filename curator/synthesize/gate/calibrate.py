@@ -1,7 +1,7 @@
 """Learning and bounds of the gate, on the user's own pictures.
 
-In: untouched looks at labelled pictures, in two parts: `learning` ones and `held` ones, which no check learns
-from. Out: `Gate`, whose bounds are quantiles of the same measures on the held looks (DESIGN.md, rule 10).
+In: untouched looks at labelled pictures. Out: `Gate`, whose bounds are quantiles of the same measures on
+looks that were not learnt on (DESIGN.md, rule 10).
 
 The joint checks share one wish: together they refuse at most `refused` of the untouched looks. Each look has
 in each check a rank (the share of held looks at least as bad); its worst rank is what the gate judges by. The
@@ -14,10 +14,11 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from curator.synthesize.gate.base import (
@@ -36,6 +37,8 @@ from curator.synthesize.gate.looks import mirrored, mislabelled, spoilt
 from curator.synthesize.gate.statistics import describe
 from store.records import Verdict
 
+_CHUNK = 32
+FOLDS = 3
 FAULTS = 2
 """Spoilt looks per untouched one."""
 OF_A_CLASS = 50
@@ -123,39 +126,91 @@ def evidence_of(looks: Sequence[Look], judge: Judge) -> list[Evidence]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """An untouched look, and what is learnt by it: faulty versions, wrong labels, and its mirror image."""
+
+    real: Evidence
+    faulty: tuple[Evidence, ...]
+    wrong: tuple[Evidence, ...]
+    mirrored: tuple[Evidence, ...]
+
+
+def lessons(looks: Sequence[Look], judge: Judge, classes: Sequence[str], seed: int) -> list[Lesson]:
+    """Make and measure the faults of looks; the faulty pictures themselves are not kept."""
+    rng = np.random.default_rng([seed, 7])
+    found: list[Lesson] = []
+    for start in range(0, len(looks), _CHUNK):
+        chunk = looks[start : start + _CHUNK]
+        faulty = [[spoilt(look, looks, rng) for _ in range(FAULTS)] for look in chunk]
+        wrong = [mislabelled(look, classes, rng) if look.made else [] for look in chunk]
+        turned = [[mirrored(look)] if look.made else [] for look in chunk]
+        parts = [
+            _regrouped(measure([one for own in group for one in own], judge), group)
+            for measure, group in ((evidence_of, faulty), (labels_of, wrong), (labels_of, turned))
+        ]
+        real = evidence_of(chunk, judge)
+        found += [Lesson(*one) for one in zip(real, *parts, strict=True)]
+    return found
+
+
 def calibrate(
-    learning: Sequence[Look], held: Sequence[Look], judge: Judge, *, refused: float, seed: int
+    training: Sequence[Look], mined: Sequence[Sequence[Look]], judge: Judge, *, refused: float, seed: int
 ) -> Gate:
     """Learn and read off the bounds.
 
     Args:
+        training: looks that are learnt on alone. mined: per image, looks that bounds are read off too: out of
+            fold, by a gate that has not learnt on their image (cross-conformal prediction: Vovk, Annals of
+            Mathematics and Artificial Intelligence 2015).
         refused: share of untouched looks that the joint checks may refuse, in (0, 1).
     """
-    rng = np.random.default_rng([seed, 7])
-    classes = sorted({name for look in learning for name, _ in look.made})
-    faulty = [spoilt(look, learning, rng) for look in learning for _ in range(FAULTS)]
-    wrong = [one for look in learning if look.made for one in mislabelled(look, classes, rng)]
-    right = [mirrored(look) for look in learning if look.made]
-    real, bad = evidence_of(learning, judge), evidence_of(faulty, judge)
-    seen, more = labels_of(wrong, judge), labels_of(right, judge)
-    measured = evidence_of(held, judge)
-    learnt: dict[str, Learnt] = {}
-    bounds: dict[str, Bound] = {}
-    joint: list[Check] = []
-    for check in checks_alone():
-        of_labels = check.name == "label"
-        learnt[check.name] = check.learn(
-            [*real, *more] if of_labels else real, [*bad, *seen] if of_labels else bad, seed=seed
-        )
-        if check.joint:
-            joint.append(check)
-        else:
-            bounds[check.name] = check.bound(measured, learnt[check.name])
-    bounds |= joint_bounds(joint, learnt, measured, refused)
+    flat = [look for looks in mined for look in looks]
+    fold = np.array([i % FOLDS for i, looks in enumerate(mined) for _ in looks], int)
+    classes = sorted({name for look in (*training, *flat) for name, _ in look.made})
+    taught = lessons([*training, *flat], judge, classes, seed)
+    always, own = taught[: len(training)], taught[len(training) :]
+    held = [lesson.real for lesson in own]
+    checks = checks_alone()
+    learnt = {check.name: _learnt(check, taught, seed) for check in checks}
+    joint = [check for check in checks if check.joint]
+    goodness = np.full((len(joint), len(own)), np.nan)
+    for number in range(FOLDS):
+        inside = np.flatnonzero(fold == number)
+        rest = [*always, *(lesson for lesson, k in zip(own, fold, strict=True) if k != number)]
+        for row, check in enumerate(joint):
+            known = _learnt(check, rest, seed)
+            for i in inside:
+                goodness[row, i] = (1 if check.least else -1) * check.value(held[i], known)
+    bounds = {c.name: c.bound(held, learnt[c.name]) for c in checks if not c.joint}
+    bounds |= joint_bounds(joint, goodness, [e.look.category for e in held], refused)
     for among in checks_among():
-        bounds[among.name] = among.bound(measured)
+        bounds[among.name] = among.bound(held)
         learnt[among.name] = Learnt()
     return Gate(learnt, bounds)
+
+
+def _learnt(check: Check, taught: Sequence[Lesson], seed: int) -> Learnt:
+    """What a check learns by some lessons."""
+    real = [lesson.real for lesson in taught]
+    faulty = [one for lesson in taught for one in lesson.faulty]
+    if check.name == "label":
+        real += [one for lesson in taught for one in lesson.mirrored]
+        faulty += [one for lesson in taught for one in lesson.wrong]
+    return check.learn(real, faulty, seed=seed)
+
+
+def _regrouped(flat: Sequence[Evidence], like: Sequence[Sequence[Any]]) -> list[tuple[Evidence, ...]]:
+    """A flat list in the groups of another."""
+    left = iter(flat)
+    return [tuple(_bare(next(left)) for _ in group) for group in like]
+
+
+def _bare(evidence: Evidence) -> Evidence:
+    """Without its picture, which is not needed once it is measured."""
+    nothing = torch.zeros(3, 1, 1)
+    look = replace(evidence.look, image=nothing, mask=np.zeros((1, 1), bool), before=None, start=None)
+    return replace(evidence, look=look)
 
 
 def labels_of(looks: Sequence[Look], judge: Judge) -> list[Evidence]:
@@ -169,15 +224,16 @@ def labels_of(looks: Sequence[Look], judge: Judge) -> list[Evidence]:
 
 
 def joint_bounds(
-    checks: Sequence[Check], learnt: Mapping[str, Learnt], held: Sequence[Evidence], refused: float
+    checks: Sequence[Check], goodness: Array, scopes: Sequence[str], refused: float
 ) -> dict[str, Bound]:
-    """The bounds of the joint checks."""
-    if not held:
+    """The bounds of the joint checks.
+
+    Args:
+        goodness: (checks, looks) measures of untouched looks, larger is better; NaN: nothing to say.
+        scopes: the looks' classes.
+    """
+    if not len(scopes):
         return {check.name: Bound(float("nan")) for check in checks}
-    goodness = np.array(  # (checks, looks), larger is better
-        [[(1 if c.least else -1) * c.value(e, learnt[c.name]) for e in held] for c in checks]
-    )
-    scopes = [e.look.category for e in held]
     own = {name for name in set(scopes) if scopes.count(name) >= OF_A_CLASS}
     scopes = [name if name in own else "" for name in scopes]
     ranks = np.full_like(goodness, np.inf)

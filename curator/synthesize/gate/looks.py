@@ -33,7 +33,7 @@ _TRIES = 20
 def untouched(
     image: Tensor, labels: Sequence[Label], found: Found, rng: np.random.Generator, *, objects: int = 3
 ) -> list[Look]:
-    """Some labelled objects of an image, of every class in turn, and one place without any, each as a look."""
+    """Some labelled objects of an image, of every class in turn, and a place without any, each as a look."""
     height, width = image.shape[1:]
     whole = [
         i
