@@ -1,4 +1,4 @@
-"""What people read of the summaries of train and verify."""
+"""What people read of the summaries of train, train-inpainter, loop and verify."""
 
 from __future__ import annotations
 
@@ -20,6 +20,23 @@ def train_lines(summary: Mapping[str, Any]) -> list[str]:
     if summary["missing_classes"]:
         lines.append(f"the detector cannot produce: {', '.join(summary['missing_classes'])} (left out)")
     return lines
+
+
+def train_inpainter_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Of `curator train-inpainter`."""
+    lines = [
+        f"trained on {summary['images']} images for {summary['steps']} steps "
+        f"({summary['seconds_per_step']:.2f} s each), stopped {summary['stopped']}",
+        f"loss on {summary['held_out']} held-out images: {summary['held_out_first']:.4f} at first, "
+        f"{summary['held_out_best']:.4f} at step {summary['best_step']}, whose weights are kept",
+    ]
+    if summary["left_out"] or summary["too_small"]:
+        lines.append(
+            f"left out: {summary['left_out']} images that look like the holdout, "
+            f"{summary['too_small']} too small"
+        )
+    lines += [f"samples to look at: {shlex.quote(summary['sheets'])}"] if summary["sheets"] else []
+    return [*lines, f"use it as --inpainter {shlex.quote(summary['inpainter'])}"]
 
 
 def loop_lines(summary: Mapping[str, Any]) -> list[str]:

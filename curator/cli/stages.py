@@ -14,12 +14,13 @@ from curator.cli.fix import (
     synthesize_lines,
 )
 from curator.cli.mine import detect_lines, diagnose_lines, explain_lines
-from curator.cli.prove import loop_lines, train_lines, verify_lines
+from curator.cli.prove import loop_lines, train_inpainter_lines, train_lines, verify_lines
 from curator.config import ReportConfig
 from curator.data.settings import AddConfig, ExportConfig
 from curator.detect.settings import DetectConfig
 from curator.diagnose.settings import DiagnoseConfig, SuspectsConfig
 from curator.explain.settings import EvaluateConfig, ExplainConfig, FitPatchesConfig, InterpretConfig
+from curator.inpaint.settings import TrainInpainterConfig
 from curator.pipeline.round_settings import LoopConfig
 from curator.prove.settings import TrainConfig, VerifyConfig
 from curator.query.settings import FeedbackConfig, GroupsConfig, IndexConfig, QueryConfig
@@ -106,6 +107,13 @@ stage_command(
     without=("device", "seed"),
     help="Say which hits show what was asked for; curator query --refine learns from it.\n\n"
     "Without ids it lists the hits with what was said.",
+)
+stage_command(
+    "train-inpainter",
+    TrainInpainterConfig,
+    lines=train_inpainter_lines,
+    help="Train an inpainter on the training images, without labels: synthesize --inpainter curator:OUT.\n\n"
+    "A stopped training continues with the same command; the best weights by the held-out loss are kept.",
 )
 stage_command(
     "synthesize",

@@ -9,6 +9,7 @@ show one, since an inpainter cannot paint what it never saw. No label, mask or b
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -41,7 +42,7 @@ def train_example_inpainter(
     from curator.inpaint.training import train_inpainter
 
     images = training_scenes(config.scenes)
-    _, losses = train_inpainter(
+    losses = train_inpainter(
         images,
         config.out,
         steps=config.steps,
@@ -51,8 +52,10 @@ def train_example_inpainter(
         seed=config.seed,
         device=config.device,
         minutes=config.minutes,
+        key=f"example {RENDERER_SEED} {config.scenes}",
         log=log,
-    )
+    ).losses
+    shutil.rmtree(config.out / "checkpoint", ignore_errors=True)  # no part of what ships
     saved = ExemplarInpainter(config.out, device=config.device)
     return {
         "out": str(config.out),

@@ -43,7 +43,7 @@ class ExemplarInpainter(CropInpainter):
         if not (folder / "model_index.json").is_file():
             raise InputError(
                 f"expected a saved inpainter (model_index.json) in {folder}; "
-                f"`curator example train-inpainter --out {folder}` makes one"
+                f"`curator train-inpainter --out {folder}` makes one"
             )
         # Folders saved before the pipeline moved here name it by its old module.
         sys.modules.setdefault("curator.synthesize.pipeline", sys.modules[ExemplarInpaintPipeline.__module__])
@@ -51,7 +51,9 @@ class ExemplarInpainter(CropInpainter):
         self.pipe.to(resolve_device(device))
         self.size = self.pipe.size
         self.steps, self.guidance = steps, guidance
-        self.fingerprint = fingerprint(self.pipe, steps=steps, guidance=guidance, fit=self.pipe.fit)
+        self.fingerprint = fingerprint(
+            self.pipe, steps=steps, guidance=guidance, fit=self.pipe.fit, predicts=self.pipe.predicts
+        )
 
     def paint(self, batch: CropBatch) -> Tensor:
         """Paint; prompts are not used, the exemplar says what."""

@@ -12,9 +12,10 @@ into channels (space to depth), which loses nothing and makes training and paint
     m       hole, 1 = repaint              (B, 1, 64, 64)
     k       (1 - m) x + m laid             (B, 3, 64, 64); laid: the exemplar as a collage, or the composition
     e       exemplar tokens                (B, 16, D); zeros for "no exemplar" (classifier-free guidance)
-    x0      UNet(x_t | k | m, t, e): the clean crop, since a narrow network over folded pixels cannot carry
-            the 48 values of noise per place through to an output, but need not (Li & He 2025,
-            arXiv:2511.13720)
+    x0      UNet(x_t | k | m, t, e), or k + UNet(x_t | k | m, t, e) where the weights were trained so
+            (`predicts` "change": what is laid keeps its detail): the clean crop, since a narrow network over
+            folded pixels cannot carry the 48 values of noise per place through to an output, but need not
+            (Li & He 2025, arXiv:2511.13720)
 
 A composition instead of noise to start from: SDEdit (Meng et al., ICLR 2022, arXiv:2108.01073), the last
 `strength` of the steps. An exemplar keeps its aspect (`fit` "pad": centred on a square of `UNKNOWN`) where
@@ -26,6 +27,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
@@ -39,8 +41,6 @@ from torch.nn import functional as F
 
 UNKNOWN = 0.5
 """Value of exemplar pixels that do not belong to the thing shown."""
-_FOLD = 4
-"""Pixels per side that are folded into channels by `build_unet`; a loaded UNet tells its own."""
 
 
 class ExemplarEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' bases disagree on a name
@@ -76,13 +76,15 @@ class ExemplarInpaintOutput(BaseOutput):
     images: Tensor
 
 
-def build_unet(size: int = 64, width: int = 128, channels: Sequence[int] = (64, 128)) -> UNet2DConditionModel:
+def build_unet(
+    size: int = 64, width: int = 128, channels: Sequence[int] = (64, 128), fold: int = 4
+) -> UNet2DConditionModel:
     """The UNet for crops of `size` pixels: 7 channels (noisy RGB, known RGB, hole), folded."""
     deeper = len(channels) - 1
     return UNet2DConditionModel(  # type: ignore[no-untyped-call]
-        sample_size=size // _FOLD,
-        in_channels=7 * _FOLD**2,
-        out_channels=3 * _FOLD**2,
+        sample_size=size // fold,
+        in_channels=7 * fold**2,
+        out_channels=3 * fold**2,
         block_out_channels=tuple(channels),
         layers_per_block=1,
         down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * deeper,
@@ -182,11 +184,23 @@ def _at_least_1(pixels: float) -> int:
     return max(1, round(pixels))
 
 
-def condition(image: Tensor, mask: Tensor, laid: Tensor, fold: int) -> Tensor:
-    """The known part k and the hole, folded: (B, 3, H, W) [0, 1], (B, 1, H, W), (B, 3, H, W) ->
-    (B, 4 fold^2, H / fold, W / fold)."""
-    known = torch.where(mask > 0.5, laid, image) * 2 - 1
-    return F.pixel_unshuffle(torch.cat([known, mask], dim=1), fold)
+def predict(
+    pipe: ExemplarInpaintPipeline, noisy: Tensor, known: Tensor, mask: Tensor, t: Tensor, tokens: Tensor
+) -> Tensor:
+    """One forward pass: the clean crop x0, folded.
+
+    Args:
+        noisy: (B, 3 fold^2, S / fold, S / fold), x_t. known: (B, 3, S, S) in [-1, 1], k. mask: (B, 1, S, S).
+        t: () or (B,). tokens: (B, 16, D).
+    """
+    told = F.pixel_unshuffle(torch.cat([known, mask], dim=1), pipe.fold)
+    out: Tensor = pipe.unet(torch.cat([noisy, told], dim=1), t, encoder_hidden_states=tokens).sample
+    return out + F.pixel_unshuffle(known, pipe.fold) if pipe.predicts == "change" else out
+
+
+def known_part(image: Tensor, mask: Tensor, laid: Tensor) -> Tensor:
+    """k in [-1, 1]: `image` with `laid` in the hole, both (B, 3, S, S) in [0, 1]; mask (B, 1, S, S)."""
+    return torch.where(mask > 0.5, laid, image) * 2 - 1
 
 
 class ExemplarInpaintPipeline(DiffusionPipeline):
@@ -205,17 +219,25 @@ class ExemplarInpaintPipeline(DiffusionPipeline):
         scheduler: DDIMScheduler,
         encoder: ExemplarEncoder,
         fit: str = "squash",
+        predicts: str = "image",
     ) -> None:
         super().__init__()
         if fit not in ("squash", "pad"):
             raise ValueError(f"fit: expected squash or pad, got {fit!r}")
+        if predicts not in ("image", "change"):
+            raise ValueError(f"predicts: expected image or change, got {predicts!r}")
         self.register_modules(unet=unet, scheduler=scheduler, encoder=encoder)  # type: ignore[no-untyped-call]
-        self.register_to_config(fit=fit)  # type: ignore[no-untyped-call]
+        self.register_to_config(fit=fit, predicts=predicts)  # type: ignore[no-untyped-call]
 
     @property
     def fit(self) -> str:
         """How exemplars are brought to a square: "squash" or "pad"."""
         return str(self.config["fit"])
+
+    @property
+    def predicts(self) -> str:
+        """What the UNet puts out: the "image", or the "change" of what it is told."""
+        return str(self.config["predicts"])
 
     @property
     def size(self) -> int:
@@ -267,11 +289,12 @@ class ExemplarInpaintPipeline(DiffusionPipeline):
             shown = [exemplar.to(device, dtype) for exemplar in exemplars]
             tokens = self.encoder(squares(shown, self.encoder.config.size, self.fit))
             laid = collage(shown, mask, self.fit) if start is None else laid
-        told = condition(image, mask, laid, self.fold)
+        known, holes = known_part(image, mask, laid), mask
         guided = guidance_scale != 1 and exemplars is not None
         if guided:
-            blank = condition(image, mask, torch.full_like(image, UNKNOWN), self.fold)
-            told, tokens = torch.cat([told, blank]), torch.cat([tokens, torch.zeros_like(tokens)])
+            blank = known_part(image, mask, torch.full_like(image, UNKNOWN))
+            known, holes = torch.cat([known, blank]), torch.cat([mask, mask])
+            tokens = torch.cat([tokens, torch.zeros_like(tokens)])
         # 2. Denoise from pure noise, or from the noised composition through the last of the steps.
         self.scheduler.set_timesteps(num_inference_steps, device=device)
         timesteps = self.scheduler.timesteps
@@ -287,7 +310,7 @@ class ExemplarInpaintPipeline(DiffusionPipeline):
             x = self.scheduler.add_noise(x0, x, timesteps[:1].expand(len(x)))
         for t in self.progress_bar(timesteps):
             double = torch.cat([x, x]) if guided else x
-            x0 = self.unet(torch.cat([double, told], dim=1), t, encoder_hidden_states=tokens).sample
+            x0 = predict(self, double, known, holes, t, tokens)
             if guided:
                 with_exemplar, without = x0.chunk(2)
                 x0 = without + guidance_scale * (with_exemplar - without)
@@ -317,12 +340,18 @@ def build_pipeline(
     size: int = 64,
     width: int = 128,
     channels: Sequence[int] = (64, 128),
+    fold: int = 4,
     fit: str = "pad",
+    predicts: str = "change",
     seed: int = 0,
 ) -> ExemplarInpaintPipeline:
-    """A pipeline with fresh weights, drawn from `seed` without touching the global random state."""
+    """A pipeline with fresh weights, drawn from `seed` without touching the global random state; one that
+    predicts changes begins with almost none."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ExemplarInpaintPipeline(
-            build_unet(size, width, channels), build_scheduler(), ExemplarEncoder(size // 2, width), fit
-        )
+        unet: Any = build_unet(size, width, channels, fold)
+        encoder = ExemplarEncoder(size // 2, width)
+        if predicts == "change":
+            for parameter in unet.conv_out.parameters():
+                nn.init.normal_(parameter, std=0.002) if parameter.ndim > 1 else nn.init.zeros_(parameter)
+    return ExemplarInpaintPipeline(unet, build_scheduler(), encoder, fit, predicts)

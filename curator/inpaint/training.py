@@ -1,161 +1,50 @@
 """Self-supervised training of the exemplar-conditioned inpainter on unlabelled images.
 
-In: images, nothing else: no boxes, no classes, no detector. Out: a saved `ExemplarInpaintPipeline`.
+In: images (`examples.py` makes crops of them). Out: a saved `ExemplarInpaintPipeline`.
 
-Each example is made from one image: a box around something that stands out from its surroundings, a square
-crop around it, a hole (the box, the segments of the box that differ most from their surroundings, or a blob),
-and as exemplar the hole's own content, distorted (flip, small rotation, colour, scale), so that copying it is
-not enough (Paint by Example, arXiv:2211.13227, section 3.2). Loss: squared error of x0 with truncated min-SNR
-weights (Hang et al., ICCV 2023, arXiv:2303.09556; Salimans & Ho, arXiv:2202.00512): w(t) = clip(SNR, 1, 5),
-mostly over the hole. The saved weights are the exponential moving average.
+Loss: squared error of x0 with truncated min-SNR weights (Hang et al., ICCV 2023, arXiv:2303.09556; Salimans &
+Ho, arXiv:2202.00512): w(t) = clip(SNR, 1, 5), mostly over the hole. What is saved is the exponential moving
+average of the weights that did best on held-out images: the same loss, always on the same crops, noise and
+timesteps. The learning rate rises, stays, and falls over the last fifth of the steps (Zhai et al., CVPR 2022,
+arXiv:2106.04560), so that a training may be stopped or prolonged.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from diffusers.training_utils import EMAModel
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
 from curator.errors import InputError
+from curator.inpaint.checkpoint import Checkpoint, save_pipeline
+from curator.inpaint.examples import Crops, distort, recompose
 from curator.inpaint.exemplar import (
     UNKNOWN,
     ExemplarInpaintPipeline,
     build_pipeline,
     collage,
-    condition,
+    known_part,
+    predict,
+    square_collage,
+    squares,
 )
-from curator.inpaint.masks import standing_out, superpixels
+from curator.inpaint.sheet import write_sheet
 from curator.progress import progress
 from curator.tensors import generator, resolve_device
 
 _GAMMA = 5.0
 _OUTSIDE = 0.1  # weight of the loss on known pixels: they are trivial, but keep the border sharp
-
-
-@dataclass(frozen=True, slots=True)
-class Crop:
-    """One training example: image (3, S, S) and hole (S, S) bool, exemplar (3, S/2, S/2); uint8 [0, 255]."""
-
-    image: NDArray[np.uint8]
-    hole: NDArray[np.bool_]
-    exemplar: NDArray[np.uint8]
-
-
-def stands_out(
-    pixels: NDArray[np.uint8], rng: np.random.Generator, *, tries: int = 8
-) -> tuple[int, int, int, int]:
-    """Draw boxes and return the one whose content differs most from its surroundings, as (x1, y1, x2, y2)."""
-    height, width = pixels.shape[:2]
-    best, best_score = (0, 0, 1, 1), -1.0
-    for _ in range(tries):
-        long = rng.uniform(0.08, 0.4) * min(height, width)
-        aspect = np.exp(rng.uniform(-1.4, 1.4))
-        w, h = (
-            int(np.clip(long * min(aspect, 1), 6, width - 2)),
-            int(np.clip(long / max(aspect, 1), 6, height - 2)),
-        )
-        x, y = int(rng.integers(0, width - w)), int(rng.integers(0, height - h))
-        inside = pixels[y : y + h, x : x + w].reshape(-1, 3).astype(np.float32)
-        pad = max(3, min(w, h) // 3)
-        around = (
-            pixels[max(0, y - pad) : y + h + pad, max(0, x - pad) : x + w + pad]
-            .reshape(-1, 3)
-            .astype(np.float32)
-        )
-        score = float(np.abs(inside.mean(0) - around.mean(0)).sum() + 0.5 * inside.std(0).sum())
-        if score > best_score:
-            best, best_score = (x, y, x + w, y + h), score
-    return best
-
-
-def draw_hole(
-    pixels: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    box: tuple[int, int, int, int],
-    rng: np.random.Generator,
-) -> NDArray[np.bool_]:
-    """A hole (H, W) inside or around `box`: the box itself, its standing-out segments, or a blob."""
-    x1, y1, x2, y2 = box
-    hole = np.zeros(labels.shape, bool)
-    kind = rng.random()
-    if kind < 0.25:
-        hole[y1:y2, x1:x2] = True
-        return hole
-    if kind < 0.8:
-        hole = standing_out(pixels, labels, box)
-        hole = ndimage.binary_dilation(hole, iterations=int(rng.integers(1, 4)))
-    else:
-        yy, xx = np.mgrid[0 : y2 - y1, 0 : x2 - x1]
-        radius = np.hypot((yy - (y2 - y1) / 2) / ((y2 - y1) / 2), (xx - (x2 - x1) / 2) / ((x2 - x1) / 2))
-        angle = np.arctan2(yy - (y2 - y1) / 2, xx - (x2 - x1) / 2)
-        waves = sum(rng.uniform(0, 0.12) * np.cos(k * angle + rng.uniform(0, 6.3)) for k in (2, 3, 5))
-        hole[y1:y2, x1:x2] = radius < 0.85 + waves
-    if hole.sum() < 12:
-        hole[y1:y2, x1:x2] = True
-    return hole
-
-
-def make_crop(
-    pixels: NDArray[np.uint8], labels: NDArray[np.int64], size: int, rng: np.random.Generator
-) -> Crop:
-    """One example from an image (H, W, 3) and its segments (H, W)."""
-    hole = draw_hole(pixels, labels, stands_out(pixels, rng), rng)
-    rows, columns = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
-    y1, y2, x1, x2 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-    height, width = hole.shape
-    side = int(min(max(y2 - y1, x2 - x1) * rng.uniform(1.4, 2.4), height, width))
-    side = max(side, min(24, height, width), y2 - y1, x2 - x1)
-    left = int(np.clip((x1 + x2 - side) / 2 + rng.uniform(-0.1, 0.1) * side, 0, max(width - side, 0)))
-    top = int(np.clip((y1 + y2 - side) / 2 + rng.uniform(-0.1, 0.1) * side, 0, max(height - side, 0)))
-    window = (slice(top, top + side), slice(left, left + side))
-    image = _resize(pixels[window], (size, size))
-    small = _resize(hole[window][..., None].astype(np.uint8) * 255, (size, size))[0] > 127
-    if not small.any():
-        small[size // 3 : 2 * size // 3, size // 3 : 2 * size // 3] = True
-    content = pixels[y1:y2, x1:x2].copy()
-    if rng.random() < 0.75:  # mostly the thing alone, as a culprit's segments give it
-        content[~hole[y1:y2, x1:x2]] = round(UNKNOWN * 255)
-    return Crop(image, small, _resize(content, (size // 2, size // 2)))
-
-
-def _resize(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """(H, W, C) -> (C, h, w), antialiased."""
-    tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float()[None]
-    out = F.interpolate(tensor, size, mode="bilinear", antialias=True)[0]
-    return out.clamp(0, 255).round().to(torch.uint8).numpy()
-
-
-def distort(exemplar: Tensor, noise: torch.Generator) -> Tensor:
-    """Distort exemplars (B, 3, h, w) in [0, 1]: flip, rotation up to 8 degrees, scale, shift, colour."""
-    n = len(exemplar)
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return torch.rand(n, *shape, generator=noise).to(exemplar.device) * (high - low) + low
-
-    angle, scale = uniform(-0.14, 0.14), uniform(0.88, 1.12)
-    flip = torch.where(uniform(0, 1) < 0.1, -1.0, 1.0)
-    theta = torch.stack(
-        [
-            torch.stack([scale * flip * angle.cos(), -scale * angle.sin(), uniform(-0.06, 0.06)], -1),
-            torch.stack([scale * flip * angle.sin(), scale * angle.cos(), uniform(-0.06, 0.06)], -1),
-        ],
-        dim=1,
-    )  # (B, 2, 3)
-    grid = F.affine_grid(theta, list(exemplar.shape), align_corners=False)
-    moved = F.grid_sample(exemplar - UNKNOWN, grid, padding_mode="zeros", align_corners=False) + UNKNOWN
-    known = ((moved - UNKNOWN).abs().sum(1, keepdim=True) > 0.02).to(moved.dtype)
-    coloured = moved * uniform(0.9, 1.1, 3, 1, 1) + uniform(-0.04, 0.04, 1, 1, 1)
-    return (known * coloured + (1 - known) * UNKNOWN).clamp(0, 1)
+HELD_OUT_CROPS = 64
+T = TypeVar("T")
 
 
 def diffusion_loss(
@@ -164,24 +53,24 @@ def diffusion_loss(
     """SNR-weighted x0 loss of one batch.
 
     Args:
-        image: (B, 3, S, S) in [0, 1]. hole: (B, 1, S, S), 1 = hole. exemplar: (B, 3, h, w) in [0, 1].
+        image: (B, 3, S, S) in [0, 1]. hole: (B, 1, S, S), 1 = hole. exemplar: (B, 3, s, s) in [0, 1],
+            squares as `Crop.exemplar`.
     """
     device, n = image.device, len(image)
     exemplar = distort(exemplar, noise_from)
-    laid = collage(list(exemplar), hole)
-    coin = torch.rand(n, generator=noise_from).to(device)
-    # A tenth without any exemplar (guidance), a fifth with tokens alone, so that both ways are learnt.
-    laid = torch.where((coin < 0.3)[:, None, None, None], torch.full_like(laid, UNKNOWN), laid)
-    side = pipe.encoder.config.size
-    tokens = pipe.encoder(F.interpolate(exemplar, (side, side), mode="bilinear", antialias=True))
-    tokens = tokens * (coin >= 0.1)[:, None, None]
+    laid = square_collage(exemplar, hole) if pipe.fit == "pad" else collage(list(exemplar), hole)
+    coin = torch.rand(n, generator=noise_from).to(device)[:, None, None, None]
+    # A tenth without any exemplar (guidance), a fifth with tokens alone, so that both ways are learnt; three
+    # tenths start from a composition.
+    laid = torch.where(coin < 0.3, torch.full_like(laid, UNKNOWN), laid)
+    laid = torch.where(coin > 0.7, recompose(image, hole, noise_from), laid)
+    tokens = pipe.encoder(squares(list(exemplar), pipe.encoder.config.size, "squash"))
+    tokens = tokens * (coin[..., 0] >= 0.1)
     x0 = F.pixel_unshuffle(image * 2 - 1, pipe.fold)
     noise = torch.randn(x0.shape, generator=noise_from).to(device)
     t = torch.randint(0, pipe.scheduler.config.num_train_timesteps, (n,), generator=noise_from).to(device)
     noisy = pipe.scheduler.add_noise(x0, noise, t)
-    found = pipe.unet(
-        torch.cat([noisy, condition(image, hole, laid, pipe.fold)], dim=1), t, encoder_hidden_states=tokens
-    ).sample
+    found = predict(pipe, noisy, known_part(image, hole, laid), hole, t, tokens)
     alpha = pipe.scheduler.alphas_cumprod.to(device)[t]
     snr = alpha / (1 - alpha).clamp(min=1e-8)
     # At least 1: sampling starts at SNR 0, which must not weigh nothing.
@@ -192,10 +81,28 @@ def diffusion_loss(
     return loss
 
 
+@dataclass(kw_only=True)
+class Trained:
+    """What a training gave.
+
+    Attributes:
+        pipe: with the best averaged weights, float32, eval mode. losses: of every step.
+        checks: (step, loss on the held-out crops); the saved weights are those of the lowest.
+        spent: seconds of training. stopped: why it ended.
+    """
+
+    pipe: ExemplarInpaintPipeline
+    losses: list[float]
+    checks: list[tuple[int, float]] = field(default_factory=list)
+    spent: float = 0.0
+    stopped: str = ""
+
+
 def train_inpainter(
     images: Sequence[NDArray[np.uint8]],
     out: Path | None,
     *,
+    held_out: Sequence[NDArray[np.uint8]] = (),
     steps: int = 3000,
     batch_size: int = 16,
     crops_per_image: int = 8,
@@ -204,87 +111,150 @@ def train_inpainter(
     device: str = "auto",
     bfloat16: bool | None = None,
     minutes: float | None = None,
+    check_every: int = 100,
+    patience: int = 0,
+    sheet_every: int = 0,
+    key: str = "",
     pipeline: ExemplarInpaintPipeline | None = None,
     log: Callable[[str], None] | None = None,
-) -> tuple[ExemplarInpaintPipeline, list[float]]:
+) -> Trained:
     """Train an inpainter on unlabelled images.
 
     Args:
-        images: (H, W, 3) uint8 RGB each, at least 32 pixels a side.
-        out: folder for the float16 safetensors pipeline; None does not save.
-        crops_per_image: examples prepared per image; each is distorted anew whenever it is drawn.
+        images: (H, W, 3) uint8 RGB each, at least 32 pixels a side; a sequence that decodes when asked does.
+        out: folder for the float16 safetensors pipeline, with `checkpoint/` from which the same call goes on
+            after a kill, and `sheets/`; None does not save.
+        held_out: images that no step sees; without them the last weights are kept, not the best.
+        crops_per_image: crops made of an image whenever it is its turn; each is distorted anew when drawn.
         bfloat16: autocast; None turns it on where the CPU or GPU computes it natively.
-        minutes: stop early after so much time (the schedule then ends where it is); None never does.
+        minutes: of training, those before a kill included; None: any.
+        check_every: steps between two checks of the held-out loss, each with a checkpoint.
+        patience: checks without a better one after which it ends; 0: never.
+        sheet_every: steps between two sheets of samples; 0: none.
+        key: digest of the images, for the checkpoint.
         pipeline: to train on; None starts from fresh weights drawn from `seed`.
-        log: called with a line every 100 steps.
-    Returns:
-        the pipeline with averaged weights (float32, eval mode), and the loss of every step.
+        log: called with a line at every check.
     Raises:
-        InputError: no images, or one that is too small.
+        InputError: no images, one that is too small, or a checkpoint of another training in `out`.
     """
-    if not images:
+    if not len(images):
         raise InputError("expected at least one image to train the inpainter on, got none")
-    small = [image.shape for image in images if min(image.shape[:2]) < 32]
-    if small:
-        raise InputError(f"expected images of at least 32 pixels a side to train on, got {small[0]}")
     target = resolve_device(device)
     pipe = pipeline or build_pipeline(seed=seed)
     pipe.to(target)
     if bfloat16 is None:
         bfloat16 = target.type == "cuda" or (target.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
-    rng = np.random.default_rng(seed)
-    crops: list[Crop] = []
-    with progress("train-inpainter: crops", len(images)) as advance:
-        for pixels in images:
-            labels = superpixels(pixels)
-            crops += [make_crop(pixels, labels, pipe.size, rng) for _ in range(crops_per_image)]
-            advance()
-    stack = [
-        torch.from_numpy(np.stack(arrays))
-        for arrays in (
-            [crop.image for crop in crops],
-            [crop.hole[None] for crop in crops],
-            [crop.exemplar for crop in crops],
-        )
-    ]
+    crops = Crops(images, size=pipe.size, fit=pipe.fit, seed=seed, per_image=crops_per_image)
+    unseen = None
+    if len(held_out):
+        fixed = Crops(held_out, size=pipe.size, fit=pipe.fit, seed=seed + 1, per_image=4)
+        unseen = fixed.batch(range(min(HELD_OUT_CROPS, 16 * len(held_out))))
     modules = torch.nn.ModuleList([pipe.unet, pipe.encoder]).train()
     parameters = [p for p in modules.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
     )
-    warmup = max(1, min(100, steps // 10))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * step / steps))
-    )
     average = EMAModel(parameters, decay=0.995, use_ema_warmup=True, power=0.75)
-    drawing = generator("train-inpainter", seed)
-    losses: list[float] = []
-    started = time.monotonic()
+    facts = [key, seed, batch_size, crops_per_image, learning_rate, pipe.size, pipe.fit, pipe.predicts]
+    state = Checkpoint(None if out is None else out / "checkpoint", facts, parameters, optimizer, average)
+    state.load()
+    before, started = state.spent, time.monotonic()
+
+    def why() -> str:
+        """Why the training ends here; "" where it goes on."""
+        if state.step >= steps:
+            return f"after {steps} steps"
+        if minutes is not None and state.spent >= minutes * 60:
+            return f"after {minutes:g} minutes"
+        if patience and state.since_best >= patience:
+            return f"the held-out loss has not improved for {patience} checks"
+        return ""
+
+    def check() -> None:
+        """Measure, keep what is best, write a checkpoint."""
+        loss = None if unseen is None else _held_out_loss(pipe, unseen, target, bfloat16, seed, average)
+        better = state.check(loss)
+        if better and out is not None:
+            _with_average(pipe, average, lambda: save_pipeline(pipe, out))
+        state.save()
+        if log:
+            told = "" if loss is None else f" held-out {loss:.4f}{' (best)' if better else ''}"
+            log(f"step {state.step} loss {np.mean(state.losses[-100:]):.4f}{told} {state.spent:.0f} s")
+
+    def sheet() -> None:
+        if out is not None and sheet_every and unseen is not None:
+            place = out / "sheets" / f"step_{state.step:06d}.png"
+            _with_average(pipe, average, lambda: write_sheet(pipe, unseen, place, seed=seed))
+
     with progress("train-inpainter", steps) as advance:
-        for step in range(steps):
-            index = torch.randint(0, len(crops), (batch_size,), generator=drawing)
-            image, hole, exemplar = (part[index].to(target).float() for part in stack)
-            image, hole, exemplar = _mirror(image / 255, hole, exemplar / 255, drawing)
+        advance(state.step)
+        while not why():
+            drawing = generator("train-inpainter", seed, state.step)
+            batch = _mirror(*crops.draw(state.step, batch_size, drawing), drawing)
+            image, hole, exemplar = (part.to(target) for part in batch)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * _schedule(state.step, steps)
             with torch.autocast(target.type, torch.bfloat16, enabled=bfloat16):
                 loss = diffusion_loss(pipe, image, hole, exemplar, drawing)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
-            schedule.step()
             average.step(parameters)
-            losses.append(float(loss.detach()))
-            advance(note=f"loss {np.mean(losses[-100:]):.4f}")
-            if log and (step + 1) % 100 == 0:
-                spent = time.monotonic() - started
-                log(f"step {step + 1}/{steps} loss {np.mean(losses[-100:]):.4f} {spent:.0f} s")
-            if minutes is not None and time.monotonic() - started > minutes * 60:
-                break
+            state.step += 1
+            state.losses.append(float(loss.detach()))
+            state.spent = before + time.monotonic() - started
+            advance(note=f"loss {np.mean(state.losses[-100:]):.4f}")
+            ends = bool(why())
+            if ends or state.step % check_every == 0:
+                check()
+            if sheet_every and (ends or state.step % sheet_every == 0):
+                sheet()
+    state.restore_best()
+    modules.eval()
+    return Trained(pipe=pipe, losses=state.losses, checks=state.checks, spent=state.spent, stopped=why())
+
+
+def _schedule(step: int, steps: int) -> float:
+    warmup, fall = max(1, min(100, steps // 10)), max(1, steps // 5)
+    return max(0.02, min((step + 1) / warmup, 1.0, (steps - step) / fall))
+
+
+@torch.no_grad()
+def _held_out_loss(
+    pipe: ExemplarInpaintPipeline,
+    unseen: tuple[Tensor, Tensor, Tensor],
+    target: torch.device,
+    bfloat16: bool,
+    seed: int,
+    average: EMAModel,
+) -> float:
+    """Loss of the averaged weights, always on the same crops, noise and timesteps."""
+
+    def measure() -> float:
+        total, size = 0.0, 8
+        for start in range(0, len(unseen[0]), size):
+            image, hole, exemplar = (part[start : start + size].to(target) for part in unseen)
+            with torch.autocast(target.type, torch.bfloat16, enabled=bfloat16):
+                noise = generator("held out", seed, start)
+                total += float(diffusion_loss(pipe, image, hole, exemplar, noise)) * len(image)
+        return total / len(unseen[0])
+
+    return _with_average(pipe, average, measure)
+
+
+def _with_average(pipe: ExemplarInpaintPipeline, average: EMAModel, act: Callable[[], T]) -> T:
+    """`act` with the averaged weights in place."""
+    modules = torch.nn.ModuleList([pipe.unet, pipe.encoder])
+    parameters = [p for p in modules.parameters() if p.requires_grad]
+    average.store(parameters)
     average.copy_to(parameters)
     modules.eval()
-    if out is not None:
-        save_half(pipe, out)
-    return pipe, losses
+    try:
+        return act()
+    finally:
+        average.restore(parameters)
+        modules.train()
 
 
 def _mirror(
@@ -293,13 +263,3 @@ def _mirror(
     flip = (torch.rand(len(image), generator=drawing) < 0.5).to(image.device)[:, None, None, None]
     mirrored = [torch.where(flip, part.flip(-1), part) for part in (image, hole, exemplar)]
     return mirrored[0], mirrored[1], mirrored[2]
-
-
-def save_half(pipe: ExemplarInpaintPipeline, out: Path) -> None:
-    """Write a pipeline as float16 safetensors; the weights in memory are rounded alike, so that both paint
-    alike."""
-    for module in (pipe.unet, pipe.encoder):
-        torch.nn.Module.to(module, torch.float16)
-    pipe.save_pretrained(out, safe_serialization=True)
-    for module in (pipe.unet, pipe.encoder):
-        torch.nn.Module.to(module, torch.float32)

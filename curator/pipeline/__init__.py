@@ -41,6 +41,8 @@ _PLACES = {
     "GroupsConfig": "curator.query.settings",
     "synthesize": "curator.synthesize.run",
     "SynthesizeConfig": "curator.synthesize.settings",
+    "train_inpainter": "curator.inpaint.run_train",
+    "TrainInpainterConfig": "curator.inpaint.settings",
     "export": "curator.pipeline.exporting",
     "ExportConfig": "curator.data.settings",
     "train": "curator.prove.run_train",

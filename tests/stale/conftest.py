@@ -13,7 +13,7 @@ from curator import pipeline
 from curator.data.settings import AddConfig
 from curator.example.dataset import write_dataset
 from curator.inpaint.exemplar import build_pipeline
-from curator.inpaint.training import save_half
+from curator.inpaint.checkpoint import save_pipeline
 from store.records import ROLES
 from store.store import Store
 from tests.stale.loop import SIZES, detecting, diagnosing
@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Holds the workspaces `added` (images), `detected`, `diagnosed`, and `inpainter` with random weights."""
     root = tmp_path_factory.mktemp("stale")
     write_dataset(root / "data", sizes=SIZES, seed=4, size=96)
-    save_half(build_pipeline(size=32, width=32, channels=(16, 32), seed=1), root / "inpainter")
+    save_pipeline(build_pipeline(size=32, width=32, channels=(16, 32), seed=1), root / "inpainter")
     with Store.create(root / "added") as store:
         for role in ROLES:
             pipeline.add(store, AddConfig(format="coco", path=root / "data" / role, role=role))
