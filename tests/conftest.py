@@ -40,8 +40,8 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved `ExemplarInpaintPipeline` with random weights, for crops of 32 pixels."""
-    from curator.inpaint.exemplar import build_pipeline
     from curator.inpaint.checkpoint import save_pipeline
+    from curator.inpaint.exemplar import build_pipeline
 
     folder = tmp_path_factory.mktemp("inpainter")
     save_pipeline(build_pipeline(size=32, width=32, channels=(16, 32), seed=1), folder)

@@ -26,11 +26,11 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 DOCUMENTS = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 SMALLER = {
-    "--budget 50 ": "--budget 1 --attempts 4 --steps 1 --batch-size 2 ",
+    "--selection query --budget 50": "--selection query --budget 1 --attempts 16 --batch-size 2",
     "--arms nothing,query,synthesis": "--arms nothing,query,synthesis --steps 1 --batch-size 2",
     "curator -w ws explain ": "curator -w ws explain --successes 3 --segments 40 --samples 8 ",
     "samples=16": "samples=8, segments=40, successes=3",
-    "budget=50": "budget=1, attempts=4, steps=1, batch_size=2",
+    "budget=50": "budget=1, attempts=16, batch_size=2",
     "VerifyConfig(": "VerifyConfig(steps=1, batch_size=2, ",
 }
 
@@ -59,12 +59,9 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(
-    tmp_path: Path, rendered: Path, stable_diffusion: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def place(tmp_path: Path, rendered: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that the README's blocks are run in."""
     (tmp_path / "data").symlink_to(rendered)
-    (tmp_path / "inpainter").symlink_to(stable_diffusion)
     shutil.copy(ROOT / "curator/example/weights/detector.safetensors", tmp_path / "detector.safetensors")
     monkeypatch.chdir(tmp_path)
     return tmp_path

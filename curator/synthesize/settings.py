@@ -18,8 +18,7 @@ class SynthesizeConfig(StageConfig):
     inpainter: str = option(
         "",
         "compose: (real pixels, blended in; the default), curator:DIR (from curator train-inpainter), "
-        "auto:ID (a hub id or folder), diffusers:ClassName:ID, or builtin: (the built-in example's flowers, "
-        "and its default).",
+        "auto:ID (a hub id or folder), diffusers:ClassName:ID, or builtin: (the built-in example's flowers).",
     )
     strength: float | None = option(
         None,

@@ -315,8 +315,7 @@ def detect(
 
 
 def choose_inpainter(config: SynthesizeConfig, classes: Sequence[str]) -> tuple[str, float]:
-    """The inpainter and the strength that are meant: what is not said is the example's own for the example's
-    detector, and composition alone for any other.
+    """The inpainter and the strength that are meant; where none is named, composition alone.
 
     Args:
         classes: of the diagnosed detector; it is of the example when all of them are.
@@ -326,7 +325,7 @@ def choose_inpainter(config: SynthesizeConfig, classes: Sequence[str]) -> tuple[
     """
     flowers = read_description(BUILTIN)["options"]["classes"]
     others = [name for name in classes if name not in flowers]
-    spec = config.inpainter or ("compose:" if others else "builtin:")
+    spec = config.inpainter or "compose:"
     scheme = Spec.parse(spec).scheme
     if scheme == "builtin" and others:
         raise InputError(
@@ -336,6 +335,11 @@ def choose_inpainter(config: SynthesizeConfig, classes: Sequence[str]) -> tuple[
             "your images), auto:FOLDER_OR_ID or diffusers:ClassName:ID"
         )
     if scheme == "compose":
+        if config.strength:
+            raise InputError(
+                f"--strength {config.strength:g}: compose: has no model that could paint; expected 0, or an "
+                "--inpainter such as curator:DIR or auto:FOLDER_OR_ID"
+            )
         return spec, 0.0
     usual = 1.0 if scheme == "builtin" else 0.6
     return spec, usual if config.strength is None else config.strength

@@ -12,8 +12,8 @@ import pytest
 from curator import pipeline
 from curator.data.settings import AddConfig
 from curator.example.dataset import write_dataset
-from curator.inpaint.exemplar import build_pipeline
 from curator.inpaint.checkpoint import save_pipeline
+from curator.inpaint.exemplar import build_pipeline
 from store.records import ROLES
 from store.store import Store
 from tests.stale.loop import SIZES, detecting, diagnosing

@@ -151,6 +151,8 @@ def test_wrong_input_is_named(workspace: Path, config: SynthesizeConfig, tmp_pat
             pipeline.synthesize(store, dataclasses.replace(config, failures="FP,class=no-such"))
         with pytest.raises(InputError, match="none of the recipes"):
             pipeline.synthesize(store, dataclasses.replace(config, failures="FN", recipes=("lookalike",)))
+        with pytest.raises(InputError, match="compose: has no model that could paint; expected 0"):
+            pipeline.synthesize(store, dataclasses.replace(config, inpainter="compose:", strength=0.5))
         with pytest.raises(ConfigError, match="budget"):
             pipeline.synthesize(store, dataclasses.replace(config, budget=0))
     with Store.create(tmp_path / "empty") as store, pytest.raises(InputError, match="curator detect"):
