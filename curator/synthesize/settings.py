@@ -38,6 +38,9 @@ class SynthesizeConfig(StageConfig):
     refused: float = option(
         0.15, "Share of untouched real objects that the gate may refuse; its bounds follow from it."
     )
+    gate_images: int = option(
+        210, "Labelled images that the gate is calibrated on at most, half of them mined ones."
+    )
     failures: str = option("", "Which failures to answer, e.g. FN:miss,class=Car; empty: all.")
     name: str = option("synthesis", "Name of the batch of samples.")
     detector: str | None = option(None, "Detector spec; default: the diagnosed one.")
@@ -47,7 +50,7 @@ class SynthesizeConfig(StageConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._at_least(1, "budget", "attempts", "steps", "batch_size")
+        self._at_least(1, "budget", "attempts", "steps", "batch_size", "gate_images")
         require(
             self.strength is None or 0 <= self.strength <= 1,
             f"strength: expected a number in [0, 1], got {self.strength}",
