@@ -95,7 +95,7 @@ def _steps(data: Path, out: Path, page: Path, seed: int, device: str) -> list[St
         ("explain", ExplainConfig(samples=8, segments=100, successes=4, **common)),
         ("index", IndexConfig(**common)),
         ("query", QueryConfig(budget=BUDGET, **common)),
-        ("synthesize", SynthesizeConfig(selection="query", budget=BUDGET, **common)),
+        ("synthesize", SynthesizeConfig(selection="query", budget=BUDGET, gate_images=80, **common)),
         (
             "export",
             ExportConfig(

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from curator.detect.base import Detector
     from store.store import Store
 
-LEARNING, HELD = 100, 110
-"""Images looked at; each gives up to four looks."""
 _BATCH = 8
 
 
@@ -45,7 +43,7 @@ def calibrated(
     for run in store.runs(stage=STAGE):
         if run.config_key == config_key and run.facts.get("gate_blob"):
             return Gate.from_bytes(store.blob(run.facts["gate_blob"])), run.facts["gate_blob"]
-    learning, held = divided(training, mined, config.seed)
+    learning, held = divided(training, mined, config.gate_images, config.seed)
     rng = np.random.default_rng([config.seed, 11])
     with progress("gate: untouched pictures", len(learning) + len(held)) as advance:
         parts = [_looks(part, detector, dict(class_map), config, rng, advance) for part in (learning, held)]
@@ -56,22 +54,24 @@ def calibrated(
 
 
 def divided(
-    training: Sequence[SceneImage], mined: Sequence[SceneImage], seed: int
+    training: Sequence[SceneImage], mined: Sequence[SceneImage], most: int, seed: int
 ) -> tuple[list[SceneImage], list[SceneImage]]:
     """Images that are learnt on alone, and images that bounds are read off too; none is in both.
 
     Bounds come from mined images, which the detector has not seen; where they are few, training images fill
-    up, at most half of them.
+    up, at most half of them. `most`: in both together.
     """
+
+    wanted = -(-most // 2)
 
     def shuffled(scenes: Iterable[SceneImage]) -> list[SceneImage]:
         return sorted(scenes, key=lambda scene: content_key("gate", seed, scene.image.sha256))
 
-    held = shuffled({scene.image.sha256: scene for scene in mined}.values())[:HELD]
+    held = shuffled({scene.image.sha256: scene for scene in mined}.values())[:wanted]
     known = {scene.image.sha256 for scene in mined}
     train = [scene for scene in shuffled(training) if scene.image.sha256 not in known]
-    spare = min(max(HELD // 2 - len(held), 0), len(train) // 2)
-    return train[spare:][:LEARNING], [*held, *train[:spare]]
+    spare = min(max(wanted // 2 - len(held), 0), len(train) // 2)
+    return train[spare:][: most - wanted], [*held, *train[:spare]]
 
 
 def _looks(
