@@ -40,8 +40,7 @@ def samples(
         if sheet is not None:
             from curator.synthesize.run_sheet import sheet as written
 
-            if not sheet.parent.is_dir():
-                raise InputError(f"--sheet: no folder {sheet.parent} to write into")
+            writable("--sheet", sheet)
             sheet.write_text(written(store, found), encoding="utf-8")
     if as_json:
         typer.echo(
@@ -65,6 +64,18 @@ def samples(
     typer.echo(f"{len(found)} samples, {sum(s.accepted for s in found)} accepted")
 
 
+def writable(option: str, path: Path) -> None:
+    """Refuse a file that cannot be written, before anything is painted.
+
+    Raises:
+        InputError: its folder is missing, or it is a folder itself.
+    """
+    from curator.errors import InputError
+
+    if not path.parent.is_dir() or path.is_dir():
+        raise InputError(f"{option}: expected a file in an existing folder, got {path}")
+
+
 @app.command()
 def reproduce(
     sample: Annotated[int, typer.Argument(help="Number of the sample, as `curator samples` lists it.")],
@@ -75,6 +86,8 @@ def reproduce(
     """Paint a sample anew from its lineage and compare it with the stored one, byte by byte."""
     from curator.synthesize.run_reproduce import reproduce as again
 
+    if out is not None:
+        writable("--out", out)
     with open_store() as store:
         png, lineage = again(store, sample, device=device)
     if out is not None:

@@ -1,6 +1,6 @@
 """Where a training of the inpainter stands, on disk: safetensors and JSON, nothing pickled.
 
-In: parameters, optimiser, average. Out: `state.safetensors` and `state.json` in a folder, written to one side
+In: parameters, optimiser, average. Out: a safetensors file in a folder, written to one side
 and then renamed, so that a kill at any moment leaves one whole checkpoint.
 """
 
@@ -19,7 +19,7 @@ from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from curator.errors import InputError
+from curator.errors import InputError, StageError
 from curator.inpaint.exemplar import ExemplarInpaintPipeline
 from curator.inpaint.pipelines import silent
 
@@ -59,6 +59,11 @@ class Checkpoint:
 
     def check(self, loss: float | None) -> bool:
         """Note a held-out loss (None: nothing is held out); True, and kept, where it is the best so far."""
+        if loss is not None and not math.isfinite(loss):
+            raise StageError(
+                f"train-inpainter: the held-out loss is {loss} at step {self.step}, expected a finite one; "
+                "try a lower --learning-rate"
+            )
         lowest = min((found for _, found in self.checks), default=math.inf)
         better = loss is None or loss < lowest
         if loss is not None:

@@ -82,6 +82,7 @@ class Recipe(Protocol):
     name: str
     kinds: tuple[str, ...]  # of failures that it answers
     causes: tuple[str, ...]  # of those; () means all
+    # explained: bool = False, where it is missing: it answers only failures for which something is blamed.
 
     def suits(self, category: str, annotations: Sequence[NewAnnotation]) -> bool:
         """True when a scene with these objects can serve a failure of `category`; looks at no pixels."""

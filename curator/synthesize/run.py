@@ -121,7 +121,7 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
             batch.consider(upto)
             result = _together(result, part)
         counts.update(done=result.done, skipped=result.skipped, failed=result.failed)
-    summary = _summary(config, failures, batch.samples(upto), upto, batch.unplaced)
+    summary = _summary(config, failures, batch.samples(upto), upto, batch.unplaced, result.failed)
     told = {
         "explained_by": current.explained_by,
         "inpainter": spec,
@@ -152,6 +152,7 @@ def _summary(
     used: Sequence[Sample],
     plans: int,
     unplaced: Counter[str],
+    failed: int,
 ) -> dict[str, Any]:
     accepted = [sample for sample in used if sample.accepted]
     reasons = Counter(f"{v.check}: {v.reason}" for s in used for v in s.verdicts if not v.accepted)
@@ -160,7 +161,7 @@ def _summary(
     if bare:
         notes.append(
             f"{bare} of {len(failures)} failures have no culprit from `curator explain`; "
-            "their own boxes serve as exemplars"
+            "the recipe culprit leaves them out"
         )
     if len(accepted) < config.budget:
         notes.append(
@@ -172,7 +173,7 @@ def _summary(
         "budget": config.budget,
         "accepted": len(accepted),
         "rejected": len(used) - len(accepted),
-        "unplaced": plans - len(used),
+        "unplaced": plans - len(used) - failed,
         "plans": plans,
         "per_group": dict(sorted(Counter(s.group for s in accepted).items())),
         "per_recipe": dict(sorted(Counter(s.recipe for s in accepted).items())),

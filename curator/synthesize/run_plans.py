@@ -50,6 +50,8 @@ def plan_items(
                 outcome = failure.outcome
                 if outcome.kind not in recipe.kinds or (recipe.causes and outcome.cause not in recipe.causes):
                     continue
+                if getattr(recipe, "explained", False) and failure.blamed is None:
+                    continue
                 if (name, outcome.category) not in choices:
                     choices[name, outcome.category] = tuple(
                         i

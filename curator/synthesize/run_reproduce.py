@@ -38,10 +38,13 @@ def reproduce(store: Store, sample_id: int, *, device: str = "auto") -> tuple[by
     if sample is None:
         raise InputError(f"no sample {sample_id}; `curator samples` lists them")
     for run in store.runs(stage=STAGE):
-        if run.scope == sample.name and "gate_blob" in run.facts:
-            made = _again(store, sample, run, device)
-            if made is not None:
-                return made
+        if run.scope != sample.name or "gate_blob" not in run.facts:
+            continue
+        if all(s.id != sample_id for s in store.samples(name=sample.name, config_key=run.config_key)):
+            continue  # another configuration of the same name
+        made = _again(store, sample, run, device)
+        if made is not None:
+            return made
     raise InputError(
         f"sample {sample_id} cannot be painted anew: its failures, scenes, labels, detector, inpainter or "
         "gate are not what they were (or an older version made it); the stored picture itself is kept"

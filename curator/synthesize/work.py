@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
+from curator.boxes import iou
 from curator.detect.checking import Answer, predict_each
 from curator.detect.load import load_same
 from curator.detect.small_ssd import BUILTIN
@@ -227,16 +228,18 @@ def config_key(
         fingerprints,
         class_map,
         strength,
-        sorted((f.outcome.key, f.group, f.blamed_key) for f in failures),
+        sorted((f.outcome.key, f.group, f.blamed_key, f.polygon) for f in failures),
         sorted((scene.image.sha256, scene.version) for scene in scenes),
         sorted((scene.image.sha256, scene.version) for scene in judging),
     )
 
 
 def look_at(plan: SamplePlan, sample: torch.Tensor, found: Found, outcome: Outcome, strength: float) -> Look:
-    """What the gate sees of a sample: objects that are covered in part and left as they were are not made."""
-    covered = float(plan.details.get("occlusion", 0.0)) > 0
-    made = () if covered else tuple(plan.made)
+    """What the gate sees of a sample: of its labels the one object that was painted. Objects that are covered
+    in part and left as they were are not judged; nor are more than one, since bounds are those of single
+    objects.
+    """
+    made = () if float(plan.details.get("occlusion", 0.0)) > 0 else _judged(plan, outcome.category)
     labels = [(a.category, a.box) for a in plan.annotations if not a.crowd]
     numbers = [i for i, a in enumerate(plan.annotations) if not a.crowd]
     generated = plan.rendered is None and plan.composed is not None and strength > 0
@@ -251,6 +254,18 @@ def look_at(plan: SamplePlan, sample: torch.Tensor, found: Found, outcome: Outco
         before=plan.scene.image if plan.scene.image.shape == sample.shape else None,
         start=plan.composed if generated else None,
     )
+
+
+def _judged(plan: SamplePlan, category: str) -> tuple[int, ...]:
+    """Of the labels made, the one that fits what was painted best; of a whole picture that was changed, the
+    first of the failure's class."""
+    if not plan.made:
+        return ()
+    if plan.rendered is not None:
+        own = [i for i in plan.made if plan.annotations[i].category == category]
+        return tuple((own or list(plan.made))[:1])
+    fits = iou([plan.annotations[i].box for i in plan.made], [plan.painted])[:, 0]
+    return (plan.made[int(fits.argmax())],)
 
 
 def paint(

@@ -27,6 +27,7 @@ def test_synthesize_refuses_them() -> None:
         detector=SPEC,
         fingerprint="0" * 64,
         inpainter="builtin:",
+        strength=1.0,
         steps=1,
         seed=0,
         batch_size=1,

@@ -188,6 +188,8 @@ def test_figures_follow_what_was_done_to_a_part() -> None:
     whole = describe(look.image, np.ones(tuple(look.image.shape[1:]), bool))
     assert len(whole) == len(NAMES)
     assert np.isnan(whole[NAMES.index(sharpness)])
+    beside = [name for name in NAMES if "border" in name]
+    assert np.isnan([whole[NAMES.index(name)] for name in beside]).all()
     tiny = np.zeros(tuple(look.image.shape[1:]), bool)
     tiny[0, 0] = True
     assert len(describe(look.image, tiny)) == len(NAMES)
@@ -315,3 +317,24 @@ def test_a_class_with_many_objects_has_a_bound_of_its_own() -> None:
     assert bounds["detector"].of("cup") > 0.7
     assert 0.1 < bounds["detector"].of("plate") < 0.2
     assert bounds["detector"].refused <= 0.1
+
+
+def test_a_large_part_is_kept_small_and_its_boxes_move_along() -> None:
+    """A photograph of 12 megapixels must not cost a hundred megabytes a look."""
+    image = torch.rand(3, 2000, 3000)
+    box = (1000.0, 400.0, 2200.0, 1600.0)
+    look = next(
+        one for one in untouched(image, [("cup", box)], [("cup", 0.5, box)], np.random.default_rng(0))
+    )
+    assert max(look.image.shape[1:]) <= 600
+    assert look.mask.shape == tuple(look.image.shape[1:])
+    x1, y1, x2, y2 = look.made[0][1]
+    assert (x2 - x1) * 12 == pytest.approx(1200)
+    assert look.mask[round((y1 + y2) / 2), round((x1 + x2) / 2)]
+    assert look.found[0][2] == look.made[0][1]
+
+
+def test_no_critic_of_parts_judges_a_whole_picture(gate: Gate, judge: Judge) -> None:
+    look = dataclasses.replace(_one(), mask=np.ones(tuple(_one().image.shape[1:]), bool))
+    verdicts = {v.check: v for v in gate.judge(evidence_of([look], judge)[0])}
+    assert verdicts["realism"].reason == "nothing to judge here"

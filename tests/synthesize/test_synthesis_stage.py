@@ -138,11 +138,11 @@ def test_an_interrupted_run_continues_to_the_rows_of_an_undisturbed_one(
         assert stripped(_rows(store, "broken")) == stripped(_rows(store, "whole"))
 
 
-def test_without_explanations_boxes_serve_and_it_is_said(workspace: Path, config: SynthesizeConfig) -> None:
+def test_failures_without_culprit_are_said(workspace: Path, config: SynthesizeConfig) -> None:
     with Store.open(workspace) as store:
         summary = pipeline.synthesize(store, dataclasses.replace(config, name="boxes")).summary
     bare = summary["without_explanation"]
-    assert (bare > 0) == any("their own boxes serve" in note for note in summary["notes"])
+    assert (bare > 0) == any("the recipe culprit leaves them out" in note for note in summary["notes"])
 
 
 def test_wrong_input_is_named(workspace: Path, config: SynthesizeConfig, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ class DeceivesCheck(Plain):
             for name in names:
                 scores[name].append(best_score(look.found, name, look.part, 0.3))
         per_class = {name: max(float(np.quantile(own, CHANCE)), _FLOOR) for name, own in scores.items()}
-        return Bound(max(per_class.values(), default=_FLOOR), per_class, len(places), 0.0)
+        return Bound(_FLOOR, per_class, len(places), 0.0)
 
     def words(self, evidence: Evidence, learnt: Learnt) -> tuple[str, str]:
         """See `Check`."""

@@ -19,6 +19,7 @@ from curator.boxes import intersection
 from curator.inpaint.masks import bounds, main_part, standing_out, superpixels
 from curator.synthesize.gate.base import Found, Label, Look, Mask
 from curator.synthesize.gate.spoil import spoil
+from curator.synthesize.gate.statistics import SIDE
 from curator.tensors import image_pixels
 from store.records import BoxTuple
 
@@ -27,6 +28,7 @@ SMALLEST = 6.0
 UNRECOGNISABLE = ("smear", "filled", "shuffled", "strange")
 """Faults after which a label does not hold."""
 _RIM = 2
+_LARGE = 6 * int(SIDE)  # pixels of a window's side
 _TRIES = 20
 
 
@@ -102,13 +104,21 @@ def windowed(look: Look) -> Look:
     left, top = max(x1 - margin, 0), max(y1 - margin, 0)
     right, bottom = min(x2 + margin, width), min(y2 + margin, height)
 
+    # Large parts at every k-th pixel, as `statistics.window` looks at them, so that memory is bounded.
+    k = max(1, int(max(x2 - x1, y2 - y1) // SIDE)) if max(right - left, bottom - top) > _LARGE else 1
+
     def moved(box: BoxTuple) -> BoxTuple:
-        return box[0] - left, box[1] - top, box[2] - left, box[3] - top
+        return (box[0] - left) / k, (box[1] - top) / k, (box[2] - left) / k, (box[3] - top) / k
+
+    mask = look.mask[top:bottom:k, left:right:k]
+    if not mask.any():  # thinner than k
+        mask = mask.copy()
+        mask[mask.shape[0] // 2, mask.shape[1] // 2] = True
 
     return replace(
         look,
-        image=look.image[:, top:bottom, left:right].clone(),
-        mask=look.mask[top:bottom, left:right],
+        image=look.image[:, top:bottom:k, left:right:k].clone(),
+        mask=mask,
         made=tuple((name, moved(box)) for name, box in look.made),
         kept=tuple((name, moved(box)) for name, box in look.kept),
         found=[(name, score, moved(box)) for name, score, box in look.found],

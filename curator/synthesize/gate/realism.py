@@ -34,8 +34,8 @@ class RealismCheck(Plain):
 
     def value(self, evidence: Evidence, learnt: Learnt) -> float:
         """Log-odds of being spoilt."""
-        if not learnt.arrays:
-            return float("nan")
+        if not learnt.arrays or bool(evidence.look.mask.all()):
+            return float("nan")  # a critic of parts says nothing of whole pictures
         return float(additive.score(evidence.figures[None], learnt.arrays)[0])
 
     def words(self, evidence: Evidence, learnt: Learnt) -> tuple[str, str]:

@@ -21,7 +21,8 @@ Mask = NDArray[np.bool_]
 
 _SCALES = (0, 1, 2)  # octaves at which sharpness is compared
 _SHIFTS = (-3, -1, 0, 1, 3)  # pixels from the border, inwards negative
-_SIDE = 96.0  # a part is looked at at no more than so many pixels a side, so that figures compare
+SIDE = 96.0
+"""A part is looked at at no more than about so many pixels a side, so that figures compare."""
 _EPS = 1e-3
 
 NAMES = (
@@ -106,7 +107,7 @@ def describe(image: Tensor, mask: Mask) -> Array:
 
 
 def window(image: Tensor, mask: Mask) -> tuple[Array, Mask, Mask]:
-    """The part with a margin of half its size, brought to at most `_SIDE` pixels of the part's longer side.
+    """The part with a margin of half its size, brought to at most `SIDE` pixels of the part's longer side.
 
     Returns:
         pixels (h, w, 3), the part (h, w), and its surroundings (h, w), two pixels away from it.
@@ -119,7 +120,7 @@ def window(image: Tensor, mask: Mask) -> tuple[Array, Mask, Mask]:
     left, right = max(x1 - margin, 0), min(x2 + margin, width)
     pixels = np.asarray(image[:, top:bottom, left:right].permute(1, 2, 0).numpy(), np.float64)
     inside = mask[top:bottom, left:right]
-    step = max(1, int(max(y2 - y1, x2 - x1) // _SIDE))  # whole pixels, so that no resampling blurs
+    step = max(1, int(max(y2 - y1, x2 - x1) // SIDE))  # whole pixels, so that no resampling blurs
     if step > 1:
         pixels, inside = pixels[::step, ::step], inside[::step, ::step]
         if not inside.any():
@@ -147,6 +148,8 @@ def _mscn(light: Array) -> Array:
 
 def _steps(lab: Array, inside: Mask) -> list[float]:
     """Mean step of colour over the border and over lines beside it, log; and two comparisons of them."""
+    if inside.all():  # no border
+        return [np.nan] * (len(_SHIFTS) + 2)
     depth = ndimage.distance_transform_edt(inside) - ndimage.distance_transform_edt(~inside)
     across = np.concatenate([np.linalg.norm(np.diff(lab, axis=axis), axis=-1).ravel() for axis in (0, 1)])
     middle = np.concatenate(

@@ -37,6 +37,7 @@ class CulpritRecipe:
 
     name = "culprit"
     kinds: tuple[str, ...] = ("FN",)
+    explained = True
     causes: tuple[str, ...] = ()
 
     def suits(self, category: str, annotations: Sequence[NewAnnotation]) -> bool:
@@ -132,7 +133,7 @@ def grow(pixels: NDArray[np.uint8], core: Mask, window: IntBox) -> Mask:
     and half a post is no post. Where that floods more than a third of the window, the core was ground: kept
     as it is."""
     x1, y1, x2, y2 = window
-    labels = superpixels(pixels)[y1:y2, x1:x2]
+    labels = superpixels(pixels[y1:y2, x1:x2])
     part, inside = pixels[y1:y2, x1:x2].astype(np.float32), core[y1:y2, x1:x2]
     _, index = np.unique(labels, return_inverse=True)
     index = index.reshape(labels.shape)

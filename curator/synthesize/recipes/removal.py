@@ -39,7 +39,7 @@ class RemovalRecipe:
     """Takes an object of the class out of a scene."""
 
     name = "removal"
-    kinds: tuple[str, ...] = ("FN", "FP")
+    kinds: tuple[str, ...] = ("FN",)
     causes: tuple[str, ...] = ()
 
     def suits(self, category: str, annotations: Sequence[NewAnnotation]) -> bool:
