@@ -85,20 +85,21 @@ def report(store: Store) -> dict[str, Any]:
     for arm in ARMS:
         own = compared.arms[arm]
         text = "  ".join(
-            f"{f} {own[f].value:.3f} [{own[f].low:.3f}, {own[f].high:.3f}]" for f in FIGURES if f in own
+            f"{f} {own[f].mean:.3f} [{own[f].low:.3f}, {own[f].high:.3f}]" for f in FIGURES if f in own
         )
         withheld = parts["withheld"].arms[arm]["fn_fixed"]
         print(
-            f"{arm:<11} {text}  FN fixed withheld {withheld.value:.3f} "
+            f"{arm:<11} {text}  FN fixed withheld {withheld.mean:.3f} "
             f"[{withheld.low:.3f}, {withheld.high:.3f}]"
         )
     for d in found["differences"]:
+        low, high = (d[k] if d[k] is not None else float("nan") for k in ("low", "high"))
         print(
-            f"  synthesis - {d['against']:<10} {d['objects']:<9} {d['figure']:<9} {d['value']:+.3f} "
-            f"[{d['low']:+.3f}, {d['high']:+.3f}]"
+            f"  synthesis - {d['against']:<10} {d['objects']:<9} {d['figure']:<9} {d['mean']:+.3f} "
+            f"[{low:+.3f}, {high:+.3f}]"
         )
     for name, part in (("all", compared), ("withheld", parts["withheld"])):
-        mine, best = part.arms["synthesis"]["fn_fixed"].value, part.arms["oracle"]["fn_fixed"].value
+        mine, best = part.arms["synthesis"]["fn_fixed"].mean, part.arms["oracle"]["fn_fixed"].mean
         found[f"share of the oracle, {name}"] = round(mine / best, 3) if best else None
         print(f"share of the oracle's FN fixed, {name}: {found[f'share of the oracle, {name}']}")
     return found
