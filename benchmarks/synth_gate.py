@@ -48,8 +48,8 @@ from curator.registry import CHECKS
 from curator.synthesize.gate.base import ALONE, Look
 from curator.synthesize.gate.calibrate import Gate, evidence_of
 from curator.synthesize.gate.judge import Judge
-from curator.synthesize.gate.looks import untouched
-from curator.synthesize.run_gate import calibrated
+from curator.synthesize.gate.looks import corners, untouched
+from curator.synthesize.run_gate import calibrate_on
 from curator.synthesize.run_plans import labelled
 from curator.synthesize.settings import SynthesizeConfig
 from curator.synthesize.work import detect
@@ -116,12 +116,7 @@ def cut(look: Look, rng: Rng, classes: list[str]) -> Look:
     """See above."""
     image, (_, box) = look.image.clone(), look.made[0]
     height, width = image.shape[1:]
-    x1, y1, x2, y2 = (
-        max(int(box[0]), 0),
-        max(int(box[1]), 0),
-        min(round(box[2]), width),
-        min(round(box[3]), height),
-    )
+    x1, y1, x2, y2 = corners(box, width, height)
     across = rng.random() < 0.5
     w, h = ((x2 - x1) // 2, y2 - y1) if across else (x2 - x1, (y2 - y1) // 2)
     a = x1 + (int(rng.random() < 0.5) * (x2 - x1 - w))
@@ -141,12 +136,7 @@ def double(look: Look, rng: Rng, classes: list[str]) -> Look:
     """See above."""
     image, (name, box) = look.image.clone(), look.made[0]
     height, width = image.shape[1:]
-    x1, y1, x2, y2 = (
-        max(int(box[0]), 0),
-        max(int(box[1]), 0),
-        min(round(box[2]), width),
-        min(round(box[3]), height),
-    )
+    x1, y1, x2, y2 = corners(box, width, height)
     w, h = x2 - x1, y2 - y1
     for dx, dy in rng.permutation([[w // 2, 0], [-(w // 2), 0], [0, h // 2], [0, -(h // 2)]]):
         a, b = x1 + int(dx), y1 + int(dy)
@@ -272,14 +262,12 @@ def main() -> None:
             prepared(store, experiment, folder)
         current = read_current(store, "synthesize", None)
         detector = load_same(current.model.spec, current.model.fingerprint, "cpu")
-        gate, _ = calibrated(
-            store,
-            config,
-            "benchmark",
+        gate = calibrate_on(
             detector,
             dict(current.class_map),
             labelled(store, store.image_ids(role="train")),
             labelled(store, store.image_ids(role="mine")),
+            config,
         )
     judge = Judge(config.judge, detector, torch.device("cpu"))
     rng = np.random.default_rng(arguments.split)

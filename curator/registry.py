@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -70,6 +71,16 @@ class Spec:
                 f"got {', '.join(unknown)} in {self.text!r}"
             )
         return self
+
+    def files(self) -> tuple[tuple[str, int, int], ...]:
+        """(path, size, time) of the files that the name and the options lead to, of folders the .safetensors
+        in
+        them: where these differ, what was loaded before must be loaded anew."""
+        found: list[Path] = []
+        for text in filter(None, (self.name, *self.options.values())):
+            path = Path(text)
+            found += sorted(path.rglob("*.safetensors")) if path.is_dir() else [path] * path.is_file()
+        return tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in found)
 
 
 def _options(query: str, text: str) -> dict[str, str]:

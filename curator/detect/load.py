@@ -26,7 +26,7 @@ def load_detector(spec: str, device: str = "auto") -> Detector:
     Raises:
         RegistryError, InputError: unknown scheme, options or weights.
     """
-    wanted = (spec, str(resolve_device(device)), _files(Spec.parse(spec)))
+    wanted = (spec, str(resolve_device(device)), Spec.parse(spec).files())
     built = _load.cache_info().misses
     detector = _load(*wanted)
     changed = getattr(detector, "changed", None)
@@ -86,14 +86,3 @@ def trust_pickle(spec: str) -> None:
 def _load(spec: str, device: str, files: tuple[tuple[str, int, int], ...]) -> Detector:
     parsed = Spec.parse(spec)
     return cast(Detector, DETECTORS.load(parsed.scheme)(parsed).to(torch.device(device)))
-
-
-def _files(spec: Spec) -> tuple[tuple[str, int, int], ...]:
-    """Size and time of the files that a spec names, so that retrained weights are loaded anew."""
-    found = []
-    for text in (spec.name, *spec.options.values()):
-        path = Path(text)
-        if text and path.is_file():
-            status = path.stat()
-            found.append((text, status.st_size, status.st_mtime_ns))
-    return tuple(found)

@@ -14,24 +14,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from curator.config import require
-from curator.detect.load import load_same
-from curator.diagnose.run_current import read_current
 from curator.jobs.base import Executor
 from curator.jobs.stage import StageResult, recorded_run, run_items
-from curator.synthesize.gate.judge import Judge
 from curator.synthesize.run_batch import Batch
 from curator.synthesize.run_gate import calibrated
-from curator.synthesize.run_plans import labelled, labelled_scenes, mined_failures, plan_items
+from curator.synthesize.run_prepared import prepared
 from curator.synthesize.settings import SynthesizeConfig
-from curator.synthesize.work import (
-    STAGE,
-    Failure,
-    SynthesisWork,
-    choose_inpainter,
-    config_key,
-    load_inpainter,
-)
-from curator.tensors import resolve_device
+from curator.synthesize.work import STAGE, Failure
 from store.records import Sample
 
 if TYPE_CHECKING:
@@ -49,38 +38,17 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
         InputError: no failure matches, no labelled scene, or `builtin:` for any but the example's detector.
     """
     require(config.budget >= 1 and config.attempts >= 1, "budget, attempts: expected at least 1 each")
-    current = read_current(store, STAGE, config.detector)
-    spec, strength = choose_inpainter(config, current.model.classes)
-    model, class_map = current.model, dict(current.class_map)
-    failures = mined_failures(store, config, current)
-    scenes = labelled_scenes(store, config)
-    mined = labelled(store, store.image_ids(role="mine"))
-    inpainter = load_inpainter(spec, config.steps, config.device)
-    detector = load_same(model.spec, model.fingerprint, config.device)
-    judge = Judge(config.judge, detector, resolve_device(config.device))
-    fingerprints = (model.fingerprint, inpainter.fingerprint, judge.fingerprint)
-    key = config_key(config, fingerprints, class_map, failures, scenes, mined, strength)
-    gate, blob = calibrated(store, config, key, detector, class_map, scenes, mined)
-    work = SynthesisWork(
-        config_key=key,
-        detector=model.spec,
-        fingerprint=model.fingerprint,
-        inpainter=spec,
-        strength=strength,
-        judge=config.judge,
-        gate=store.blob(blob),
-        steps=config.steps,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        class_map=class_map,
-    )
-    items = plan_items(failures, scenes, config)
+    ready = prepared(store, config)
+    key, items = ready.work.config_key, ready.items
+    gate, blob = calibrated(store, config, ready)
+    work = replace(ready.work, gate=store.blob(blob))
+    spec, strength = work.inpainter, work.strength
     with recorded_run(
         store,
         STAGE,
         config,
-        models=fingerprints,
-        config_key=work.config_key,
+        models=ready.fingerprints,
+        config_key=key,
         scope=config.name,
         facts={
             "budget": config.budget,
@@ -96,7 +64,7 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
             name=config.name,
             run_id=run_id,
             keys=[work.key(item) for item in items],
-            stored=store.samples(config_key=work.config_key),
+            stored=store.samples(config_key=key),
             gate=gate,
         )
         result = StageResult(stage=STAGE, run_id=run_id)
@@ -121,9 +89,9 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
             batch.consider(upto)
             result = _together(result, part)
         counts.update(done=result.done, skipped=result.skipped, failed=result.failed)
-    summary = _summary(config, failures, batch.samples(upto), upto, batch.unplaced, result.failed)
+    summary = _summary(config, ready.failures, batch.samples(upto), upto, batch.unplaced, result.failed)
     told = {
-        "explained_by": current.explained_by,
+        "explained_by": ready.current.explained_by,
         "inpainter": spec,
         "strength": strength,
         "gate": gate.facts(),

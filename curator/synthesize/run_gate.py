@@ -7,7 +7,7 @@ images, out of fold.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from curator.synthesize.gate.base import Look
 from curator.synthesize.gate.calibrate import Gate, calibrate
 from curator.synthesize.gate.judge import Judge
 from curator.synthesize.gate.looks import untouched
+from curator.synthesize.run_prepared import Prepared
 from curator.synthesize.settings import SynthesizeConfig
 from curator.synthesize.work import STAGE, SceneImage, detect
 from curator.tensors import image_tensor, resolve_device
@@ -30,27 +31,30 @@ if TYPE_CHECKING:
 _BATCH = 8
 
 
-def calibrated(
-    store: Store,
-    config: SynthesizeConfig,
-    config_key: str,
-    detector: Detector,
-    class_map: Mapping[str, str],
-    training: Sequence[SceneImage],
-    mined: Sequence[SceneImage],
-) -> tuple[Gate, str]:
+def calibrated(store: Store, config: SynthesizeConfig, ready: Prepared) -> tuple[Gate, str]:
     """The gate of a configuration and the name of its blob: an earlier run's, or a new one."""
     for run in store.runs(stage=STAGE):
-        if run.config_key == config_key and run.facts.get("gate_blob"):
+        if run.config_key == ready.work.config_key and run.facts.get("gate_blob"):
             return Gate.from_bytes(store.blob(run.facts["gate_blob"])), run.facts["gate_blob"]
+    gate = calibrate_on(ready.detector, ready.work.class_map, ready.scenes, ready.mined, config)
+    return gate, store.put_blob(gate.to_bytes())
+
+
+def calibrate_on(
+    detector: Detector,
+    class_map: dict[str, str],
+    training: Sequence[SceneImage],
+    mined: Sequence[SceneImage],
+    config: SynthesizeConfig,
+) -> Gate:
+    """A gate that is calibrated on labelled training and mined images."""
     learning, held = divided(training, mined, config.gate_images, config.seed)
     rng = np.random.default_rng([config.seed, 11])
     with progress("gate: untouched pictures", len(learning) + len(held)) as advance:
-        parts = [_looks(part, detector, dict(class_map), config, rng, advance) for part in (learning, held)]
+        parts = [_looks(part, detector, class_map, config, rng, advance) for part in (learning, held)]
     judge = Judge(config.judge, detector, resolve_device(config.device))
     known = [look for looks in parts[0] for look in looks]
-    gate = calibrate(known, parts[1], judge, refused=config.refused, seed=config.seed)
-    return gate, store.put_blob(gate.to_bytes())
+    return calibrate(known, parts[1], judge, refused=config.refused, seed=config.seed)
 
 
 def divided(
@@ -61,7 +65,6 @@ def divided(
     Bounds come from mined images, which the detector has not seen; where they are few, training images fill
     up, at most half of them. `most`: in both together.
     """
-
     wanted = -(-most // 2)
 
     def shuffled(scenes: Iterable[SceneImage]) -> list[SceneImage]:

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from curator.detect.load import load_same
-from curator.diagnose.run_current import read_current
 from curator.errors import InputError
-from curator.synthesize.gate.judge import Judge
-from curator.synthesize.run_plans import labelled, labelled_scenes, mined_failures, plan_items
+from curator.synthesize.run_prepared import prepared
 from curator.synthesize.settings import SynthesizeConfig
-from curator.synthesize.work import STAGE, SynthesisWork, choose_inpainter, config_key, load_inpainter, paint
-from curator.tensors import image_pixels, resolve_device
+from curator.synthesize.work import STAGE, paint
+from curator.tensors import image_pixels
 from store.images import encode_png
 from store.records import RunRecord, Sample
 
@@ -54,38 +51,11 @@ def reproduce(store: Store, sample_id: int, *, device: str = "auto") -> tuple[by
 def _again(store: Store, sample: Sample, run: RunRecord, device: str) -> tuple[bytes, dict[str, Any]] | None:
     """The sample by one run's settings; None where its key is another."""
     config = SynthesizeConfig.from_table({**run.config, "device": device}, where=f"run {run.id}")
-    current = read_current(store, STAGE, config.detector)
-    spec, strength = choose_inpainter(config, current.model.classes)
-    failures, scenes = mined_failures(store, config, current), labelled_scenes(store, config)
-    inpainter = load_inpainter(spec, config.steps, device)
-    detector = load_same(current.model.spec, current.model.fingerprint, device)
-    judge = Judge(config.judge, detector, resolve_device(device))
-    class_map = dict(current.class_map)
-    key = config_key(
-        config,
-        (current.model.fingerprint, inpainter.fingerprint, judge.fingerprint),
-        class_map,
-        failures,
-        scenes,
-        labelled(store, store.image_ids(role="mine")),
-        strength,
-    )
-    work = SynthesisWork(
-        config_key=key,
-        detector=current.model.spec,
-        fingerprint=current.model.fingerprint,
-        inpainter=spec,
-        strength=strength,
-        steps=config.steps,
-        seed=config.seed,
-        batch_size=1,
-        class_map=class_map,
-    )
-    items = plan_items(failures, scenes, config)
-    item = items[sample.number] if sample.number < len(items) else None
-    if item is None or work.key(item) != sample.key:
+    ready = prepared(store, config)
+    item = ready.items[sample.number] if sample.number < len(ready.items) else None
+    if item is None or ready.work.key(item) != sample.key:
         return None
-    painted = paint(inpainter, {0: work.plan(item)}, strength)[0]
+    painted = paint(ready.inpainter, {0: ready.work.plan(item)}, ready.work.strength)[0]
     if isinstance(painted, Exception):
         raise painted
     png = encode_png(image_pixels(painted))
@@ -99,8 +69,8 @@ def _again(store: Store, sample: Sample, run: RunRecord, device: str) -> tuple[b
         "failure": sample.outcome_id,
         "seed": sample.seed,
         "plan": sample.number,
-        "inpainter": spec,
-        "fingerprint": inpainter.fingerprint,
-        "strength": strength,
+        "inpainter": ready.work.inpainter,
+        "fingerprint": ready.inpainter.fingerprint,
+        "strength": ready.work.strength,
         "run": run.id,
     }

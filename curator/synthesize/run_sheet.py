@@ -38,8 +38,8 @@ def sheet(store: Store, samples: Sequence[Sample]) -> str:
             title="Synthetic samples",
             facts=tuple(facts),
             tables=gate_tables(store, {s.name for s in samples}),
-            samples=tuple(_pair(store, s) for s in accepted[:MOST]),
-            rejected=tuple(_pair(store, s) for s in rejected[:MOST]),
+            samples=tuple(pair(store, s) for s in accepted[:MOST]),
+            rejected=tuple(pair(store, s) for s in rejected[:MOST]),
         )
     )
 
@@ -75,7 +75,7 @@ def gate_row(name: str, bound: dict[str, Any]) -> tuple[str, str, str, str]:
     return name, ", ".join(limits) or "none", str(bound["real"]), f"{bound['refused']:.0%}"
 
 
-def _pair(store: Store, sample: Sample) -> Picture:
+def pair(store: Store, sample: Sample) -> Picture:
     """The scene before and the sample, side by side, around what was painted."""
     pixels = read_bytes_as_pixels(store.blob(sample.blob))
     x1, y1, x2, y2 = (

@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -362,13 +361,7 @@ def choose_inpainter(config: SynthesizeConfig, classes: Sequence[str]) -> tuple[
 
 def load_inpainter(spec: str, steps: int, device: str = "auto") -> Inpainter:
     """Build the inpainter that `spec` names, once per process and state of its files."""
-    folder = Path(Spec.parse(spec).name)
-    state = (
-        tuple(sorted((str(p), p.stat().st_mtime_ns) for p in folder.rglob("*.safetensors")))
-        if Spec.parse(spec).name and folder.is_dir()
-        else ()
-    )
-    return _load_inpainter(spec, steps, str(resolve_device(device)), state)
+    return _load_inpainter(spec, steps, str(resolve_device(device)), Spec.parse(spec).files())
 
 
 @lru_cache(maxsize=2)

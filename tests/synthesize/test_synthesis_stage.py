@@ -20,6 +20,7 @@ from curator.errors import ConfigError, InputError
 from curator.example.dataset import write_dataset
 from curator.example.flowers import CLASSES
 from curator.explain.settings import ExplainConfig
+from curator.inpaint.compose import ComposeInpainter
 from curator.jobs.local import LocalExecutor
 from curator.synthesize.base import SamplePlan, Scene
 from curator.synthesize.gate.base import ALONE, AMONG
@@ -249,13 +250,13 @@ def test_strength_and_refused_have_ranges(config: SynthesizeConfig) -> None:
 def test_one_plan_that_cannot_be_painted_leaves_its_batch_mates_alone() -> None:
     """A model that runs out of memory on one picture: that plan fails, the others are painted."""
 
-    class Small:
-        fingerprint = "small"
+    class Small(ComposeInpainter):
+        """The real one, on a machine without room for large holes."""
 
         def inpaint(self, images: torch.Tensor, masks: torch.Tensor, **given: Any) -> torch.Tensor:
             if masks.sum() > 50:
-                raise RuntimeError("out of memory")
-            return torch.where(masks[:, None], torch.zeros_like(images), images)
+                raise MemoryError("out of memory")
+            return super().inpaint(images, masks, **given)
 
     def plan(side: int) -> SamplePlan:
         mask = torch.zeros(32, 32, dtype=torch.bool)
@@ -269,13 +270,14 @@ def test_one_plan_that_cannot_be_painted_leaves_its_batch_mates_alone() -> None:
             exemplar_image_id=1,
             outcome_id=1,
             mask=mask,
+            composed=torch.zeros(3, 32, 32),
             painted=(0, 0, side, side),
             annotations=(),
             seed=0,
         )
 
-    made = paint(Small(), {0: plan(5), 1: plan(20), 2: plan(3)}, 1.0)
-    assert isinstance(made[1], RuntimeError)
+    made = paint(Small(), {0: plan(5), 1: plan(20), 2: plan(3)}, 0.0)
+    assert isinstance(made[1], MemoryError)
     assert not isinstance(made[0], Exception)
     assert float(made[0].sum()) == 3 * (32 * 32 - 25)
     assert not isinstance(made[2], Exception)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from curator.inpaint.masks import Mask, bounds
 from curator.registry import CHECKS
 from store.records import BoxTuple, Verdict
 
@@ -26,7 +27,6 @@ AMONG = ("near-duplicate",)
 """Checks of a sample among those accepted before it, in the order of plans; the driver's part."""
 
 Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 Found = list[tuple[str, float, BoxTuple]]
 """Detections of one image as (class name, score, box), low scores included."""
 Label = tuple[str, BoxTuple]
@@ -60,8 +60,8 @@ class Look:
     @property
     def part(self) -> BoxTuple:
         """Bounding box of the mask."""
-        rows, columns = np.flatnonzero(self.mask.any(1)), np.flatnonzero(self.mask.any(0))
-        return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+        x1, y1, x2, y2 = bounds(self.mask)
+        return float(x1), float(y1), float(x2), float(y2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,12 +115,14 @@ class Check(Protocol):
         joint: True where the bound is a quantile of untouched looks, shared out among the joint checks so
             that all of them together refuse no more than the wanted share; False where `bound` gives it.
         weight: its part of that share relative to others', above 0.
+        of_labels: True where mirror images and wrong labels of the looks are learnt on too.
     """
 
     name: str
     least: bool
     joint: bool
     weight: float
+    of_labels: bool
 
     def learn(self, real: Sequence[Evidence], spoilt: Sequence[Evidence], *, seed: int) -> Learnt:
         """Learn from untouched looks and from the same ones with faults made on purpose."""
@@ -156,6 +158,7 @@ class Plain:
     least = True
     joint = True
     weight = 1.0
+    of_labels = False
 
     def learn(self, real: Sequence[Evidence], spoilt: Sequence[Evidence], *, seed: int) -> Learnt:
         """See `Check`."""

@@ -194,7 +194,7 @@ def _learnt(check: Check, taught: Sequence[Lesson], seed: int) -> Learnt:
     """What a check learns by some lessons."""
     real = [lesson.real for lesson in taught]
     faulty = [one for lesson in taught for one in lesson.faulty]
-    if check.name == "label":
+    if check.of_labels:
         real += [one for lesson in taught for one in lesson.mirrored]
         faulty += [one for lesson in taught for one in lesson.wrong]
     return check.learn(real, faulty, seed=seed)

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from curator.synthesize.gate.base import Bound, Evidence, Learnt, Mask, Plain
+from curator.inpaint.masks import Mask
+from curator.synthesize.gate.base import Bound, Evidence, Learnt, Plain
 from curator.tensors import image_pixels, image_tensor
 
 QUALITY = 75

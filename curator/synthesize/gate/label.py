@@ -24,6 +24,7 @@ class LabelCheck(Plain):
     """Refuses a label that the judge does not see."""
 
     name = "label"
+    of_labels = True
 
     def learn(self, real: Sequence[Evidence], spoilt: Sequence[Evidence], *, seed: int) -> Learnt:
         """See `Check`. Of the spoilt looks those count whose fault concerns the label: their `made` is what

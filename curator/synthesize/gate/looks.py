@@ -16,8 +16,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from curator.boxes import intersection
-from curator.inpaint.masks import bounds, main_part, standing_out, superpixels
-from curator.synthesize.gate.base import Found, Label, Look, Mask
+from curator.inpaint.masks import Mask, bounds, main_part, standing_out, superpixels
+from curator.synthesize.gate.base import Found, Label, Look
 from curator.synthesize.gate.spoil import spoil
 from curator.synthesize.gate.statistics import SIDE
 from curator.tensors import image_pixels
@@ -70,8 +70,7 @@ def draw_mask(image: Tensor, box: BoxTuple, rng: np.random.Generator) -> Mask:
     x1, y1, x2, y2 = box
     mask = np.zeros((height, width), bool)
     kind = rng.random()
-    left, top = max(int(x1), 0), max(int(y1), 0)
-    right, bottom = min(round(x2), width), min(round(y2), height)
+    left, top, right, bottom = corners(box, width, height)
     if kind < 0.3:
         mask[top:bottom, left:right] = True
     elif kind < 0.6:
@@ -181,12 +180,7 @@ def half(image: Tensor, box: BoxTuple, rng: np.random.Generator, *, elsewhere: b
     """An image whose box lacks about half of its object: the surroundings' mirror image lies there, or a
     piece from elsewhere."""
     height, width = image.shape[1:]
-    x1, y1, x2, y2 = (
-        max(int(box[0]), 0),
-        max(int(box[1]), 0),
-        min(round(box[2]), width),
-        min(round(box[3]), height),
-    )
+    x1, y1, x2, y2 = corners(box, width, height)
     out, share, side = image.clone(), rng.uniform(0.4, 0.6), int(rng.integers(4))
     w, h = max(int((x2 - x1) * share), 1), max(int((y2 - y1) * share), 1)
     strips = {
@@ -218,12 +212,7 @@ def doubled(look: Look, rng: np.random.Generator) -> Look:
     """Two objects in one label's box."""
     name, box = look.made[0]
     height, width = look.image.shape[1:]
-    x1, y1, x2, y2 = (
-        max(int(box[0]), 0),
-        max(int(box[1]), 0),
-        min(round(box[2]), width),
-        min(round(box[3]), height),
-    )
+    x1, y1, x2, y2 = corners(box, width, height)
     across = bool(rng.random() < 0.5)
     step = rng.uniform(0.5, 0.9)
     dx = int((x2 - x1) * step) * (1 if across else 0) * int(rng.choice([-1, 1]))
@@ -235,6 +224,11 @@ def doubled(look: Look, rng: np.random.Generator) -> Look:
         out[:, b:d, a:c] = look.image[:, b - dy : d - dy, a - dx : c - dx]
     union = (float(min(x1, a)), float(min(y1, b)), float(max(x2, c)), float(max(y2, d)))
     return replace(look, image=out, made=((name, union),))
+
+
+def corners(box: BoxTuple, width: int, height: int) -> tuple[int, int, int, int]:
+    """A box on whole pixels within an image."""
+    return max(int(box[0]), 0), max(int(box[1]), 0), min(round(box[2]), width), min(round(box[3]), height)
 
 
 def _box(centre: np.ndarray, size: np.ndarray, width: int, height: int) -> BoxTuple:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.color import hsv2rgb, rgb2hsv
 
+from curator.inpaint.masks import Mask, bounds
+
 Array = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 Rng = np.random.Generator
 
 
@@ -28,7 +29,7 @@ def spoil(pixels: Array, mask: Mask, others: Sequence[Array], rng: Rng) -> tuple
     """
     names = tuple(FAULTS)
     name = names[int(rng.integers(len(names)))]
-    y1, y2, x1, x2 = _bounds(mask)
+    x1, y1, x2, y2 = bounds(mask)
     pad = 4
     window = (
         slice(max(y1 - pad, 0), min(y2 + pad, mask.shape[0])),
@@ -173,8 +174,3 @@ def _stretch(values: NDArray[np.floating], size: tuple[int, ...]) -> Array:
         ],
         axis=-1,
     ).astype(np.float32)
-
-
-def _bounds(mask: Mask) -> tuple[int, int, int, int]:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1

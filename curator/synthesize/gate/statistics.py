@@ -16,8 +16,9 @@ from scipy import ndimage
 from skimage.color import rgb2lab
 from torch import Tensor
 
+from curator.inpaint.masks import Mask, bounds
+
 Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 _SCALES = (0, 1, 2)  # octaves at which sharpness is compared
 _SHIFTS = (-3, -1, 0, 1, 3)  # pixels from the border, inwards negative
@@ -113,8 +114,7 @@ def window(image: Tensor, mask: Mask) -> tuple[Array, Mask, Mask]:
         pixels (h, w, 3), the part (h, w), and its surroundings (h, w), two pixels away from it.
     """
     height, width = mask.shape
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    y1, y2, x1, x2 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    x1, y1, x2, y2 = bounds(mask)
     margin = max((max(y2 - y1, x2 - x1)) // 2, 6)
     top, bottom = max(y1 - margin, 0), min(y2 + margin, height)
     left, right = max(x1 - margin, 0), min(x2 + margin, width)

@@ -1,0 +1,84 @@
+"""What a configuration of `synthesize` means in this workspace: its work, its plans and what they rest on.
+
+In: the Store and a `SynthesizeConfig`. Out: `Prepared`, the same whenever nothing that it depends on has
+changed: `synthesize` works its plans off, `reproduce` finds one of them again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from curator.detect.load import load_same
+from curator.diagnose.current import Current
+from curator.diagnose.run_current import read_current
+from curator.inpaint.base import Inpainter
+from curator.synthesize.gate.judge import Judge
+from curator.synthesize.run_plans import labelled, labelled_scenes, mined_failures, plan_items
+from curator.synthesize.settings import SynthesizeConfig
+from curator.synthesize.work import (
+    STAGE,
+    Failure,
+    SceneImage,
+    SynthesisItem,
+    SynthesisWork,
+    choose_inpainter,
+    config_key,
+    load_inpainter,
+)
+from curator.tensors import resolve_device
+
+if TYPE_CHECKING:
+    from curator.detect.base import Detector
+    from store.store import Store
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A configuration's work (without a gate yet) and what it was made of.
+
+    Attributes:
+        fingerprints: of the detector, the inpainter and the judge. mined: labelled mined images.
+    """
+
+    current: Current
+    work: SynthesisWork
+    items: list[SynthesisItem]
+    failures: list[Failure]
+    scenes: list[SceneImage]
+    mined: list[SceneImage]
+    detector: Detector
+    inpainter: Inpainter
+    fingerprints: tuple[str, str, str]
+
+
+def prepared(store: Store, config: SynthesizeConfig) -> Prepared:
+    """Read and load all that a configuration names.
+
+    Raises:
+        InputError: no failure matches, no labelled scene, no recipe for them, or an inpainter that does not
+            suit the detector.
+    """
+    current = read_current(store, STAGE, config.detector)
+    model, class_map = current.model, dict(current.class_map)
+    spec, strength = choose_inpainter(config, model.classes)
+    failures, scenes = mined_failures(store, config, current), labelled_scenes(store, config)
+    mined = labelled(store, store.image_ids(role="mine"))
+    inpainter = load_inpainter(spec, config.steps, config.device)
+    detector = load_same(model.spec, model.fingerprint, config.device)
+    judge = Judge(config.judge, detector, resolve_device(config.device))
+    fingerprints = (model.fingerprint, inpainter.fingerprint, judge.fingerprint)
+    work = SynthesisWork(
+        config_key=config_key(config, fingerprints, class_map, failures, scenes, mined, strength),
+        detector=model.spec,
+        fingerprint=model.fingerprint,
+        inpainter=spec,
+        strength=strength,
+        judge=config.judge,
+        steps=config.steps,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        class_map=class_map,
+    )
+    items = plan_items(failures, scenes, config)
+    return Prepared(current, work, items, failures, scenes, mined, detector, inpainter, fingerprints)
