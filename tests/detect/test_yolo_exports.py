@@ -48,7 +48,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Any:
         if name not in made:
             table = ultralytics.YOLO(f"{name}.yaml").model.yaml | {"nc": len(NAMES)}
             (folder / f"{name}.yaml").write_text(yaml.safe_dump(table))
-            model = ultralytics.YOLO(str(folder / f"{name}.yaml"))
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(0)
+                model = ultralytics.YOLO(str(folder / f"{name}.yaml"))
             model.model.names = NAMES
             spread(model.model)
             options = {"imgsz": SIZE, "simplify": False, "verbose": False, "opset": 17, **EXPORTS[name]}
@@ -79,10 +81,10 @@ def test_detections_equal_those_of_the_package(exported: Any, name: str) -> None
     ((found, _),) = detector.predict([image_tensor(image)], score_threshold=0.1)
     theirs = np.asarray(result.boxes.data)
     # Untrained, they find many boxes that hardly differ, and their NMS shifts each class by 7,680 px, which
-    # rounds: near the threshold of overlap one of two stays here, the other there.
+    # rounds: near the threshold of overlap one of two could stay here, the other there.
     assert len(theirs) > 10
     assert abs(len(found) - len(theirs)) <= 2
-    assert matched(found, theirs) > 0.8
+    assert matched(found, theirs) > 0.95
 
 
 @pytest.mark.parametrize("size", [(150, 90), (61, 200), (333, 500)])
