@@ -80,7 +80,7 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
                 work=work,
                 items=items[start:upto],
                 save=batch.save,
-                image_id=lambda item: cast(int, item.scene.image.id),
+                image_id=lambda item: cast(int, item.scenes[0].image.id),
                 describe=lambda item: f"plan {item.number} ({item.recipe})",
                 device=config.device,
                 executor=executor,
@@ -90,6 +90,11 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
             result = _together(result, part)
         counts.update(done=result.done, skipped=result.skipped, failed=result.failed)
     summary = _summary(config, ready.failures, batch.samples(upto), upto, batch.unplaced, result.failed)
+    if batch.unreadable:
+        summary["notes"].append(
+            f"{len(batch.unreadable)} scenes could not be read and were passed over; the first: "
+            f"{min(batch.unreadable)}"
+        )
     told = {
         "explained_by": ready.current.explained_by,
         "inpainter": spec,

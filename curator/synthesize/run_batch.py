@@ -35,6 +35,7 @@ class Batch:
     Attributes:
         accepted: number of accepted samples of the plans considered.
         unplaced: reasons why plans found no place, with their numbers; of this run alone.
+        unreadable: why scenes were passed over that could not be read; of this run alone.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Batch:
         self._considered = 0  # plans
         self.accepted = 0
         self.unplaced: Counter[str] = Counter()
+        self.unreadable: set[str] = set()
 
     def consider(self, upto: int) -> None:
         """Count what is stored of the plans before number `upto`, in their order."""
@@ -73,6 +75,7 @@ class Batch:
         item, value = cast(SynthesisItem, done.item), cast(Painted, done.value)
         self.consider(item.number)
         self._considered = item.number + 1
+        self.unreadable.update(value.unreadable)
         if value.png is None:
             self.unplaced[value.reason] += 1
             return
@@ -89,7 +92,7 @@ class Batch:
             height=pixels.shape[0],
             recipe=item.recipe,
             group=item.failure.group,
-            scene_image_id=item.scene.image.id,
+            scene_image_id=value.scene_image_id,
             exemplar_image_id=item.failure.image.id,
             outcome_id=item.failure.outcome.id,
             painted=value.painted,

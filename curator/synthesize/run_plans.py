@@ -73,7 +73,8 @@ def plan_items(
         name, failure = next(queues[number % len(queues)])
         suitable = choices[name, failure.outcome.category]
         rng = np.random.default_rng([config.seed, number])
-        items.append(SynthesisItem(number, name, failure, scenes[suitable[int(rng.integers(len(suitable)))]]))
+        drawn = rng.choice(suitable, min(config.scenes, len(suitable)), replace=False)
+        items.append(SynthesisItem(number, name, failure, tuple(scenes[i] for i in drawn)))
     return items
 
 

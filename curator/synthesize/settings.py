@@ -45,12 +45,15 @@ class SynthesizeConfig(StageConfig):
     name: str = option("synthesis", "Name of the batch of samples.")
     detector: str | None = option(None, "Detector spec; default: the diagnosed one.")
     attempts: int = option(3, "Plans tried per wanted sample at most.")
+    scenes: int = option(
+        4, "Scenes drawn per plan; the one whose surroundings are most like the failure's own is painted on."
+    )
     steps: int = option(20, "Denoising steps.")
     batch_size: int = option(8, "Plans per batch.", result=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._at_least(1, "budget", "attempts", "steps", "batch_size", "gate_images")
+        self._at_least(1, "budget", "attempts", "scenes", "steps", "batch_size", "gate_images")
         require(
             self.strength is None or 0 <= self.strength <= 1,
             f"strength: expected a number in [0, 1], got {self.strength}",

@@ -29,6 +29,7 @@ from curator.synthesize.gate.calibrate import Gate, evidence_of
 from curator.synthesize.gate.judge import Judge
 from curator.synthesize.settings import SynthesizeConfig
 from curator.tensors import image_pixels, image_tensor, resolve_device
+from store.errors import StoreError
 from store.images import encode_png, read_pixels
 from store.keys import content_key
 from store.records import BoxTuple, ImageRecord, NewAnnotation, Outcome, Verdict
@@ -36,7 +37,8 @@ from store.records import BoxTuple, ImageRecord, NewAnnotation, Outcome, Verdict
 if TYPE_CHECKING:
     from curator.detect.base import Detector
 STAGE = "synthesize"
-STAGE_VERSION = 3  # 2: a batch's key is that of all its failures and scenes; 3: composition, calibrated gate
+# 2: a batch's key is that of all its failures and scenes; 3: composition, calibrated gate; 4: several scenes
+STAGE_VERSION = 4
 SCORE_FLOOR = 0.02
 
 
@@ -63,24 +65,30 @@ class SceneImage:
 
 @dataclass(frozen=True, slots=True)
 class SynthesisItem:
-    """One numbered plan."""
+    """One numbered plan; of its scenes, at least one, the one that suits best is painted on."""
 
     number: int
     recipe: str
     failure: Failure
-    scene: SceneImage
+    scenes: tuple[SceneImage, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Painted:
-    """A sample before the driver has compared it with the others; or the reason why there is none."""
+    """A sample before the driver has compared it with the others; or the reason why there is none.
+
+    Attributes:
+        scene_image_id: the image painted on. unreadable: why scenes were passed over that could not be read.
+    """
 
     png: bytes | None = None
+    scene_image_id: int = 0
     painted: BoxTuple = (0.0, 0.0, 0.0, 0.0)
     annotations: tuple[NewAnnotation, ...] = ()
     seed: int = 0
     verdicts: tuple[Verdict, ...] = ()
     reason: str = ""
+    unreadable: tuple[str, ...] = ()
 
 
 @dataclass
@@ -114,7 +122,7 @@ class SynthesisWork:
             item.number,
             item.recipe,
             item.failure.outcome.key,
-            item.scene.image.sha256,
+            [scene.image.sha256 for scene in item.scenes],
         )
 
     def setup(self, device: str) -> tuple[Detector, Inpainter, torch.device, Judge, Gate]:
@@ -139,11 +147,12 @@ class SynthesisWork:
         detector, inpainter, device, judge, gate = state
         results: list[Painted | Exception] = [Painted()] * len(batch)
         plans: dict[int, SamplePlan] = {}
+        unreadable: dict[int, list[str]] = {i: [] for i in range(len(batch))}
         for i, item in enumerate(batch):
             try:
-                plans[i] = self.plan(item)
+                plans[i] = self.plan(item, unreadable[i])
             except StageError as error:
-                results[i] = Painted(reason=str(error))
+                results[i] = Painted(reason=str(error), unreadable=tuple(unreadable[i]))
             except Exception as error:  # a bad image must not stop its batch mates
                 results[i] = error
         painted = paint(inpainter, plans, self.strength)
@@ -162,6 +171,8 @@ class SynthesisWork:
                 look = look_at(plans[i], samples[i], detections, batch[i].failure.outcome, self.strength)
                 results[i] = Painted(
                     png=encode_png(image_pixels(samples[i])),
+                    scene_image_id=plans[i].scene.image_id,
+                    unreadable=tuple(unreadable[i]),
                     painted=plans[i].painted,
                     annotations=plans[i].annotations,
                     seed=plans[i].seed,
@@ -171,13 +182,16 @@ class SynthesisWork:
                 results[i] = error
         return results
 
-    def plan(self, item: SynthesisItem) -> SamplePlan:
-        """What the recipe wants painted.
+    def plan(self, item: SynthesisItem, unreadable: list[str] | None = None) -> SamplePlan:
+        """What the recipe wants painted, in the scene that suits best: where the recipe compares surroundings
+        (`details["surroundings"]`, a distance), the most alike; else the first in which it finds a place.
 
+        Args:
+            unreadable: takes a line for every scene that cannot be read.
         Raises:
-            StageError: the scene has no fitting place.
+            StageError: no scene has a fitting place. Exception: none can be read.
         """
-        failure, scene = item.failure, item.scene
+        failure = item.failure
         image = image_tensor(read_pixels(failure.image.uri, sha256=failure.image.sha256))
         blamed = None
         if failure.blamed is not None:
@@ -195,11 +209,25 @@ class SynthesisWork:
             polygon=failure.polygon,
         )
         recipe: Recipe = RECIPES.load(item.recipe)()
-        pixels = image_tensor(read_pixels(scene.image.uri, sha256=scene.image.sha256))
         seed = int(content_key(self.seed, item.number)[:8], 16)
-        return recipe.plan(
-            exemplar, Scene(image_id=scene.image.id, image=pixels, annotations=scene.annotations), seed=seed
-        )
+        plans: list[SamplePlan] = []
+        errors: list[Exception] = []
+        for scene in item.scenes:
+            try:
+                pixels = image_tensor(read_pixels(scene.image.uri, sha256=scene.image.sha256))
+                shown = Scene(image_id=scene.image.id, image=pixels, annotations=scene.annotations)
+                plans.append(recipe.plan(exemplar, shown, seed=seed))
+                if "surroundings" not in plans[-1].details:
+                    return plans[-1]
+            except StageError as error:
+                errors.insert(0, error)
+            except (StoreError, OSError) as error:
+                errors.append(error)
+                if unreadable is not None:
+                    unreadable.append(" ".join(str(error).split()))
+        if not plans:
+            raise errors[0]
+        return min(plans, key=lambda plan: float(plan.details["surroundings"]))
 
 
 def config_key(

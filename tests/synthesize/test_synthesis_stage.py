@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from curator.cli.app import main
 from curator.data.settings import AddConfig
 from curator.detect.settings import DetectConfig
 from curator.diagnose.settings import DiagnoseConfig
-from curator.errors import ConfigError, InputError
+from curator.errors import ConfigError, InputError, StageError
 from curator.example.dataset import write_dataset
 from curator.example.flowers import CLASSES
 from curator.explain.settings import ExplainConfig
@@ -24,10 +26,12 @@ from curator.inpaint.compose import ComposeInpainter
 from curator.jobs.local import LocalExecutor
 from curator.synthesize.base import SamplePlan, Scene
 from curator.synthesize.gate.base import ALONE, AMONG
+from curator.synthesize.run_prepared import prepared
 from curator.synthesize.run_reproduce import reproduce
 from curator.synthesize.run_sheet import sheet
 from curator.synthesize.settings import SynthesizeConfig
-from curator.synthesize.work import paint
+from curator.synthesize.work import SynthesisItem, SynthesisWork, paint
+from store.errors import StoreError
 from store.images import read_bytes_as_pixels
 from store.records import Sample
 from store.store import Store
@@ -281,3 +285,55 @@ def test_one_plan_that_cannot_be_painted_leaves_its_batch_mates_alone() -> None:
     assert not isinstance(made[0], Exception)
     assert float(made[0].sum()) == 3 * (32 * 32 - 25)
     assert not isinstance(made[2], Exception)
+
+
+def test_of_several_scenes_the_one_that_suits_best_is_painted_on(
+    workspace: Path, config: SynthesizeConfig
+) -> None:
+    with Store.open(workspace) as store:
+        ready = prepared(store, dataclasses.replace(config, recipes=("object",), scenes=6))
+        compared = 0
+        for item in ready.items:
+            assert len({scene.image.id for scene in item.scenes}) == 6
+            alone = {}
+            for scene in item.scenes:
+                with contextlib.suppress(StageError):
+                    plan = ready.work.plan(dataclasses.replace(item, scenes=(scene,)))
+                    alone[scene.image.id] = plan.details["surroundings"]
+            if not alone:
+                with pytest.raises(StageError, match="scene"):
+                    ready.work.plan(item)
+                continue
+            chosen = ready.work.plan(item)
+            assert chosen.details["surroundings"] == min(alone.values())
+            assert alone[chosen.scene.image_id] == chosen.details["surroundings"]
+            compared += len(alone) > 1
+        assert compared
+
+
+def test_a_scene_that_cannot_be_read_is_passed_over_and_told(
+    workspace: Path, config: SynthesizeConfig, tmp_path: Path
+) -> None:
+    shutil.copytree(workspace.parent, tmp_path / "copy")
+    with Store.open(tmp_path / "copy" / "workspace") as store:
+        ready = prepared(store, dataclasses.replace(config, recipes=("appearance",), scenes=3))
+        item = next(item for item in ready.items if _fits(ready.work, item))
+        broken = dataclasses.replace(
+            item.scenes[0].image, uri=str(tmp_path / "gone.png"), id=item.scenes[0].image.id
+        )
+        first = dataclasses.replace(item.scenes[0], image=broken)
+        unreadable: list[str] = []
+        plan = ready.work.plan(dataclasses.replace(item, scenes=(first, *item.scenes)), unreadable)
+        assert plan.scene.image_id in {scene.image.id for scene in item.scenes}
+        assert len(unreadable) == 1
+        assert "gone.png" in unreadable[0]
+        with pytest.raises(StoreError, match=r"gone\.png"):
+            ready.work.plan(dataclasses.replace(item, scenes=(first,)))
+
+
+def _fits(work: SynthesisWork, item: SynthesisItem) -> bool:
+    try:
+        work.plan(item)
+    except StageError:
+        return False
+    return True
