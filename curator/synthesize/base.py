@@ -13,11 +13,13 @@ from store.records import BoxTuple, NewAnnotation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """A labelled image to paint on, or to take an exemplar from."""
+    """A labelled image to paint on, or to take an exemplar from; modal: its boxes end where objects are
+    hidden."""
 
     image_id: int
     image: Tensor  # (3, H, W) RGB [0, 1]
     annotations: tuple[NewAnnotation, ...]
+    modal: bool = False
     outcome_id: int | None = None
     region: BoxTuple | None = None  # the culprit or look-alike in this image, where known
 

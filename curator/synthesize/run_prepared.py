@@ -13,6 +13,7 @@ from curator.detect.load import load_same
 from curator.diagnose.current import Current
 from curator.diagnose.run_current import read_current
 from curator.inpaint.base import Inpainter
+from curator.synthesize.convention import is_modal
 from curator.synthesize.gate.judge import Judge
 from curator.synthesize.run_plans import labelled, labelled_scenes, mined_failures, plan_items
 from curator.synthesize.settings import SynthesizeConfig
@@ -79,6 +80,7 @@ def prepared(store: Store, config: SynthesizeConfig) -> Prepared:
         seed=config.seed,
         batch_size=config.batch_size,
         class_map=class_map,
+        modal=is_modal(scene.annotations for scene in scenes),
     )
     items = plan_items(failures, scenes, config)
     return Prepared(current, work, items, failures, scenes, mined, detector, inpainter, fingerprints)

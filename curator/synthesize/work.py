@@ -98,7 +98,8 @@ class SynthesisWork:
     Attributes:
         fingerprint: of the detector. config_key: digest of all that the plans depend on (`config_key`).
         class_map: detector class -> data-set class.
-        judge: spec of the gate's embedder. gate: `Gate.to_bytes`; b"" where nothing is worked off.
+        modal: see `convention.is_modal`. judge: spec of the gate's embedder.
+        gate: `Gate.to_bytes`; b"" where nothing is worked off.
     """
 
     config_key: str
@@ -110,6 +111,7 @@ class SynthesisWork:
     seed: int
     batch_size: int
     class_map: dict[str, str]
+    modal: bool = False
     judge: str = "pixels:"
     gate: bytes = b""
 
@@ -215,7 +217,8 @@ class SynthesisWork:
         for scene in item.scenes:
             try:
                 pixels = image_tensor(read_pixels(scene.image.uri, sha256=scene.image.sha256))
-                shown = Scene(image_id=scene.image.id, image=pixels, annotations=scene.annotations)
+                labels, own = scene.annotations, scene.image.id
+                shown = Scene(image_id=own, image=pixels, annotations=labels, modal=self.modal)
                 plans.append(recipe.plan(exemplar, shown, seed=seed))
                 if "surroundings" not in plans[-1].details:
                     return plans[-1]

@@ -17,6 +17,7 @@ from curator.boxes import area, clip, expand, intersection
 from curator.errors import StageError
 from curator.registry import RECIPES
 from curator.synthesize.base import Exemplar, SamplePlan, Scene
+from curator.synthesize.convention import is_modal
 from curator.synthesize.photometry import blur, blurred, noise, noisy, spread
 from curator.synthesize.recipes.appearance import AppearanceRecipe, shrink
 from curator.synthesize.recipes.culprit import MAX_OCCLUSION, CulpritRecipe, culprit_mask
@@ -235,6 +236,49 @@ def test_boxes_of_a_modal_data_set_shrink_to_what_is_seen() -> None:
     assert left[0].polygon is None
     assert left[1] == objects[1]
     assert changed == (0,)
+
+
+def outlined(rng: np.random.Generator, modal: bool) -> tuple[NewAnnotation, NewAnnotation]:
+    """A square, and one that it hides in part: its outline ends at the first or goes on under it."""
+    x, y = rng.uniform(0, 50, 2)
+    front = (x, y, x + 20, y, x + 20, y + 20, x, y + 20)
+    start = x + 20 if modal else x + 10
+    hidden = (start, y + 5, x + 40, y + 5, x + 40, y + 15, start, y + 15)
+    # A nose below the first one makes the boxes overlap either way.
+    nose = (x + 10, y + 20, x + 40, y + 20, x + 40, y + 24, x + 10, y + 24)
+    return (
+        NewAnnotation(category="a", box=(x, y, x + 20, y + 20), polygon=(front,)),
+        NewAnnotation(category="b", box=(x + 10, y + 5, x + 40, y + 24), polygon=(hidden, nose)),
+    )
+
+
+@pytest.mark.parametrize("modal", [True, False])
+def test_outlines_tell_whether_boxes_end_where_objects_are_hidden(modal: bool) -> None:
+    rng = np.random.default_rng(3)
+    images = [outlined(rng, modal) for _ in range(12)]
+    assert is_modal(images) == modal
+    assert not is_modal(images[:5])  # too few to tell
+    bare = [[dataclasses.replace(a, polygon=None) for a in pair] for pair in images]
+    assert not is_modal(bare)
+
+
+def test_a_plan_in_a_modal_scene_shrinks_the_box_behind_the_culprit(
+    scene: Scene, failing: MakeExemplar
+) -> None:
+    beside = dataclasses.replace(failing(), box=(48.0, 40.0, 72.0, 70.0))  # the post hides its left edge
+    shrunk = 0
+    for seed in range(12):
+        whole, seen = (
+            CulpritRecipe().plan(beside, dataclasses.replace(scene, modal=modal), seed=seed)
+            for modal in (False, True)
+        )
+        number = whole.details["object"]
+        assert whole.annotations[number] == scene.annotations[number]
+        box, full = np.array(seen.annotations[number].box), np.array(scene.annotations[number].box)
+        assert (box[:2] >= full[:2]).all()
+        assert (box[2:] <= full[2:]).all()
+        shrunk += not np.array_equal(box, full)
+    assert shrunk
 
 
 @pytest.mark.parametrize(("name", "kind"), [("object", "FN"), ("culprit", "FN"), ("lookalike", "FP")])

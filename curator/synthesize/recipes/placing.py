@@ -42,8 +42,8 @@ def labels_left(
 
     Args:
         modal: boxes are drawn around what is seen (COCO's instances): they shrink to the part of themselves
-            that is left, and lose their polygon. Otherwise (amodal; VOC and most boxes drawn by people) they
-            stay whole. Either way a box of which less than `VISIBLE` is left to see is dropped.
+            that is left, and lose their polygon. Otherwise (amodal) they stay whole. Either way a box of
+            which less than `VISIBLE` is left to see is dropped.
     Returns:
         the labels in their order, and the numbers among them of those covered by more than `TOUCHED` or
         moved.
@@ -81,18 +81,17 @@ def make_plan(
     label: NewAnnotation | None = None,
     prompt: str | None = None,
     negative_prompt: str | None = None,
-    modal: bool = False,
 ) -> SamplePlan:
     """The plan of a recipe that pasted something.
 
     Args:
         behind: number of the scene's object that the thing was brought in relation to: it counts as made.
-        label: of the thing itself; None: it gets none. modal: see `labels_left`.
+        label: of the thing itself; None: it gets none.
     """
-    kept, changed = labels_left(scene.annotations, pasted.thing, modal=modal)
+    kept, changed = labels_left(scene.annotations, pasted.thing, modal=scene.modal)
     made = set(changed)
     if behind is not None and covered(pasted.thing, scene.annotations[behind].box) <= 1 - VISIBLE:
-        before = labels_left(scene.annotations[:behind], pasted.thing, modal=modal)[0]
+        before = labels_left(scene.annotations[:behind], pasted.thing, modal=scene.modal)[0]
         made.add(len(before))
     if label is not None:
         made.add(len(kept))
