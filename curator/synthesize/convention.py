@@ -21,7 +21,7 @@ LEAST_PAIRS = 10
 """Overlapping pairs without which nothing is said."""
 SHARED = 0.1
 """Median intersection over union of two outlines within the overlap of their boxes, below which a data set is
-modal: of 677 pairs of coco_val128 it is .00; of ellipses in the same boxes, reaching under each other, .68."""
+modal: of 677 pairs of coco_val128 it is .00; of ellipses in the same boxes, under each other, .68."""
 _MOST_PAIRS = 200
 _OVERLAP = 0.1  # of the smaller box
 _SIDE = 64  # pixels of the longer side of the overlap at which outlines are compared
