@@ -1,11 +1,9 @@
 """The `removal` recipe: a scene without one of its objects, the counterfactual of an explanation.
 
 In: a miss (its class alone counts) and a labelled scene. Out: a `SamplePlan` whose hole is an object of the
-class, along its polygon or its box grown by a few pixels, without its label. Composed is what a classical
-method fills in: the biharmonic equation (Damelin & Hoang, On surface completion and image inpainting by
-biharmonic functions, IJMMS 2018), at a size at which the hole is small, with the surroundings' noise; a
-generator makes it look real. Not in the default list: what is removed teaches a detector only where it
-mistook the surroundings for the object.
+class, along its polygon or its box grown by a few pixels, without its label. Composed is what patches of the
+surroundings make of it (`curator.inpaint.completion`); a generator may go on from there. Not in the default
+list: what is removed teaches a detector only where it mistook the surroundings for the object.
 """
 
 from __future__ import annotations
@@ -15,24 +13,21 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from scipy import ndimage
-from skimage.restoration import inpaint_biharmonic
 from torch import Tensor
-from torch.nn import functional as F
 
 from curator.boxes import area, intersection
 from curator.errors import StageError
+from curator.inpaint.completion import completed
 from curator.inpaint.exemplar import UNKNOWN
 from curator.inpaint.masks import Mask, bounds
 from curator.synthesize.base import Exemplar, SamplePlan, Scene
 from curator.synthesize.cutout import polygon_mask
-from curator.synthesize.photometry import noise, noisy, rim
 from curator.synthesize.recipes.placing import box_tuple, whole
 from store.records import NewAnnotation
 
 GROWN = 4  # pixels around the outline: its soft edge, and a part of its shadow
 LARGEST = 0.25  # of the image: beyond, hardly anything is known of what is behind
 SHARED = 0.05  # of another label's box that the hole may take: more, and that object would be removed too
-_SIDE = 40  # pixels of the hole's longer side at which the equation is solved
 
 
 class RemovalRecipe:
@@ -72,7 +67,7 @@ class RemovalRecipe:
             prompt="background",
             negative_prompt=exemplar.category,
             details={"object": chosen, "object_box": list(scene.annotations[chosen].box)},
-            composed=filled(scene.image, hole, rng),
+            composed=completed(scene.image, hole, objects(scene)),
         )
 
 
@@ -88,37 +83,14 @@ def hole_of(annotation: NewAnnotation, image: Tensor) -> Mask:
     return np.asarray(ndimage.binary_dilation(mask, iterations=GROWN)) if mask.any() else mask
 
 
-def filled(image: Tensor, hole: Mask, rng: np.random.Generator) -> Tensor:
-    """An image (3, H, W) with its hole (H, W) filled in from around it; pixels outside are the image's
-    own."""
-    height, width = hole.shape
-    x1, y1, x2, y2 = bounds(hole)
-    edge = max((max(x2 - x1, y2 - y1)) // 4, 8)
-    window = whole((x1 - edge, y1 - edge, x2 + edge, y2 + edge), width, height)
-    a, b, c, d = window
-    part, inside = image[:, b:d, a:c], hole[b:d, a:c]
-    scale = min(_SIDE / max(x2 - x1, y2 - y1), 1.0)
-    size = max(round((d - b) * scale), 4), max(round((c - a) * scale), 4)
-    # Of each pixel of the reduced image only what is known counts.
-    known = torch.from_numpy(~inside).float()
-    weight = F.interpolate(known[None, None], size, mode="bilinear", antialias=True)[0, 0]
-    small = F.interpolate((part * known)[None], size, mode="bilinear", antialias=True)[0]
-    open_ = (weight < 0.3).numpy()
-    small = small / weight.clamp(min=0.3)
-    if open_.all():
-        raise StageError("nothing of the image is outside the hole")
-    solved = inpaint_biharmonic(small.permute(1, 2, 0).numpy(), open_, channel_axis=-1)
-    coarse = torch.from_numpy(np.clip(solved, 0, 1).astype(np.float32)).permute(2, 0, 1)
-    fine = F.interpolate(coarse[None], part.shape[1:], mode="bilinear")[0]
-    # The reduced image leaves a step at the hole's border: blended over a few pixels.
-    share = np.clip(ndimage.distance_transform_edt(inside) / GROWN, 0, 1).astype(np.float32)
-    nearest = ndimage.distance_transform_edt(inside, return_distances=False, return_indices=True)
-    border = part[:, torch.from_numpy(nearest[0]).long(), torch.from_numpy(nearest[1]).long()]
-    fine = border + torch.from_numpy(share) * (fine - border)
-    fine = noisy(fine, noise(part, rim(inside, edge)), rng)
-    out = image.clone()
-    out[:, b:d, a:c] = torch.where(torch.from_numpy(inside), fine, part)
-    return out
+def objects(scene: Scene) -> Mask:
+    """The pixels (H, W) of all labelled objects' boxes: the hole is not filled from them."""
+    height, width = scene.image.shape[1:]
+    mask = np.zeros((height, width), bool)
+    for annotation in scene.annotations:
+        x1, y1, x2, y2 = whole(annotation.box, width, height)
+        mask[y1:y2, x1:x2] = True
+    return mask
 
 
 def _removable(scene: Scene, number: int, category: str) -> bool:
