@@ -3,8 +3,8 @@
 In: rendered scenes, pixels only. Out: a saved `ExemplarInpaintPipeline`.
 
 The scenes are drawn from the example's pool distribution with a renderer seed of their own, so that no image
-of a demo or benchmark is among them, and none shows a planted gap: what it paints of one it has from the
-exemplar alone. No label, mask or box of the renderer is used.
+of a demo or benchmark is among them; unlike in a pool, where the planted gaps are rare, six scenes in seven
+show one, since an inpainter cannot paint what it never saw. No label, mask or box of the renderer is used.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ RENDERER_SEED = 740_011
 
 
 def training_scenes(count: int, *, seed: int = RENDERER_SEED) -> list[NDArray[np.uint8]]:
-    """Render `count` unlabelled clean scenes (192, 192, 3)."""
+    """Render `count` unlabelled scenes (192, 192, 3), each gap and the clean scene in turn."""
+    from curator.example.gaps import GAPS
     from curator.example.scene import SceneParams, render_scene
 
+    kinds = (*GAPS, None)
     return [
-        render_scene(SceneParams(role="pool", index=i, seed=seed, gap=None)).pixels for i in range(count)
+        render_scene(SceneParams(role="pool", index=i, seed=seed, gap=kinds[i % len(kinds)])).pixels
+        for i in range(count)
     ]
 
 
@@ -49,7 +52,7 @@ def train_example_inpainter(
         seed=config.seed,
         device=config.device,
         minutes=config.minutes,
-        key=f"example clean {RENDERER_SEED} {config.scenes}",
+        key=f"example {RENDERER_SEED} {config.scenes}",
         log=log,
     ).losses
     shutil.rmtree(config.out / "checkpoint", ignore_errors=True)  # no part of what ships

@@ -33,6 +33,7 @@ _ROUNDS = (5, 3, 2)  # of search and vote, from the coarsest level on; the last 
 _MOST = 26_000  # pixels of a level's window that are searched: finer levels copy
 _COARSEST = 2 * PATCH  # pixels of the hole's width at the coarsest level
 _AROUND = 32  # pixels of surroundings at least
+_FEWEST = 500  # patches to choose from
 _CHUNK = 50_000  # patches that are compared at once
 Array = NDArray[np.float32]
 Index = NDArray[np.int64]
@@ -63,19 +64,29 @@ def completed(image: Tensor, hole: Mask, avoid: Mask | None = None) -> Tensor:
         return image.clone()
     if hole.all():
         raise InputError("expected a hole with something of the image around it, got one that is all of it")
-    x1, y1, x2, y2 = bounds(hole)
-    around = max(x2 - x1, y2 - y1, _AROUND)
-    height, width = hole.shape
-    rows = slice(max(y1 - around, 0), min(y2 + around, height))
-    columns = slice(max(x1 - around, 0), min(x2 + around, width))
-    part = np.ascontiguousarray(image[:, rows, columns].permute(1, 2, 0).numpy(), dtype=np.float32)
     barred = hole if avoid is None else hole | avoid
+    rows, columns = _window(hole, barred)
+    part = np.ascontiguousarray(image[:, rows, columns].permute(1, 2, 0).numpy(), dtype=np.float32)
     found = _complete(_Level(part, hole[rows, columns], barred[rows, columns]))
     out = image.clone()
     filled = torch.from_numpy(found).permute(2, 0, 1).to(image)
     inside = torch.from_numpy(hole[rows, columns])
     out[:, rows, columns] = torch.where(inside, filled, image[:, rows, columns])
     return out
+
+
+def _window(hole: Mask, barred: Mask) -> tuple[slice, slice]:
+    """The hole with its surroundings: as much again on each side, more where that holds too few patches."""
+    x1, y1, x2, y2 = bounds(hole)
+    height, width = hole.shape
+    around = max(x2 - x1, y2 - y1, _AROUND)
+    while True:
+        rows = slice(max(y1 - around, 0), min(y2 + around, height))
+        columns = slice(max(x1 - around, 0), min(x2 + around, width))
+        whole = rows == slice(0, height) and columns == slice(0, width)
+        if whole or len(_sources(barred[rows, columns])) >= _FEWEST:
+            return rows, columns
+        around *= 2
 
 
 def _complete(finest: _Level) -> Array:
