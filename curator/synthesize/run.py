@@ -14,12 +14,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from curator.config import require
+from curator.inpaint.run_train import train_inpainter
+from curator.inpaint.settings import TrainInpainterConfig
 from curator.jobs.base import Executor
 from curator.jobs.stage import StageResult, recorded_run, run_items
 from curator.synthesize.run_batch import Batch
 from curator.synthesize.run_gate import calibrated
 from curator.synthesize.run_prepared import prepared
-from curator.synthesize.settings import SynthesizeConfig
+from curator.synthesize.settings import TRAIN, SynthesizeConfig
 from curator.synthesize.work import STAGE, Failure
 from store.records import Sample
 
@@ -35,9 +37,14 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
         "unplaced", "plans", "per_group", "per_recipe", "reasons", "without_explanation", "notes"}.
 
     Raises:
-        InputError: no failure matches, no labelled scene, or `builtin:` for any but the example's detector.
+        InputError: no failure matches, no labelled scene, `builtin:` for any but the example's detector, or
+            what `train_inpainter` refuses.
     """
     require(config.budget >= 1 and config.attempts >= 1, "budget, attempts: expected at least 1 each")
+    if config.inpainter == TRAIN:
+        folder, minutes = store.path / "inpainter", config.train_minutes
+        painter = TrainInpainterConfig(out=folder, minutes=minutes, seed=config.seed, device=config.device)
+        train_inpainter(store, painter)
     ready = prepared(store, config)
     key, items = ready.work.config_key, ready.items
     gate, blob = calibrated(store, config, ready)

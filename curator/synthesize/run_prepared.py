@@ -60,6 +60,7 @@ def prepared(store: Store, config: SynthesizeConfig) -> Prepared:
         InputError: no failure matches, no labelled scene, no recipe for them, or an inpainter that does not
             suit the detector.
     """
+    config = config.with_trained(store.path)
     current = read_current(store, STAGE, config.detector)
     model, class_map = current.model, dict(current.class_map)
     spec, strength = choose_inpainter(config, model.classes)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from curator.config import StageConfig, option, require
+
+TRAIN = "train"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,13 +20,17 @@ class SynthesizeConfig(StageConfig):
     budget: int = option(50, "Number of accepted samples wanted.")
     inpainter: str = option(
         "",
-        "compose: (real pixels, blended in; the default), curator:DIR (from curator train-inpainter), "
-        "auto:ID (a hub id or folder), diffusers:ClassName:ID, or builtin: (the built-in example's flowers).",
+        "compose: (real pixels, blended in; the default), train (one is trained on the training images, in "
+        "WORKSPACE/inpainter), curator:DIR (from curator train-inpainter), auto:ID (a hub id or folder), "
+        "diffusers:ClassName:ID, or builtin: (the built-in example's flowers).",
     )
     strength: float | None = option(
         None,
         "How much of the composition an inpainter gives up, from 0 (keep it) to 1 (paint from nothing); "
         "default: 1 for builtin:, 0.6 for others.",
+    )
+    train_minutes: float = option(
+        60.0, "Minutes that --inpainter train spends at most, earlier runs included.", result=False
     )
     recipes: tuple[str, ...] = option(
         ("object", "culprit", "lookalike", "appearance"),
@@ -58,4 +65,11 @@ class SynthesizeConfig(StageConfig):
             self.strength is None or 0 <= self.strength <= 1,
             f"strength: expected a number in [0, 1], got {self.strength}",
         )
+        self._positive("train_minutes")
         require(0 < self.refused < 1, f"refused: expected a share in (0, 1), got {self.refused}")
+
+    def with_trained(self, workspace: Path) -> SynthesizeConfig:
+        """The same, with the place of the workspace's own inpainter where that is the one meant."""
+        if self.inpainter != TRAIN:
+            return self
+        return replace(self, inpainter=f"curator:{workspace / 'inpainter'}")

@@ -7,7 +7,7 @@ import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -309,6 +309,30 @@ def test_of_several_scenes_the_one_that_suits_best_is_painted_on(
             assert alone[chosen.scene.image_id] == chosen.details["surroundings"]
             compared += len(alone) > 1
         assert compared
+
+
+def test_an_inpainter_is_trained_on_the_way(workspace: Path, tmp_path: Path) -> None:
+    shutil.copytree(workspace.parent, tmp_path / "copy")
+    config = SynthesizeConfig(
+        inpainter="train",
+        train_minutes=0.001,
+        budget=2,
+        attempts=2,
+        steps=2,
+        recipes=("object",),
+        device="cpu",
+    )
+    with Store.open(tmp_path / "copy" / "workspace") as store:
+        result = pipeline.synthesize(store, config)
+        folder = store.path / "inpainter"
+        assert result.summary["inpainter"] == f"curator:{folder}"
+        assert result.summary["strength"] == 0.6
+        assert (folder / "model_index.json").is_file()
+        assert len(store.runs(stage="train-inpainter")) == 1
+        sample = store.samples(name="synthesis")[0]
+        assert reproduce(store, cast(int, sample.id), device="cpu")[1]["equal"]
+        again = pipeline.synthesize(store, config)
+        assert (again.done, again.skipped) == (0, result.done)
 
 
 def test_a_scene_that_cannot_be_read_is_passed_over_and_told(
