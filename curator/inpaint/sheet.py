@@ -34,28 +34,40 @@ def write_sheet(
         crops: images (B, 3, S, S) and exemplars (B, 3, s, s) in [0, 1], holes (B, 1, S, S); as `Crops.batch`.
         place: the PNG. steps: of the painting.
     """
-    images, holes, exemplars = (part[:ROWS] for part in crops)
-    others = exemplars.roll(-1, 0)
+    images, holes, squares = (part[:ROWS] for part in crops)
+    exemplars = [unpadded(square, hole) for square, hole in zip(squares, holes, strict=True)]
+    others = exemplars[1:] + exemplars[:1]
     with torch.no_grad():
         pipe.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
         painted = [
             pipe(
                 images,
                 holes,
-                list(shown),
+                given,
                 num_inference_steps=steps,
                 generator=[generator("sheet", seed, i) for i in range(len(images))],
             )
             .images.float()
             .cpu()
-            for shown in (exemplars, others)
+            for given in (exemplars, others)
         ]
     masked = torch.where(holes > 0.5, torch.full_like(images, UNKNOWN), images)
-    larger = [F.interpolate(shown, images.shape[2:], mode="bilinear") for shown in (exemplars, others)]
-    columns = [images, masked, larger[0], painted[0], larger[1], painted[1]]
+    shown = F.interpolate(squares, images.shape[2:], mode="bilinear")
+    columns = [images, masked, shown, painted[0], shown.roll(-1, 0), painted[1]]
     rows = [
         torch.cat([F.pad(column[i], (0, _GAP, 0, _GAP), value=1.0) for column in columns], 2)
         for i in range(len(images))
     ]
     place.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image_pixels(torch.cat(rows, 1))).save(place)
+
+
+def unpadded(square: Tensor, hole: Tensor) -> Tensor:
+    """The content of a padded exemplar (3, s, s): its middle part, of the aspect of its hole (1, H, W); as it
+    stands it would be laid into another hole with its padding around it."""
+    rows, columns = hole[0].any(1).nonzero()[:, 0], hole[0].any(0).nonzero()[:, 0]
+    height, width = int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
+    side = square.shape[1]
+    h, w = (max(1, round(side * length / max(height, width))) for length in (height, width))
+    top, left = (side - h) // 2, (side - w) // 2
+    return square[:, top : top + h, left : left + w]

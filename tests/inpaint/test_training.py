@@ -13,7 +13,15 @@ import torch
 from curator.errors import InputError
 from curator.inpaint.checkpoint import save_pipeline
 from curator.inpaint.examples import Crops, distort, make_crop, recompose
-from curator.inpaint.exemplar import ExemplarInpaintPipeline, build_pipeline
+from curator.inpaint.exemplar import (
+    UNKNOWN,
+    ExemplarInpaintPipeline,
+    build_pipeline,
+    collage,
+    square_collage,
+    squares,
+)
+from curator.inpaint.sheet import unpadded
 from curator.inpaint.training import Trained, diffusion_loss, train_inpainter
 from curator.tensors import generator
 
@@ -197,3 +205,15 @@ def test_no_images_and_tiny_images_are_refused() -> None:
         train_inpainter([], None)
     with pytest.raises(InputError, match="at least 32 pixels"):
         train_inpainter([np.zeros((20, 64, 3), np.uint8)], None, pipeline=_tiny())
+
+
+def test_a_sheet_lays_an_exemplar_as_training_did() -> None:
+    image = torch.rand(3, 20, 44, generator=torch.Generator().manual_seed(0))
+    square = squares([image], 32, "pad")[0]
+    hole = torch.zeros(1, 64, 64)
+    hole[:, 20:40, 10:54] = 1
+    content = unpadded(square, hole)
+    assert content.shape == (3, 15, 32)
+    laid = collage([content], hole[None], "pad")
+    assert float((laid - square_collage(square[None], hole[None])).abs().mean()) < 0.01
+    assert bool((laid[0, :, 20:40, 10:54] != UNKNOWN).any(0).all())

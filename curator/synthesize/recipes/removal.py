@@ -18,7 +18,6 @@ from torch import Tensor
 from curator.boxes import area, intersection
 from curator.errors import StageError
 from curator.inpaint.completion import completed
-from curator.inpaint.exemplar import UNKNOWN
 from curator.inpaint.masks import Mask, bounds
 from curator.synthesize.base import Exemplar, SamplePlan, Scene
 from curator.synthesize.cutout import polygon_mask
@@ -53,11 +52,12 @@ class RemovalRecipe:
         chosen = alone[int(rng.integers(len(alone)))]
         hole = hole_of(scene.annotations[chosen], scene.image)
         x1, y1, x2, y2 = bounds(hole)
+        composed = completed(scene.image, hole, objects(scene))
         return SamplePlan(
             recipe=self.name,
             group=exemplar.group,
             scene=scene,
-            exemplar=torch.full((3, y2 - y1, x2 - x1), UNKNOWN),
+            exemplar=composed[:, y1:y2, x1:x2],
             exemplar_image_id=exemplar.image_id,
             outcome_id=exemplar.outcome_id,
             mask=torch.from_numpy(hole),
@@ -67,7 +67,7 @@ class RemovalRecipe:
             prompt="background",
             negative_prompt=exemplar.category,
             details={"object": chosen, "object_box": list(scene.annotations[chosen].box)},
-            composed=completed(scene.image, hole, objects(scene)),
+            composed=composed,
         )
 
 
