@@ -5,8 +5,8 @@ In: the Store and a `SynthesizeConfig`. Out: failures with their culprits' masks
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, cast
 
@@ -30,10 +30,16 @@ if TYPE_CHECKING:
 
 
 def plan_items(
-    failures: Sequence[Failure], scenes: Sequence[SceneImage], config: SynthesizeConfig
+    failures: Sequence[Failure],
+    scenes: Sequence[SceneImage],
+    config: SynthesizeConfig,
+    wanted: Mapping[str, float] | None = None,
 ) -> list[SynthesisItem]:
-    """Numbered plans: groups in turn, within a group the failures in turn, recipes that answer them in turn.
+    """Numbered plans: groups by what is wanted of each, within a group the failures in turn, recipes that
+    answer them in turn.
 
+    Args:
+        wanted: group -> weight (`wanted_of`); None: groups in equal turns.
     Raises:
         InputError: no recipe answers any of the failures, or no scene suits.
     """
@@ -42,7 +48,7 @@ def plan_items(
     for failure in sorted(failures, key=lambda f: content_key(config.seed, f.outcome.key)):
         by_group[failure.group].append(failure)
     choices: dict[tuple[str, str], tuple[int, ...]] = {}
-    queues = []
+    queues: dict[str, Iterator[tuple[str, Failure]]] = {}
     for group in sorted(by_group):
         pairs = []
         for name, recipe in recipes.items():
@@ -62,20 +68,49 @@ def plan_items(
                     pairs.append((turn, name, failure))
         pairs.sort(key=lambda pair: pair[0])
         if pairs:
-            queues.append(cycle([(name, failure) for _, name, failure in pairs]))
+            queues[group] = cycle([(name, failure) for _, name, failure in pairs])
     if not queues:
         raise InputError(
             f"synthesize: none of the recipes {', '.join(recipes)} answers these failures in these scenes "
             f"(recipes: {', '.join(RECIPES.names())})"
         )
     items = []
+    turns = in_turn({group: 1.0 if wanted is None else wanted[group] for group in queues})
     for number in range(config.budget * config.attempts):
-        name, failure = next(queues[number % len(queues)])
+        name, failure = next(queues[next(turns)])
         suitable = choices[name, failure.outcome.category]
         rng = np.random.default_rng([config.seed, number])
         drawn = rng.choice(suitable, min(config.scenes, len(suitable)), replace=False)
         items.append(SynthesisItem(number, name, failure, tuple(scenes[i] for i in drawn)))
     return items
+
+
+def wanted_of(failures: Sequence[Failure], outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """Group -> what is wanted of it: the share of its class that fails in its way, failures / (objects and
+    false positives) of the class. A rare class that is always missed is wanted more than a frequent one that
+    seldom is, whatever their numbers; a single odd failure is hardly wanted.
+
+    Args:
+        outcomes: all of the mined images, those found too.
+    """
+    sizes = Counter(o.category for o in outcomes)
+    counts = Counter((f.group, f.outcome.category) for f in failures)
+    wanted: dict[str, float] = defaultdict(float)
+    for (group, category), count in counts.items():
+        wanted[group] += count / max(sizes[category], 1)
+    return dict(wanted)
+
+
+def in_turn(weights: Mapping[str, float]) -> Iterator[str]:
+    """Names for ever, each as often as its weight says, as evenly as can be (smooth weighted round robin)."""
+    total = sum(weights.values())
+    credit = dict.fromkeys(sorted(weights), 0.0)
+    while True:
+        for name in credit:
+            credit[name] += weights[name] / total
+        name = max(credit, key=lambda name: (round(credit[name], 9), name))
+        credit[name] -= 1
+        yield name
 
 
 def mined_failures(store: Store, config: SynthesizeConfig, current: Current) -> list[Failure]:

@@ -15,7 +15,7 @@ from curator.diagnose.run_current import read_current
 from curator.inpaint.base import Inpainter
 from curator.synthesize.convention import is_modal
 from curator.synthesize.gate.judge import Judge
-from curator.synthesize.run_plans import labelled, labelled_scenes, mined_failures, plan_items
+from curator.synthesize.run_plans import labelled, labelled_scenes, mined_failures, plan_items, wanted_of
 from curator.synthesize.settings import SynthesizeConfig
 from curator.synthesize.work import (
     STAGE,
@@ -83,5 +83,5 @@ def prepared(store: Store, config: SynthesizeConfig) -> Prepared:
         class_map=class_map,
         modal=is_modal(scene.annotations for scene in scenes),
     )
-    items = plan_items(failures, scenes, config)
+    items = plan_items(failures, scenes, config, wanted_of(failures, current.outcomes))
     return Prepared(current, work, items, failures, scenes, mined, detector, inpainter, fingerprints)

@@ -37,8 +37,8 @@ from store.records import BoxTuple, ImageRecord, NewAnnotation, Outcome, Verdict
 if TYPE_CHECKING:
     from curator.detect.base import Detector
 STAGE = "synthesize"
-# 2: a batch's key is that of all its failures and scenes; 3: composition, calibrated gate; 4: several scenes
-STAGE_VERSION = 4
+# 3: composition, calibrated gate; 4: several scenes; 5: groups by what is wanted of them
+STAGE_VERSION = 5
 SCORE_FLOOR = 0.02
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +27,7 @@ from curator.inpaint.compose import ComposeInpainter
 from curator.jobs.local import LocalExecutor
 from curator.synthesize.base import SamplePlan, Scene
 from curator.synthesize.gate.base import ALONE, AMONG
+from curator.synthesize.run_plans import in_turn, wanted_of
 from curator.synthesize.run_prepared import prepared
 from curator.synthesize.run_reproduce import reproduce
 from curator.synthesize.run_sheet import sheet
@@ -361,3 +363,42 @@ def _fits(work: SynthesisWork, item: SynthesisItem) -> bool:
     except StageError:
         return False
     return True
+
+
+def test_groups_are_answered_by_the_share_of_their_class_that_fails(
+    workspace: Path, config: SynthesizeConfig
+) -> None:
+    with Store.open(workspace) as store:
+        ready = prepared(store, dataclasses.replace(config, budget=50, attempts=8, recipes=("object",)))
+        wanted = wanted_of(ready.failures, ready.current.outcomes)
+    answered = Counter(item.failure.group for item in ready.items)
+    total = sum(wanted[group] for group in answered)
+    for group, count in answered.items():
+        assert count == pytest.approx(400 * wanted[group] / total, abs=1.01)
+    turns = [next(names) for names in [in_turn({"often": 0.9, "seldom": 0.1})] for _ in range(20)]
+    assert turns.count("seldom") == 2
+    assert turns.index("seldom") < 10
+
+
+def test_a_rare_class_that_is_always_missed_outweighs_one_odd_failure(
+    workspace: Path, config: SynthesizeConfig
+) -> None:
+    with Store.open(workspace) as store:
+        one = prepared(store, config).failures[0]
+
+    def outcomes(category: str, kind: str, cause: str, count: int) -> list[Any]:
+        return [
+            dataclasses.replace(one.outcome, category=category, kind=kind, cause=cause) for _ in range(count)
+        ]
+
+    rare, common = outcomes("rare", "FN", "miss", 6), outcomes("common", "FN", "miss", 100)
+    odd = outcomes("common", "FN", "mislocalised", 1)
+    failures = [
+        dataclasses.replace(one, outcome=o, group=f"FN:{o.cause}:{o.category}")
+        for o in (*rare, *common, *odd)
+    ]
+    found = outcomes("common", "TP", "", 899)
+    wanted = wanted_of(failures, [*rare, *common, *odd, *found])
+    assert wanted == pytest.approx(
+        {"FN:miss:rare": 1, "FN:miss:common": 0.1, "FN:mislocalised:common": 0.001}
+    )
