@@ -215,6 +215,8 @@ def test_a_sheet_lays_an_exemplar_as_training_did() -> None:
     hole[:, 20:40, 10:54] = 1
     content = unpadded(square, hole)
     assert content.shape == (3, 15, 32)
-    laid = collage([content], hole[None], "pad")
-    assert float((laid - square_collage(square[None], hole[None])).abs().mean()) < 0.01
-    assert bool((laid[0, :, 20:40, 10:54] != UNKNOWN).any(0).all())
+    trained = square_collage(square[None], hole[None])
+    laid, padded = (collage([shown], hole[None], "pad") for shown in (content, square))
+    assert float((laid - trained).abs().mean()) < 0.01
+    assert float((padded - trained).abs().mean()) > 0.03  # as it was: its padding was laid along
+    assert bool((laid[0, :, 21:39, 12:52] != UNKNOWN).any(0).all())  # but for a rounded pixel at the edge
