@@ -12,6 +12,7 @@ Where the hole is large, the finest levels only copy by the neighbours found bef
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import faiss
@@ -65,6 +66,8 @@ def completed(image: Tensor, hole: Mask, avoid: Mask | None = None) -> Tensor:
     if hole.all():
         raise InputError("expected a hole with something of the image around it, got one that is all of it")
     barred = hole if avoid is None else hole | avoid
+    if not len(_sources(barred)):
+        barred = hole
     rows, columns = _window(hole, barred)
     part = np.ascontiguousarray(image[:, rows, columns].permute(1, 2, 0).numpy(), dtype=np.float32)
     found = _complete(_Level(part, hole[rows, columns], barred[rows, columns]))
@@ -109,13 +112,14 @@ def _complete(finest: _Level) -> Array:
             distance = _distance(current, level, targets, neighbours)
             current = _vote(level, targets, neighbours, distance, last=level is finest)
             continue
+        sources = sources[:: -(-len(sources) // _MOST)]  # a long thin hole has many around it
         index = _index(level.pixels, sources)
         rounds = _ROUNDS[min(number, len(_ROUNDS) - 1)]
         for turn in range(rounds):
-            squared, nearest = index.search(_patches(current, targets), 1)
-            neighbours = sources[nearest[:, 0]]
+            squared, nearest = _search(index, current, targets)
+            neighbours = sources[nearest]
             last = level is finest and turn == rounds - 1
-            current = _vote(level, targets, neighbours, squared[:, 0], last=last)
+            current = _vote(level, targets, neighbours, squared, last=last)
     return current
 
 
@@ -142,7 +146,11 @@ def _pyramid(finest: _Level) -> list[_Level]:
 
 
 def _smooth(level: _Level) -> Array:
-    """A level with its hole filled in by the biharmonic equation (Damelin & Hoang, IJMMS 2018)."""
+    """A level with its hole filled in by the biharmonic equation (Damelin & Hoang, IJMMS 2018); a large hole
+    by the nearest pixels."""
+    if level.hole.sum() > _MOST:
+        near = ndimage.distance_transform_edt(level.hole, return_distances=False, return_indices=True)
+        return np.asarray(level.pixels[near[0], near[1]], np.float32)
     solved = inpaint_biharmonic(level.pixels, level.hole, channel_axis=-1)
     return np.asarray(np.clip(solved, 0, 1), np.float32)
 
@@ -173,6 +181,14 @@ def _index(pixels: Array, sources: Index) -> faiss.IndexFlatL2:
     return index
 
 
+def _search(index: faiss.IndexFlatL2, current: Array, targets: Index) -> tuple[Array, Index]:
+    """Squared distances (M,) and numbers (M,) of the nearest patches."""
+    found = [
+        index.search(_patches(current, targets[i : i + _CHUNK]), 1) for i in range(0, len(targets), _CHUNK)
+    ]
+    return np.concatenate([d[:, 0] for d, _ in found]), np.concatenate([n[:, 0] for _, n in found])
+
+
 def _distance(current: Array, level: _Level, targets: Index, neighbours: Index) -> Array:
     """Squared distances (M,) of patches to their neighbours."""
     found = []
@@ -192,26 +208,37 @@ def _vote(level: _Level, targets: Index, neighbours: Index, distance: Array, *, 
     """
     height, width = level.hole.shape
     spread = max(float(np.quantile(distance, 0.75)), 1e-6)
-    weight = np.exp(-distance / (2 * spread))
+    # Relative to the nearest patch over a pixel, or all weights of a pixel may vanish.
+    least = np.full((height, width), np.inf)
+    for y, x, held, _, _ in _over(targets, height, width):
+        least[y, x] = np.minimum(least[y, x], distance[held])
     total, mass = np.zeros((height, width, 3), np.float64), np.zeros((height, width))
     nearest, best = level.pixels.copy(), np.full((height, width), np.inf)
+    for y, x, held, dy, dx in _over(targets, height, width):
+        value = level.pixels[neighbours[held, 0] + dy, neighbours[held, 1] + dx]
+        if last:
+            # Of equally near patches the one around the pixel itself.
+            rank = distance[held] + 1e-6 * (abs(dy) + abs(dx))
+            better = rank < best[y, x]
+            best[y[better], x[better]] = rank[better]
+            nearest[y[better], x[better]] = value[better]
+        else:
+            weight = np.exp(-(distance[held] - least[y, x]) / (2 * spread))
+            total[y, x] += weight[:, None] * value
+            mass[y, x] += weight
+    found = nearest if last else (total / np.maximum(mass, 1e-12)[..., None]).astype(np.float32)
+    return np.where(level.hole[..., None], found, level.pixels)
+
+
+def _over(
+    targets: Index, height: int, width: int
+) -> Iterator[tuple[Index, Index, NDArray[np.bool_], int, int]]:
+    """Per place in a patch: the pixels there (rows, columns), of which targets, and the place."""
     for dy in range(-_HALF, _HALF + 1):
         for dx in range(-_HALF, _HALF + 1):
             y, x = targets[:, 0] + dy, targets[:, 1] + dx
             held = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-            y, x = y[held], x[held]
-            value = level.pixels[neighbours[held, 0] + dy, neighbours[held, 1] + dx]
-            if last:
-                # Of equally near patches the one around the pixel itself.
-                rank = distance[held] + 1e-6 * (abs(dy) + abs(dx))
-                better = rank < best[y, x]
-                best[y[better], x[better]] = rank[better]
-                nearest[y[better], x[better]] = value[better]
-            else:
-                total[y, x] += weight[held, None] * value
-                mass[y, x] += weight[held]
-    found = nearest if last else (total / np.maximum(mass, 1e-12)[..., None]).astype(np.float32)
-    return np.where(level.hole[..., None], found, level.pixels)
+            yield y[held], x[held], held, dy, dx
 
 
 def _finer(neighbours: Index, coarse: _Level, fine: _Level) -> Index:

@@ -9,11 +9,10 @@ not tell: they overlap either way.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import combinations
 
 import numpy as np
 
-from curator.boxes import intersection
+from curator.boxes import area, intersection
 from curator.synthesize.cutout import polygon_mask
 from store.records import NewAnnotation
 
@@ -32,22 +31,24 @@ def is_modal(images: Iterable[Sequence[NewAnnotation]]) -> bool:
     shares: list[float] = []
     for labels in images:
         outlined = [a for a in labels if a.polygon and not a.crowd]
-        for one, two in combinations(outlined, 2):
-            share = shared(one, two)
-            if share is not None:
-                shares.append(share)
+        if len(outlined) > 1:
+            boxes = np.array([a.box for a in outlined])
+            sizes = area(boxes)
+            over = intersection(boxes, boxes) >= _OVERLAP * np.minimum(sizes[:, None], sizes[None])
+            over &= (sizes > 0)[:, None] & (sizes > 0)[None]
+            for i, k in np.argwhere(np.triu(over, 1))[:_MOST_PAIRS]:
+                share = shared(outlined[i], outlined[k])
+                if share is not None:
+                    shares.append(share)
         if len(shares) >= _MOST_PAIRS:
             break
     return len(shares) >= LEAST_PAIRS and float(np.median(shares)) < SHARED
 
 
 def shared(one: NewAnnotation, two: NewAnnotation) -> float | None:
-    """Intersection over union of two outlines within the overlap of their boxes; None where the boxes hardly
-    overlap or neither outline is there."""
+    """Intersection over union of two outlines within the overlap of their boxes, which must not be empty;
+    None where neither outline is there."""
     (x1, y1, x2, y2), (a, b, c, d) = one.box, two.box
-    least = min((x2 - x1) * (y2 - y1), (c - a) * (d - b))
-    if float(intersection([one.box], [two.box])[0, 0]) < _OVERLAP * least:
-        return None
     left, top, right, bottom = max(x1, a), max(y1, b), min(x2, c), min(y2, d)
     scale = _SIDE / max(right - left, bottom - top)
     size = max(round((bottom - top) * scale), 1), max(round((right - left) * scale), 1)

@@ -87,7 +87,8 @@ def plan_items(
 
 def wanted_of(failures: Sequence[Failure], outcomes: Sequence[Outcome]) -> dict[str, float]:
     """Group -> what is wanted of it: the share of its class that fails in its way, failures / (objects and
-    false positives) of the class. A rare class that is always missed is wanted more than a frequent one that
+    false positives) of the class, and of that the least that such numbers allow (the lower end of Wilson's
+    95% interval, JASA 1927). A rare class that is always missed is wanted more than a frequent one that
     seldom is, whatever their numbers; a single odd failure is hardly wanted.
 
     Args:
@@ -97,8 +98,16 @@ def wanted_of(failures: Sequence[Failure], outcomes: Sequence[Outcome]) -> dict[
     counts = Counter((f.group, f.outcome.category) for f in failures)
     wanted: dict[str, float] = defaultdict(float)
     for (group, category), count in counts.items():
-        wanted[group] += count / max(sizes[category], 1)
+        wanted[group] += least_share(count, max(sizes[category], count))
     return dict(wanted)
+
+
+def least_share(count: int, size: int, z: float = 1.96) -> float:
+    """Lower end of Wilson's interval of count / size, 0 < count <= size."""
+    p, n = count / size, size
+    middle = p + z**2 / (2 * n)
+    half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    return float((middle - half) / (1 + z**2 / n))
 
 
 def in_turn(weights: Mapping[str, float]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from curator.detect.load import load_same
 from curator.diagnose.current import Current
 from curator.diagnose.run_current import read_current
+from curator.errors import InputError
 from curator.inpaint.base import Inpainter
 from curator.synthesize.convention import is_modal
 from curator.synthesize.gate.judge import Judge
@@ -51,6 +52,20 @@ class Prepared:
     detector: Detector
     inpainter: Inpainter
     fingerprints: tuple[str, str, str]
+
+
+def checked(store: Store, config: SynthesizeConfig) -> None:
+    """Refuse now what would be refused after an inpainter's training.
+
+    Raises:
+        InputError: as `prepared`.
+    """
+    current = read_current(store, STAGE, config.detector)
+    if "?" in str(store.path):
+        raise InputError(f"--inpainter train: expected a workspace without '?' in its path, got {store.path}")
+    plan_items(mined_failures(store, config, current), labelled_scenes(store, config), config)
+    detector = load_same(current.model.spec, current.model.fingerprint, config.device)
+    Judge(config.judge, detector, resolve_device(config.device))
 
 
 def prepared(store: Store, config: SynthesizeConfig) -> Prepared:

@@ -7,6 +7,7 @@ strength. When any of these is not what it was, the sample's key cannot be reach
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from curator.errors import InputError
@@ -55,6 +56,8 @@ def _again(store: Store, sample: Sample, run: RunRecord, device: str) -> tuple[b
     item = ready.items[sample.number] if sample.number < len(ready.items) else None
     if item is None or ready.work.key(item) != sample.key:
         return None
+    own = tuple(scene for scene in item.scenes if scene.image.id == sample.scene_image_id)
+    item = replace(item, scenes=own or item.scenes)  # that a gone file is named, not another scene painted on
     painted = paint(ready.inpainter, {0: ready.work.plan(item)}, ready.work.strength)[0]
     if isinstance(painted, Exception):
         raise painted

@@ -53,7 +53,9 @@ class SynthesizeConfig(StageConfig):
     detector: str | None = option(None, "Detector spec; default: the diagnosed one.")
     attempts: int = option(3, "Plans tried per wanted sample at most.")
     scenes: int = option(
-        4, "Scenes drawn per plan; the one whose surroundings are most like the failure's own is painted on."
+        4,
+        "Scenes drawn per plan; object and lookalike take the one whose surroundings are most like the "
+        "failure's own, other recipes the first that fits.",
     )
     steps: int = option(20, "Denoising steps.")
     batch_size: int = option(8, "Plans per batch.", result=False)

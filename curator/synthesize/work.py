@@ -185,13 +185,11 @@ class SynthesisWork:
         return results
 
     def plan(self, item: SynthesisItem, unreadable: list[str] | None = None) -> SamplePlan:
-        """What the recipe wants painted, in the scene that suits best: where the recipe compares surroundings
-        (`details["surroundings"]`, a distance), the most alike; else the first in which it finds a place.
+        """What the recipe wants painted, in the scene whose surroundings are most alike where the recipe
+        compares them, else in the first with a place. `unreadable` takes a line per scene that cannot be read.
 
-        Args:
-            unreadable: takes a line for every scene that cannot be read.
         Raises:
-            StageError: no scene has a fitting place. Exception: none can be read.
+            StageError: no scene has a fitting place. StoreError, OSError: nor can all be read.
         """
         failure = item.failure
         image = image_tensor(read_pixels(failure.image.uri, sha256=failure.image.sha256))
@@ -212,25 +210,27 @@ class SynthesisWork:
         )
         recipe: Recipe = RECIPES.load(item.recipe)()
         seed = int(content_key(self.seed, item.number)[:8], 16)
-        plans: list[SamplePlan] = []
-        errors: list[Exception] = []
+        best: SamplePlan | None = None
+        refused: Exception = StageError("no scene was drawn")
         for scene in item.scenes:
             try:
                 pixels = image_tensor(read_pixels(scene.image.uri, sha256=scene.image.sha256))
                 labels, own = scene.annotations, scene.image.id
                 shown = Scene(image_id=own, image=pixels, annotations=labels, modal=self.modal)
-                plans.append(recipe.plan(exemplar, shown, seed=seed))
-                if "surroundings" not in plans[-1].details:
-                    return plans[-1]
+                plan = recipe.plan(exemplar, shown, seed=seed)
+                if "surroundings" not in plan.details:
+                    return plan
+                if best is None or plan.details["surroundings"] < best.details["surroundings"]:
+                    best = plan
             except StageError as error:
-                errors.insert(0, error)
+                refused = refused if isinstance(refused, StoreError | OSError) else error
             except (StoreError, OSError) as error:
-                errors.append(error)
+                refused = error  # to be tried again, when it can be read
                 if unreadable is not None:
                     unreadable.append(" ".join(str(error).split()))
-        if not plans:
-            raise errors[0]
-        return min(plans, key=lambda plan: float(plan.details["surroundings"]))
+        if best is None:
+            raise refused
+        return best
 
 
 def config_key(

@@ -69,6 +69,24 @@ def test_nothing_is_taken_from_what_is_to_be_avoided() -> None:
     assert float(completed(image, hole, things)[:, hole].max()) < 0.7
 
 
+def test_flat_colours_bring_in_no_other() -> None:
+    """Where all distances are large against most, every weight of a pixel may vanish: black, it was."""
+    image = torch.full((3, 160, 160), 0.8)
+    image[:, 78:82] = torch.tensor([0.9, 0.1, 0.1])[:, None, None]
+    image[:, 10:30, 10:150] = 0.0  # a bar that black would draw in
+    found = completed(image, hole_at((160, 160), (50, 50, 110, 110)))
+    assert float(found[:, 50:110, 50:110].sum(0).min()) > 0.9
+
+
+def test_a_long_thin_hole_in_a_large_picture_is_filled_soon() -> None:
+    image = stripes(500, 700)
+    hole = hole_at((500, 700), (60, 240, 640, 254))
+    spoilt = image.clone()
+    spoilt[:, hole] = 0.5
+    found = completed(spoilt, hole)
+    assert float((found - image)[:, hole].abs().mean()) < 0.1
+
+
 def test_a_tiny_image_and_no_hole_at_all() -> None:
     small = stripes(9, 10)
     assert torch.equal(completed(small, np.zeros((9, 10), bool)), small)

@@ -51,8 +51,10 @@ class RemovalRecipe:
             )
         chosen = alone[int(rng.integers(len(alone)))]
         hole = hole_of(scene.annotations[chosen], scene.image)
+        if hole.all():
+            raise StageError(f"scene {scene.image_id}: the object with its edge is all of the image")
         x1, y1, x2, y2 = bounds(hole)
-        composed = completed(scene.image, hole, objects(scene))
+        composed = completed(scene.image, hole, objects(scene, hole))
         return SamplePlan(
             recipe=self.name,
             group=exemplar.group,
@@ -83,13 +85,15 @@ def hole_of(annotation: NewAnnotation, image: Tensor) -> Mask:
     return np.asarray(ndimage.binary_dilation(mask, iterations=GROWN)) if mask.any() else mask
 
 
-def objects(scene: Scene) -> Mask:
-    """The pixels (H, W) of all labelled objects' boxes: the hole is not filled from them."""
+def objects(scene: Scene, hole: Mask) -> Mask:
+    """The pixels (H, W) of labelled objects' boxes, from which the hole is not filled; not of crowds, nor of
+    what the object stands on or in."""
     height, width = scene.image.shape[1:]
     mask = np.zeros((height, width), bool)
     for annotation in scene.annotations:
         x1, y1, x2, y2 = whole(annotation.box, width, height)
-        mask[y1:y2, x1:x2] = True
+        if not annotation.crowd and hole[y1:y2, x1:x2].sum() < 0.5 * hole.sum():
+            mask[y1:y2, x1:x2] = True
     return mask
 
 
