@@ -186,7 +186,7 @@ class SynthesisWork:
 
     def plan(self, item: SynthesisItem, unreadable: list[str] | None = None) -> SamplePlan:
         """What the recipe wants painted, in the scene whose surroundings are most alike where the recipe
-        compares them, else in the first with a place. `unreadable` takes a line per scene that cannot be read.
+        compares them, else in the first with a place. `unreadable` takes a line per unreadable scene.
 
         Raises:
             StageError: no scene has a fitting place. StoreError, OSError: nor can all be read.
