@@ -1,7 +1,7 @@
 """Conditions that training images lack, on photographs: does synthesis mend what copy-paste and chance do
 not?
 
-    python benchmarks/synth_gaps.py --set bccd [--split 1] [--seeds 0,1,2,3] [--out FILE.json]
+    python benchmarks/synth_gaps.py --set bccd [--split 2] [--seeds 0,1,2,3] [--out FILE.json]
 
 Data, detector, diagnosis and training are those of loop_real.py, whose cache is copied (and made where it is
 missing). One class is withheld from training images; mined images hold it as it comes. (Rule of this file,
@@ -114,7 +114,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--set", choices=sorted(EXPERIMENTS), required=True)
-    parser.add_argument("--split", type=int, default=1)
+    parser.add_argument("--split", type=int, default=2)
     parser.add_argument("--seeds", default="0,1,2,3")
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--out", type=Path)

@@ -188,7 +188,7 @@ def new_labels(sample: Sample) -> list[tuple[str, BoxTuple]]:
         return []
     own = [(a.category, a.box) for a in sample.annotations if not a.crowd]
     if sample.recipe == "appearance":
-        asked = [one for one in own if f"class={one[0]}" in sample.group or one[0] in sample.group]
+        asked = [one for one in own if one[0] == sample.group.rpartition(":")[2]]
         return (asked or own)[:1]
     fits = iou([box for _, box in own], [sample.painted])[:, 0]
     return [own[int(fits.argmax())]]
@@ -256,12 +256,13 @@ def kid(a: Array, b: Array) -> float:
     def kernel(x: Array, y: Array) -> Array:
         return np.asarray((x @ y.T / x.shape[1] + 1) ** 3)
 
-    m, n = len(a), len(b)
-    if m < 2 or n < 2:
+    if min(len(a), len(b)) < 2:
         return float("nan")
-    within = (kernel(a, a).sum() - np.trace(kernel(a, a))) / (m * (m - 1))
-    other = (kernel(b, b).sum() - np.trace(kernel(b, b))) / (n * (n - 1))
-    return float(within + other - 2 * kernel(a, b).mean())
+
+    def within(k: Array) -> float:
+        return float((k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)))
+
+    return within(kernel(a, a)) + within(kernel(b, b)) - 2 * float(kernel(a, b).mean())
 
 
 def spread(x: Array) -> float:
@@ -288,6 +289,7 @@ def looks(accepted: Sequence[Sample], pictures: Sequence[torch.Tensor], real: Mi
         if wanted[category, octave(box)] > 0:
             wanted[category, octave(box)] -= 1
             shown.append((real.images[image], box))
+    rng.shuffle(shown)  # rare kinds fill up late: halves must not differ by that
     if len(parts) < 6 or len(shown) < 12:
         return {"parts": len(parts), "untouched": len(shown)}
     made, untouched = eye.vectors(parts), eye.vectors(shown)

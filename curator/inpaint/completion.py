@@ -5,9 +5,10 @@ In: an image and a hole. Out: the image with the hole filled in; pixels outside 
 Global patch-based completion (Wexler, Shechtman & Irani, Space-time completion of video, IEEE TPAMI 2007;
 weights and pyramid as Newson et al., Video inpainting of complex scenes, SIAM Imaging 2014): every patch that
 overlaps the hole should have a twin in the surroundings. From coarse to fine, each such patch finds its
-nearest neighbour there (exactly, by FAISS), and each pixel of the hole becomes the mean of what the
-neighbours of the patches over it say, nearer ones counting more; in the end it becomes what the nearest says.
-Where the hole is large, the finest levels only copy by the neighbours found before.
+nearest neighbour there (by FAISS; exactly, but for a sample around very long holes), and each pixel of the
+hole becomes the mean of what the neighbours of the patches over it say, nearer ones counting more; in the end
+it becomes what the nearest says. Where the hole is large, the finest levels only copy by the neighbours found
+before.
 """
 
 from __future__ import annotations
@@ -94,24 +95,21 @@ def _window(hole: Mask, barred: Mask) -> tuple[slice, slice]:
 
 def _complete(finest: _Level) -> Array:
     """The level with its hole filled in."""
+    if not len(_sources(finest.barred)):
+        return _smooth(finest)  # too little around it for a patch
     levels = _pyramid(finest)
-    level = levels[-1]
-    current = _smooth(level)
+    current = _smooth(levels[-1])
     neighbours: Index | None = None
     for number, level in enumerate(reversed(levels)):
+        sources, targets = _sources(level.barred), _targets(level.hole)
         if neighbours is not None:
             neighbours = _finer(neighbours, levels[len(levels) - number], level)
-        sources, targets = _sources(level.barred), _targets(level.hole)
-        if not len(sources):
-            neighbours, current = None, _smooth(level)  # too little around it for a patch
-            continue
-        if neighbours is not None:
-            neighbours = _legal(neighbours, targets, sources, level.hole.shape)
+            neighbours = _legal(neighbours, sources, level.hole.shape)
             current = _vote(level, targets, neighbours, np.zeros(len(targets), np.float32), last=False)
-        if neighbours is not None and level.hole.size > _MOST:
-            distance = _distance(current, level, targets, neighbours)
-            current = _vote(level, targets, neighbours, distance, last=level is finest)
-            continue
+            if level.hole.size > _MOST:
+                distance = _distance(current, level, targets, neighbours)
+                current = _vote(level, targets, neighbours, distance, last=level is finest)
+                continue
         sources = sources[:: -(-len(sources) // _MOST)]  # a long thin hole has many around it
         index = _index(level.pixels, sources)
         rounds = _ROUNDS[min(number, len(_ROUNDS) - 1)]
@@ -207,27 +205,28 @@ def _vote(level: _Level, targets: Index, neighbours: Index, distance: Array, *, 
             of the patches over it says, not the mean.
     """
     height, width = level.hole.shape
-    spread = max(float(np.quantile(distance, 0.75)), 1e-6)
-    # Relative to the nearest patch over a pixel, or all weights of a pixel may vanish.
-    least = np.full((height, width), np.inf)
-    for y, x, held, _, _ in _over(targets, height, width):
-        least[y, x] = np.minimum(least[y, x], distance[held])
-    total, mass = np.zeros((height, width, 3), np.float64), np.zeros((height, width))
-    nearest, best = level.pixels.copy(), np.full((height, width), np.inf)
-    for y, x, held, dy, dx in _over(targets, height, width):
-        value = level.pixels[neighbours[held, 0] + dy, neighbours[held, 1] + dx]
-        if last:
+    best = np.full((height, width), np.inf)
+    if last:
+        nearest = level.pixels.copy()
+        for y, x, held, dy, dx in _over(targets, height, width):
             # Of equally near patches the one around the pixel itself.
             rank = distance[held] + 1e-6 * (abs(dy) + abs(dx))
             better = rank < best[y, x]
             best[y[better], x[better]] = rank[better]
-            nearest[y[better], x[better]] = value[better]
-        else:
-            weight = np.exp(-(distance[held] - least[y, x]) / (2 * spread))
-            total[y, x] += weight[:, None] * value
-            mass[y, x] += weight
-    found = nearest if last else (total / np.maximum(mass, 1e-12)[..., None]).astype(np.float32)
-    return np.where(level.hole[..., None], found, level.pixels)
+            there = neighbours[held][better]
+            nearest[y[better], x[better]] = level.pixels[there[:, 0] + dy, there[:, 1] + dx]
+        return np.where(level.hole[..., None], nearest, level.pixels)
+    # Weights relative to the nearest patch over a pixel, or all of a pixel's may vanish.
+    for y, x, held, _, _ in _over(targets, height, width):
+        best[y, x] = np.minimum(best[y, x], distance[held])
+    spread = max(float(np.quantile(distance, 0.75)), 1e-6)
+    total, mass = np.zeros((height, width, 3), np.float64), np.zeros((height, width))
+    for y, x, held, dy, dx in _over(targets, height, width):
+        weight = np.exp(-(distance[held] - best[y, x]) / (2 * spread))
+        total[y, x] += weight[:, None] * level.pixels[neighbours[held, 0] + dy, neighbours[held, 1] + dx]
+        mass[y, x] += weight
+    mean = (total / np.maximum(mass, 1e-12)[..., None]).astype(np.float32)
+    return np.where(level.hole[..., None], mean, level.pixels)
 
 
 def _over(
@@ -256,7 +255,7 @@ def _finer(neighbours: Index, coarse: _Level, fine: _Level) -> Index:
     return np.asarray(np.rint(wanted + field[y, x] * scale), np.int64)
 
 
-def _legal(neighbours: Index, targets: Index, sources: Index, shape: tuple[int, ...]) -> Index:
+def _legal(neighbours: Index, sources: Index, shape: tuple[int, ...]) -> Index:
     """Neighbours moved to the nearest source where they are none."""
     allowed = np.zeros(shape, bool)
     allowed[sources[:, 0], sources[:, 1]] = True

@@ -56,7 +56,8 @@ def loop_rounds(store: Store, config: LoopConfig) -> StageResult:
     suffix = ".safetensors" if trains_here(store, first) else ""
     spare_base(base, config, suffix)
     if config.samples:
-        choose_inpainter(config.synthesize(config.name), current.model.classes)  # refused now or never
+        synthesis = config.synthesize(config.name).with_trained(store.path)
+        choose_inpainter(synthesis, current.model.classes)  # refused now or never
     before, judged = count_failures(current.outcomes), judged_images(store, current)
     history = [facts_of(0, base, 0, before, len(judged), None)]
     made: list[str] = []  # detectors, known before they are diagnosed

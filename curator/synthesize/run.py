@@ -14,15 +14,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from curator.config import require
-from curator.errors import InputError
-from curator.inpaint.run_train import train_inpainter
-from curator.inpaint.settings import TrainInpainterConfig
 from curator.jobs.base import Executor
 from curator.jobs.stage import StageResult, recorded_run, run_items
 from curator.synthesize.run_batch import Batch
 from curator.synthesize.run_gate import calibrated
-from curator.synthesize.run_prepared import checked, prepared
-from curator.synthesize.settings import TRAIN, SynthesizeConfig
+from curator.synthesize.run_prepared import prepared
+from curator.synthesize.settings import SynthesizeConfig
 from curator.synthesize.work import STAGE, Failure
 from store.records import Sample
 
@@ -42,10 +39,7 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
             what `train_inpainter` refuses.
     """
     require(config.budget >= 1 and config.attempts >= 1, "budget, attempts: expected at least 1 each")
-    if config.inpainter == TRAIN:
-        checked(store, config)
-        _trained(store, config)
-    ready = prepared(store, config)
+    ready = prepared(store, config, train=True)
     key, items = ready.work.config_key, ready.items
     gate, blob = calibrated(store, config, ready)
     work = replace(ready.work, gate=store.blob(blob))
@@ -114,20 +108,6 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
             "your images, which harmonises compositions (--inpainter curator:DIR --strength 0.3)"
         )
     return replace(result, summary={**summary, **told})
-
-
-def _trained(store: Store, config: SynthesizeConfig) -> None:
-    """Train the workspace's own inpainter, or go on with it."""
-    folder = store.path / "inpainter"
-    try:
-        train_inpainter(
-            store, TrainInpainterConfig(out=folder, minutes=config.train_minutes, device=config.device)
-        )
-    except InputError as error:
-        raise InputError(
-            f"--inpainter train: {error} (what lies there is used as it is by --inpainter curator:{folder}; "
-            "without the folder a new one is trained)"
-        ) from error
 
 
 def _together(one: StageResult, two: StageResult) -> StageResult:

@@ -11,6 +11,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
+from scipy.stats import binomtest
 
 from curator.diagnose.current import Current
 from curator.diagnose.groups import group_outcomes
@@ -33,13 +34,13 @@ def plan_items(
     failures: Sequence[Failure],
     scenes: Sequence[SceneImage],
     config: SynthesizeConfig,
-    wanted: Mapping[str, float] | None = None,
+    wanted: Mapping[str, float],
 ) -> list[SynthesisItem]:
     """Numbered plans: groups by what is wanted of each, within a group the failures in turn, recipes that
     answer them in turn.
 
     Args:
-        wanted: group -> weight (`wanted_of`); None: groups in equal turns.
+        wanted: group -> weight (`wanted_of`).
     Raises:
         InputError: no recipe answers any of the failures, or no scene suits.
     """
@@ -75,7 +76,7 @@ def plan_items(
             f"(recipes: {', '.join(RECIPES.names())})"
         )
     items = []
-    turns = in_turn({group: 1.0 if wanted is None else wanted[group] for group in queues})
+    turns = in_turn({group: wanted[group] for group in queues})
     for number in range(config.budget * config.attempts):
         name, failure = next(queues[next(turns)])
         suitable = choices[name, failure.outcome.category]
@@ -98,16 +99,9 @@ def wanted_of(failures: Sequence[Failure], outcomes: Sequence[Outcome]) -> dict[
     counts = Counter((f.group, f.outcome.category) for f in failures)
     wanted: dict[str, float] = defaultdict(float)
     for (group, category), count in counts.items():
-        wanted[group] += least_share(count, max(sizes[category], count))
+        share = binomtest(count, max(sizes[category], count))
+        wanted[group] += float(share.proportion_ci(method="wilson").low)
     return dict(wanted)
-
-
-def least_share(count: int, size: int, z: float = 1.96) -> float:
-    """Lower end of Wilson's interval of count / size, 0 < count <= size."""
-    p, n = count / size, size
-    middle = p + z**2 / (2 * n)
-    half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    return float((middle - half) / (1 + z**2 / n))
 
 
 def in_turn(weights: Mapping[str, float]) -> Iterator[str]:

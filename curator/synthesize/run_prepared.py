@@ -14,10 +14,12 @@ from curator.diagnose.current import Current
 from curator.diagnose.run_current import read_current
 from curator.errors import InputError
 from curator.inpaint.base import Inpainter
+from curator.inpaint.run_train import train_inpainter
+from curator.inpaint.settings import TrainInpainterConfig
 from curator.synthesize.convention import is_modal
 from curator.synthesize.gate.judge import Judge
 from curator.synthesize.run_plans import labelled, labelled_scenes, mined_failures, plan_items, wanted_of
-from curator.synthesize.settings import SynthesizeConfig
+from curator.synthesize.settings import TRAIN, SynthesizeConfig, own_inpainter
 from curator.synthesize.work import (
     STAGE,
     Failure,
@@ -54,36 +56,28 @@ class Prepared:
     fingerprints: tuple[str, str, str]
 
 
-def checked(store: Store, config: SynthesizeConfig) -> None:
-    """Refuse now what would be refused after an inpainter's training.
+def prepared(store: Store, config: SynthesizeConfig, *, train: bool = False) -> Prepared:
+    """Read and load all that a configuration names, what may be refused first.
 
+    Args:
+        train: train the workspace's own inpainter, or go on with it, where that is the one meant.
     Raises:
-        InputError: as `prepared`.
+        InputError: no failure matches, no labelled scene, no recipe for them, an inpainter that does not suit
+            the detector, or what `train_inpainter` refuses.
     """
-    current = read_current(store, STAGE, config.detector)
-    if "?" in str(store.path):
-        raise InputError(f"--inpainter train: expected a workspace without '?' in its path, got {store.path}")
-    plan_items(mined_failures(store, config, current), labelled_scenes(store, config), config)
-    detector = load_same(current.model.spec, current.model.fingerprint, config.device)
-    Judge(config.judge, detector, resolve_device(config.device))
-
-
-def prepared(store: Store, config: SynthesizeConfig) -> Prepared:
-    """Read and load all that a configuration names.
-
-    Raises:
-        InputError: no failure matches, no labelled scene, no recipe for them, or an inpainter that does not
-            suit the detector.
-    """
+    trains = train and config.inpainter == TRAIN
     config = config.with_trained(store.path)
     current = read_current(store, STAGE, config.detector)
     model, class_map = current.model, dict(current.class_map)
     spec, strength = choose_inpainter(config, model.classes)
     failures, scenes = mined_failures(store, config, current), labelled_scenes(store, config)
+    items = plan_items(failures, scenes, config, wanted_of(failures, current.outcomes))
     mined = labelled(store, store.image_ids(role="mine"))
-    inpainter = load_inpainter(spec, config.steps, config.device)
     detector = load_same(model.spec, model.fingerprint, config.device)
     judge = Judge(config.judge, detector, resolve_device(config.device))
+    if trains:
+        _train(store, config)
+    inpainter = load_inpainter(spec, config.steps, config.device)
     fingerprints = (model.fingerprint, inpainter.fingerprint, judge.fingerprint)
     work = SynthesisWork(
         config_key=config_key(config, fingerprints, class_map, failures, scenes, mined, strength),
@@ -98,5 +92,18 @@ def prepared(store: Store, config: SynthesizeConfig) -> Prepared:
         class_map=class_map,
         modal=is_modal(scene.annotations for scene in scenes),
     )
-    items = plan_items(failures, scenes, config, wanted_of(failures, current.outcomes))
     return Prepared(current, work, items, failures, scenes, mined, detector, inpainter, fingerprints)
+
+
+def _train(store: Store, config: SynthesizeConfig) -> None:
+    """Train the workspace's own inpainter, or go on with it."""
+    folder = own_inpainter(store.path)
+    try:
+        train_inpainter(
+            store, TrainInpainterConfig(out=folder, minutes=config.train_minutes, device=config.device)
+        )
+    except InputError as error:
+        raise InputError(
+            f"--inpainter train: {error} (what lies there is used as it is by --inpainter curator:{folder}; "
+            "without the folder a new one is trained)"
+        ) from error

@@ -74,4 +74,14 @@ class SynthesizeConfig(StageConfig):
         """The same, with the place of the workspace's own inpainter where that is the one meant."""
         if self.inpainter != TRAIN:
             return self
-        return replace(self, inpainter=f"curator:{workspace / 'inpainter'}")
+        folder = own_inpainter(workspace)
+        require(
+            "?" not in str(folder),
+            f"inpainter train: expected a workspace without '?' in its path, got {workspace}",
+        )
+        return replace(self, inpainter=f"curator:{folder}")
+
+
+def own_inpainter(workspace: Path) -> Path:
+    """Where `--inpainter train` keeps a workspace's own inpainter."""
+    return workspace / "inpainter"

@@ -27,7 +27,7 @@ from curator.synthesize.base import Exemplar, Recipe, SamplePlan, Scene
 from curator.synthesize.gate.base import Found, Look
 from curator.synthesize.gate.calibrate import Gate, evidence_of
 from curator.synthesize.gate.judge import Judge
-from curator.synthesize.settings import TRAIN, SynthesizeConfig
+from curator.synthesize.settings import SynthesizeConfig
 from curator.tensors import image_pixels, image_tensor, resolve_device
 from store.errors import StoreError
 from store.images import encode_png, read_pixels
@@ -371,7 +371,7 @@ def choose_inpainter(config: SynthesizeConfig, classes: Sequence[str]) -> tuple[
     flowers = read_description(BUILTIN)["options"]["classes"]
     others = [name for name in classes if name not in flowers]
     spec = config.inpainter or "compose:"
-    scheme = "curator" if spec == TRAIN else Spec.parse(spec).scheme
+    scheme = Spec.parse(spec).scheme
     if scheme == "builtin" and others:
         raise InputError(
             "--inpainter builtin: paints the built-in example's flowers alone, and this detector finds "

@@ -24,7 +24,7 @@ from curator.synthesize.recipes.culprit import MAX_OCCLUSION, CulpritRecipe, cul
 from curator.synthesize.recipes.lookalike import LookalikeRecipe
 from curator.synthesize.recipes.object import ObjectRecipe, wanted_sides
 from curator.synthesize.recipes.placing import Surroundings, covered, labels_left
-from curator.synthesize.recipes.removal import RemovalRecipe
+from curator.synthesize.recipes.removal import RemovalRecipe, hole_of, objects
 from curator.synthesize.work import load_inpainter, paint
 from curator.tensors import image_pixels, image_tensor
 from store.records import NewAnnotation
@@ -446,10 +446,21 @@ def test_removal_leaves_objects_alone_that_hide_others_or_fill_the_image(
     cup = scene.annotations[0]
     over = NewAnnotation(category="plate", box=(12.0, 12.0, 26.0, 26.0))
     large = NewAnnotation(category="cup", box=(0.0, 0.0, 90.0, 90.0))
-    for objects in ((cup, over), (large,)):
-        crowded = dataclasses.replace(scene, annotations=objects)
+    for labels in ((cup, over), (large,)):
+        crowded = dataclasses.replace(scene, annotations=labels)
         with pytest.raises(StageError, match="stands alone"):
             RemovalRecipe().plan(failing(), crowded, seed=0)
+
+
+def test_what_an_object_stands_on_may_fill_its_place_and_other_objects_may_not(scene: Scene) -> None:
+    cup, other, plate = scene.annotations
+    table = NewAnnotation(category="table", box=(0.0, 0.0, 96.0, 96.0))
+    crowd = NewAnnotation(category="cup", box=(50.0, 0.0, 96.0, 30.0), crowd=True)
+    around = dataclasses.replace(scene, annotations=(cup, other, plate, table, crowd))
+    barred = objects(around, hole_of(cup, scene.image))
+    assert covered(torch.from_numpy(barred), other.box) == 1
+    assert covered(torch.from_numpy(barred), plate.box) == 1
+    assert not barred[:45, :].any()  # neither the table, nor the crowd, nor the cup, which the hole bars
 
 
 def _bounds(plan: SamplePlan) -> tuple[float, ...]:
