@@ -280,8 +280,10 @@ def _proven(store: Store) -> dict[str, Proven]:
 
 
 def _verifications(store: Store, proven: Mapping[str, Proven]) -> tuple[Table, ...]:
+    from curator.prove.comparisons import advice, images_for_the_same
     from curator.prove.run_compared import groups_stored
     from curator.prove.trial_tables import difference_table, group_table, quality_table, trial_table
+    from curator.prove.trials import can_show
 
     tables: list[Table] = []
 
@@ -299,9 +301,19 @@ def _verifications(store: Store, proven: Mapping[str, Proven]) -> tuple[Table, .
             "number of false positives, false positives at its number of found objects.",
         )
         if compared is not None:
-            told = "95% intervals over images and training seeds; * differs from zero at 5% with Holm's "
-            notes = "; ".join([f"{told}correction over the arms", *compared.notes])
-            show(f"Differences between arms: {name}", difference_table(compared), f"{notes}.")
+            run = store.current_run("verify", name)
+            base = own[-1].metrics["base"]
+            notes = [
+                "95% intervals over images and training seeds; * differs from zero at 5% with Holm's "
+                "correction over the arms",
+                *(run.facts.get("stopped", []) if run is not None else []),
+                *images_for_the_same(compared, own),
+                *compared.notes,
+                f"{base['missed']} missed objects: {can_show(base)}",
+                advice(compared, own),
+            ]
+            said = ". ".join(filter(None, notes))
+            show(f"Differences between arms: {name}", difference_table(compared), f"{said}.")
         show(
             f"The detectors themselves: {name}",
             quality_table(own),

@@ -99,7 +99,7 @@ class DetrDetector:
         self._std = torch.tensor(frame.deviation).view(3, 1, 1)
         self._sigmoid, self._limit = sigmoid, limit
         self.fixed_candidates = fixed
-        self._projections = _projections(network)
+        self._projections, self._projected = _projections(network)
         count = len(self._projections)
         self.levels: tuple[str, ...] = ("backbone",) if count == 1 else tuple(
             f"level{number}" for number in range(count)
@@ -175,10 +175,14 @@ class DetrDetector:
 
     def _run(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
         """u (B, 3, h, w) -> scores and log-odds (B, Q, K), boxes (B, Q, 4) in the input frame, the maps."""
-        seen: list[Tensor] = []
+        maps: dict[nn.Module, Tensor] = {}
+
+        def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | None = None) -> None:
+            maps[module] = inputs[0] if output is None else output
+
         handles = [
-            projection.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-            for projection in self._projections
+            module.register_forward_hook(keep) if self._projected else module.register_forward_pre_hook(keep)
+            for module in self._projections
         ]
         try:
             out = self.network(pixel_values=(u - self._mean) / self._std)
@@ -192,7 +196,7 @@ class DetrDetector:
             scores, log_odds = logits.softmax(-1)[..., :-1], softmax_log_odds(logits)[..., :-1]
         size = out.pred_boxes.new_tensor([u.shape[-1], u.shape[-2]] * 2)
         boxes = box_convert(out.pred_boxes.float(), "cxcywh", "xyxy") * size
-        return scores, log_odds, boxes, seen
+        return scores, log_odds, boxes, [maps[module] for module in self._projections]
 
     def _choose(self, scores: Tensor, boxes: Tensor, pin: Pin, threshold: float) -> Detections:
         """Scores (Q, K), boxes (Q, 4) -> the best, best first."""
@@ -248,15 +252,25 @@ def build(spec: Spec) -> Detector:
     )
 
 
-def _projections(network: Any) -> list[nn.Module]:
-    """What reads the backbone's maps, fine to coarse: one convolution, or one a level; none where there is
-    no map (YOLOS)."""
+def _projections(network: Any) -> tuple[list[nn.Module], bool]:
+    """What the backbone's maps go through, fine to coarse: one module, or one a level; none where there is
+    no map (YOLOS). And whether a level is what they give, or what they read."""
     model = getattr(network, "model", network)
     single = getattr(model, "input_projection", None)
     if isinstance(single, nn.Conv2d):
-        return [single]
+        return [single], False
     several = getattr(model, "encoder_input_proj", None)
-    return list(several) if isinstance(several, nn.ModuleList) else []
+    if isinstance(several, nn.ModuleList):
+        return list(several), False
+    several = getattr(model, "input_proj", None)  # Deformable DETR
+    if isinstance(several, nn.ModuleList):
+        return list(several), True
+    projector = getattr(getattr(model, "backbone", None), "projector", None)
+    scales = getattr(projector, "scale_layers", None)  # LW-DETR
+    if isinstance(scales, nn.ModuleList):
+        factors = list(network.config.projector_scale_factors)
+        return [scales[i] for i in sorted(range(len(scales)), key=lambda i: -factors[i])], True
+    return ([projector], True) if isinstance(projector, nn.Module) else ([], True)  # RF-DETR
 
 
 def _frame(folder: Path, spec: Spec) -> Frame:

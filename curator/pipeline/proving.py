@@ -19,26 +19,32 @@ from store.errors import NotFoundError
 if TYPE_CHECKING:
     from store.store import Store
 
+VIEWS = {"image-similarity": "image", "crop-similarity": "object"}  # arms: what their similarity compares
 _OWN = ("name", "method", "budget", "preview", "refine", "device")  # of a query, not what it asks
 
 
 def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = None) -> StageResult:
     """Train and measure every arm; see `curator.prove.run_verify.verify`.
 
-    An arm named as a method of `curator query` gets a selection `VERIFICATION-METHOD`.
+    An arm named as a method of `curator query` gets a selection `VERIFICATION-METHOD`, and so do
+    image-similarity and crop-similarity (cosine of whole images, of objects).
 
     Raises:
         InputError: as there, and what the query says.
     """
     asked: dict[str, str] = {}
-    methods = [arm for arm in config.arms if arm in RANKERS.names() and arm not in ARMS.names()]
+    methods = [arm for arm in config.arms if arm in (*RANKERS.names(), *VIEWS) and arm not in ARMS.names()]
     if methods:
-        like = _asked_by(store, config.selection)
-        for method in methods:
-            name = f"{config.name}-{method}"
-            budget = max(config.all_budgets)
-            query(store, replace(like, name=name, method=method, budget=budget, device=config.device))
-            asked[method] = name
+        like = replace(
+            _asked_by(store, config.selection), budget=max(config.all_budgets), device=config.device
+        )
+        for arm in methods:
+            name = f"{config.name}-{arm}"
+            if arm in VIEWS:
+                query(store, replace(like, name=name, method="similarity", view=VIEWS[arm]))
+            else:
+                query(store, replace(like, name=name, method=arm))
+            asked[arm] = name
     return run_verify.verify(store, config, asked=asked, executor=executor)
 
 

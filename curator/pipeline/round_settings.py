@@ -76,6 +76,7 @@ class LoopConfig(TrainerConfig):
     failures: str = option("", "Which failures ask, as for curator query; empty: all.")
     method: str = option("predictor", "How the pool is ranked, as for curator query.")
     budget: int = option(40, "Pool images chosen per round.")
+    embedder: str = option("detector:", "Embedder of every round's index, as for curator index.")
     samples: int = option(0, "Samples painted per round (curator synthesize); 0: none.")
     inpainter: str = option("", "Who paints them, as for curator synthesize.")
     score_threshold: float | None = option(None, "A detection at or above it counts; default: as diagnosed.")
@@ -128,6 +129,7 @@ class LoopConfig(TrainerConfig):
             failures=self.failures,
             method=self.method,
             budget=self.budget,
+            embedder=self.embedder,
             seed=self.seed,
             device=self.device,
         )

@@ -77,7 +77,7 @@ def loop_rounds(store: Store, config: LoopConfig) -> StageResult:
             if not left_over(store, chosen[:-1]):
                 stopped = "the pool is used up"
                 break
-            index(store, IndexConfig(device=config.device))
+            index(store, IndexConfig(embedder=config.embedder, device=config.device))
             query(store, config.query(chosen[-1], tuple(chosen[:-1])))
             if not store.selection(chosen[-1]).image_ids:
                 stopped = "the pool holds nothing more that may be chosen"

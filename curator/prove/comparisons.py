@@ -348,7 +348,9 @@ def advice(comparison: Comparison, trials: Sequence[Trial]) -> str:
     if best.real and best.better:
         harm = of_figure[best.arm, "broken"]
         warned = " (but it breaks more found objects)" if harm.real and not harm.better else ""
-        return f"add the {count} images of {best.arm}: {said} against {reference}{rest}{warned}"
+        unsure = [d.arm for d in rivals if d is not best and not (d.real and d.better)]
+        others = f"; not surely better than {reference}: {', '.join(unsure)}" if unsure else ""
+        return f"add the {count} images of {best.arm}: {said} against {reference}{rest}{warned}{others}"
     return (
         f"no arm is surely better than {reference} here; the best, {best.arm}: {said}{rest}; "
         "more holdout images or seeds would tell"

@@ -296,7 +296,7 @@ def load_arms(names: Sequence[str], asked: Mapping[str, str] | None = None) -> d
     unknown = [name for name in names if name not in known and name not in answers]
     require(
         bool(names) and not unknown,
-        f"arms: expected some of {', '.join(known)}, {SELECTION}NAME, or a method of `curator query`, "
-        f"got {', '.join(unknown) or 'none'}",
+        f"arms: expected some of {', '.join(known)}, {SELECTION}NAME, image-similarity, "
+        f"crop-similarity, or a method of `curator query`, got {', '.join(unknown) or 'none'}",
     )
     return {name: SelectionArm(answers[name]) if name in answers else ARMS.load(name)() for name in names}

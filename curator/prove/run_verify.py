@@ -79,7 +79,8 @@ def verify(
     Returns:
         with a summary: "columns" and "rows" of the table, "base" (its figures), "arms" (mean and interval per
         figure), "differences" between arms with "difference_columns", "difference_rows", "advice", "notes",
-        "unscored_conditions", "missing_classes", "left_out" (number of images not trained on,
+        "unscored_conditions", "missing_classes", "stopped" (why `stop_early` ended it, if it did), "left_out"
+        (number of images not trained on,
         because they tell of the holdout; "left_out_by_reason"), "holdout_left_out" (holdout images not
         scored, because they equal or nearly equal mined ones), "warnings".
     Raises:
@@ -127,6 +128,14 @@ def verify(
         store.describe_run(run_id, {"trials": keys})
 
         said_of = lru_cache(None)(lambda seed: _answered(store, config, seed, keys))
+        stopped: list[str] = []  # why no further seed was trained
+
+        def until(item: TrialItem) -> bool:
+            if config.stop_early and not stopped and (said := said_of(item.seed)):
+                say(f"verify: {said}")
+                stopped.append(said)
+            return bool(stopped)
+
         images = [h.image.sha256 for h in holdout], [h.cluster for h in holdout]
 
         def save(done: Done) -> None:
@@ -156,34 +165,35 @@ def verify(
             describe=lambda item: f"{item.arm} seed {item.seed}",
             device=config.device,
             executor=executor,
-            until=lambda item: config.stop_early and said_of(item.seed),
+            until=until,
         )
     trials = store.trials(config.name)
-    store.describe_run(run_id, {"trials": keys, "gallery": put_gallery(store, holdout, trials)})
+    store.describe_run(
+        run_id, {"trials": keys, "gallery": put_gallery(store, holdout, trials), "stopped": stopped}
+    )
     present = {a.category for h in holdout for a in h.annotations}
     return replace(
         result,
         summary={
             **summarise(trials, compare_stored(store, trials), groups_stored(store, trials)),
             "can_show": can_show(trials[0].metrics["base"]) if trials else "",
+            "stopped": stopped,
             "missing_classes": [name for name in classes.missing if name in present],
             **_left_out(without, mined),
         },
     )
 
 
-def _answered(store: Store, config: VerifyConfig, seed: int, keys: Sequence[str]) -> bool:
-    """Do the seeds before this one answer already?"""
+def _answered(store: Store, config: VerifyConfig, seed: int, keys: Sequence[str]) -> str:
+    """What the seeds before this one answer already; "" where they do not."""
     seeds = tuple(dict.fromkeys(config.seeds))
     before = seeds[: seeds.index(seed)]
     trials = [t for t in store.trials(config.name) if t.seed in before]
     if len(before) < FEWEST_SEEDS or len(trials) * len(seeds) != len(keys) * len(before):
-        return False  # a round is not complete
+        return ""  # a round is not complete
     compared = compare_stored(store, trials)
     said = compared and answered(compared, trials[0].metrics["base"]["smallest_effect"], _looks(config))
-    if said:
-        say(f"verify: stops after {len(before)} seeds: {said}")
-    return bool(said)
+    return f"stopped after {len(before)} of {len(seeds)} seeds: {said}" if said else ""
 
 
 def _looks(config: VerifyConfig) -> int:

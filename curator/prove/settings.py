@@ -91,7 +91,8 @@ class VerifyConfig(TrainerConfig):
         ("nothing", "random", "query", "copy-paste", "synthesis", "query+synthesis", "oracle"),
         "Comma-separated: nothing, random, query, copy-paste (missed objects, pasted into training images), "
         "synthesis, query+synthesis, oracle, selection:NAME, or a "
-        "method of curator query, such as class-uncertainty, which asks what the selection asked.",
+        "method of curator query, such as class-uncertainty, which asks what the selection asked; "
+        "image-similarity and crop-similarity are the method similarity of whole images and of objects.",
         joined=True,
     )
     selection: str = option("query", "Selection of the query arm.")

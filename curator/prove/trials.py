@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from curator.errors import InputError, one_line
 from curator.matching import ClassMap, ImageResult, match
 from curator.progress import progress, say
 from curator.prove.readings import (
+    FEWEST,
     Base,
     Matched,
     Objects,
@@ -138,6 +140,10 @@ class TrialWork:
         base, figures = evaluate_base(detector, self.holdout, self.classes, self.criteria, self.predict_batch)
         size = f"{figures['images']} images with {figures['missed']} missed objects"
         say(f"holdout: {size}; {can_show(figures)}")
+        if missed := figures["missed_by_condition"]:
+            told = [f"{name} {count}{'' if count >= FEWEST else ' *'}" for name, count in missed.items()]
+            few = f" (* fewer than {FEWEST}: not read apart)" if min(missed.values()) < FEWEST else ""
+            say(f"missed objects by condition: {', '.join(told)}{few}")
         return TrialState(detector, trainer, device, base, figures)
 
     def process(self, state: TrialState, batch: Sequence[TrialItem]) -> list[dict[str, Any]]:
@@ -290,12 +296,14 @@ def evaluate_base(
     )
     found_now = matched.found_at >= criteria.score
     clusters = np.array([h.cluster for h in holdout])[objects.image[objects.counted & ~found_now]]
+    missed = Counter(objects.condition[objects.counted & ~found_now].tolist())
     smallest = smallest_effect(np.unique(clusters, return_counts=True)[1].tolist())
     return base, {
         "images": len(holdout),
         "objects": int(objects.counted.sum()),
         "found": int((found_now & objects.counted).sum()),
         "missed": int((~found_now & objects.counted).sum()),
+        "missed_by_condition": {name: count for name, count in sorted(missed.items()) if name},
         "false": base.false_count,
         "false_per_image": base.false_count / max(len(holdout), 1),
         "threshold": criteria.score,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -159,9 +160,10 @@ class Spaces:
             connection.execute(insert(table(IndexedImage)), rows)
 
     def _sync(self) -> None:
-        for file in self._touched.files.values():
-            if file.path.exists():
-                file.sync()
+        files = [file for file in self._touched.files.values() if file.path.exists()]
+        if files:  # at once: one write of the disk's journal serves several files
+            with ThreadPoolExecutor(len(files)) as pool:
+                list(pool.map(ColumnFile.sync, files))
 
     def _finish(self, done: bool) -> None:
         touched, self._touched.files = self._touched.files, {}

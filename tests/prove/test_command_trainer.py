@@ -177,6 +177,23 @@ def test_other_initial_weights_are_refused(workspace: tuple[Path, str]) -> None:
             pipeline.verify(store, verify_config(workspace[1], init=str(other), score_threshold=0.1))
         with pytest.raises(InputError, match="--init-detector SPEC"):
             pipeline.verify(store, verify_config(workspace[1], init=str(PROGRAM)))
+        blind = COMMAND.replace("{weights}", workspace[1].removeprefix("curator:"))
+        wanted = verify_config(workspace[1], init=str(other), trainer=blind, score_threshold=0.1)
+        with pytest.raises(InputError, match="differ from the diagnosed detector's"):
+            pipeline.verify(store, wanted)
+
+
+def test_a_command_without_weights_is_not_compared_and_says_so(
+    workspace: tuple[Path, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CURATOR_QUIET", raising=False)
+    blind = COMMAND.replace("{weights}", workspace[1].removeprefix("curator:"))
+    with Store.open(workspace[0]) as store:
+        done = pipeline.verify(
+            store, verify_config(workspace[1], name="blind", arms=("nothing",), trainer=blind)
+        )
+    assert done.done == 1
+    assert "whether it starts from the diagnosed detector is not checked" in capsys.readouterr().err
 
 
 def trained_by(command: str, folder: Path, **settings: Any) -> None:

@@ -214,6 +214,7 @@ def test_advice_names_a_real_winner_though_another_mean_is_higher() -> None:
         for arm in ("random", "query", "diversity")
     ]
     assert advice(compared, trials).startswith("add the 40 images of query: +0.06 [0.01, 0.11]")
+    assert advice(compared, trials).endswith("; not surely better than random: diversity")
     missing = [replace(d, value=Estimate(math.nan, math.nan, math.nan, math.nan)) for d in said]
     assert advice(replace(compared, differences=tuple(missing)), trials) == ""
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from curator import pipeline
+from curator.config import ReportConfig
 from curator.data.run_add import add
 from curator.data.settings import AddConfig
 from curator.detect.run import detect
@@ -204,13 +205,15 @@ def test_query_methods_stored_selections_and_several_budgets_are_arms(workspace:
     with Store.open(workspace[0]) as store:
         pipeline.index(store, IndexConfig(device="cpu"))
         pipeline.query(store, QueryConfig(name="asked", method="random", failures="FN", budget=4))
-        arms = ("nothing", "random", "class-uncertainty", "selection:asked")
+        arms = ("nothing", "random", "class-uncertainty", "image-similarity", "selection:asked")
         wanted = config(name="curve", arms=arms, budgets=(2, 4), selection="asked")
         result = pipeline.verify(store, wanted)
         again = pipeline.verify(store, wanted)
         found = store.selection("curve-class-uncertainty")
+        viewed = store.selection("curve-image-similarity").config
         trials = {trial.arm: trial.metrics for trial in store.trials("curve")}
-    assert (result.done, result.failed, again.done, again.skipped) == (7, 0, 0, 7)
+    assert (result.done, result.failed, again.done, again.skipped) == (9, 0, 0, 9)
+    assert (viewed["failures"], viewed["method"], viewed["view"]) == ("FN", "similarity", "image")
     assert (found.config["failures"], found.config["method"]) == ("FN", "class-uncertainty")
     assert {arm: m["n_added"] for arm, m in trials.items()} == {
         "nothing": 0,
@@ -218,6 +221,8 @@ def test_query_methods_stored_selections_and_several_budgets_are_arms(workspace:
         "random@4": 4,
         "class-uncertainty@2": 2,
         "class-uncertainty@4": 4,
+        "image-similarity@2": 2,
+        "image-similarity@4": 4,
         "selection:asked@2": 2,
         "selection:asked@4": 4,
     }
@@ -226,15 +231,23 @@ def test_query_methods_stored_selections_and_several_budgets_are_arms(workspace:
     assert ("class-uncertainty@4", "random@2") not in pairs
     assert ("random@2", "nothing") in pairs
     said = [note for note in result.summary["notes"] if "fixes as much as random with" in note]
-    assert len(said) == 4
+    assert len(said) == 6
 
 
-def test_missed_objects_are_pasted_and_every_reading_is_told(workspace: tuple[Path, str]) -> None:
+def test_missed_objects_are_pasted_and_every_reading_is_told(
+    workspace: tuple[Path, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CURATOR_QUIET", raising=False)
     with Store.open(workspace[0]) as store:
         result = verify(store, config(name="pasted", arms=("nothing", "copy-paste"), condition_tag="gap"))
         trials = {trial.arm: trial.metrics for trial in store.trials("pasted")}
         names = {selection.name for selection in store.selections()}
     assert trials["copy-paste"]["n_added"] == 3
+    by_condition = result.summary["base"]["missed_by_condition"]
+    assert 0 < sum(by_condition.values()) <= result.summary["base"]["missed"]
+    said = capsys.readouterr().err
+    assert f"missed objects by condition: {next(iter(by_condition))} " in said
+    assert "fewer than 30: not read apart" in said
     assert "pasted-copy-paste-0" not in names  # its pictures are no images of the pool
     for figures in trials.values():
         assert 0 <= figures["ap"] <= figures["ap50"] <= 1
@@ -246,7 +259,7 @@ def test_missed_objects_are_pasted_and_every_reading_is_told(workspace: tuple[Pa
         assert group["missed"] >= 30
 
 
-def test_a_verification_may_stop_before_its_last_seed(workspace: tuple[Path, str]) -> None:
+def test_a_verification_may_stop_before_its_last_seed(workspace: tuple[Path, str], tmp_path: Path) -> None:
     with Store.open(workspace[0]) as store:
         wanted = config(name="early", arms=("nothing", "random"), seeds=(0, 1, 2, 3, 4), stop_early=True)
         nobody_judged = pipeline.verify(store, wanted)
@@ -255,6 +268,13 @@ def test_a_verification_may_stop_before_its_last_seed(workspace: tuple[Path, str
         wanted = config(name="early", arms=arms, seeds=(0, 1, 2, 3, 4), stop_early=True)
         early = pipeline.verify(store, wanted)
         trained = {(t.arm, t.seed) for t in store.trials("early")}
+        pipeline.report(store, ReportConfig(out=tmp_path / "early.html"))
+    (why,) = early.summary["stopped"]
+    assert why.startswith("stopped after 3 of 5 seeds: no arm can be shown to be")
+    page = (tmp_path / "early.html").read_text(encoding="utf-8")
+    for told in (why, early.summary["can_show"], early.summary["advice"]):
+        assert told in page
+    assert nobody_judged.summary["stopped"] == []
     assert early.failed == 0
     assert early.done == 3  # the seeds 0 to 2 of the new arm: hopeless on ten images
     assert ("class-uncertainty", 2) in trained

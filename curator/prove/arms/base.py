@@ -19,6 +19,8 @@ ORDER = (  # of the built-in arms in tables; others stand before the oracle
     "class-uncertainty",
     "diversity",
     "similarity",
+    "image-similarity",
+    "crop-similarity",
     "query",
     "copy-paste",
     "synthesis",

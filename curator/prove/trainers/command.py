@@ -114,7 +114,11 @@ class CommandTrainer:
                 f"{detector.spec}: has several classes called {', '.join(twice)}, which no data set can "
                 "tell apart"
             )
-        if not self.needs_weights:
+        if not (self.needs_weights or self.settings.init):
+            say(
+                "--trainer: the command has no {weights}, and there is no --init: whether it starts from the "
+                "diagnosed detector is not checked"
+            )
             return
         init = self._init(detector)
         spec = self.settings.init_detector or self._read_as(init, detector)
