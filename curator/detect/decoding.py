@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ class Decoder(Protocol):
             NMS.
         antialias: images are shrunk with antialiasing. fixed: a candidate's index means the same on every
             input.
+        centre: where in its cell a box is centred by default, in strides; 0.5 where it is missing.
     """
 
     strides: tuple[int, ...]
@@ -69,14 +70,27 @@ class Decoder(Protocol):
         """Decode the candidates `index` (q,), all for None."""
 
 
+def source(graph: OnnxGraph, value: str) -> Any | None:
+    """The node that computes a value, those that only move or reshape it left out; None for an input."""
+    node = graph.producers.get(value)
+    while node is not None and node.op_type in ("Transpose", "Reshape", "Flatten", "Identity"):
+        node = graph.producers.get(node.input[0])
+    return node
+
+
+def grid(input_size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """Rows and columns of a level; a cell that reaches beyond the border counts."""
+    return -(-input_size[0] // stride), -(-input_size[1] // stride)
+
+
 def cells(
     input_size: tuple[int, int], strides: Sequence[int], *, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Columns and rows (A, 2) and strides (A, 1) of all cells, by level, row, column."""
     corners, steps = [], []
     for stride in strides:
-        rows, columns = input_size[0] // stride, input_size[1] // stride
-        grid = torch.cartesian_prod(torch.arange(rows, device=device), torch.arange(columns, device=device))
-        corners.append(grid.flip(-1))  # (row, column) -> (x, y)
+        rows, columns = grid(input_size, stride)
+        places = torch.cartesian_prod(torch.arange(rows, device=device), torch.arange(columns, device=device))
+        corners.append(places.flip(-1))  # (row, column) -> (x, y)
         steps.append(torch.full((rows * columns, 1), float(stride), device=device))
     return torch.cat(corners).float(), torch.cat(steps)

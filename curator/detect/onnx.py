@@ -4,9 +4,9 @@ In: an ONNX file. Out: a `Detector`. A candidate is one grid cell's prediction, 
 anchors: by level, anchor, row, column), or a query. The whole network runs in fp32, under autocast too.
 
 Options:
-    decode     how its outputs are read: yolo, yolov5, yolo-end2end, yolox, nanodet, or one of queries
-               (onnx_queries.FAMILIES); by default what the file's metadata and the names and shapes of its
-               outputs say (`recognise`)
+    decode     how its outputs are read: yolo, yolov5, yolo-end2end, yolox, nanodet, yolox-decoded, or one of
+               queries (onnx_queries.FAMILIES); by default what the file's metadata, the names and shapes of
+               its outputs and the way they are computed say (`recognise`)
     pixels     unit or imagenet, of those with queries (onnx_queries.py)
     classes    PATH of a text file with a name per line, or names comma-separated; by default those in the
                file's metadata, or COCO's 80
@@ -31,9 +31,9 @@ from curator.detect.base import Candidates, FeatureMap
 from curator.detect.black_box import BlackBox
 from curator.detect.checking import check_asked
 from curator.detect.coco_classes import COCO_CLASSES
-from curator.detect.decoding import Decoder
+from curator.detect.decoding import Decoder, source
 from curator.detect.letterbox import LAYOUT, choose, place
-from curator.detect.nanodet import NanodetDecoder
+from curator.detect.nanodet import NanodetDecoder, joined_heads
 from curator.detect.onnx_graph import OnnxGraph, check_batches, run
 from curator.detect.onnx_queries import FAMILIES, OneByOne, QueryDecoder, make_decoder
 from curator.detect.onnx_queries import recognise as recognise_queries
@@ -47,7 +47,7 @@ from curator.detect.yolo import (
     Yolov5Decoder,
     cell_count,
 )
-from curator.detect.yolox import YoloxDecoder
+from curator.detect.yolox import YoloxDecodedDecoder, YoloxDecoder, decoded_join
 from curator.errors import ConfigError, InputError
 from curator.registry import Spec
 from store.keys import content_key
@@ -59,6 +59,7 @@ DECODERS: dict[str, Callable[[], Decoder]] = {
     "yolo-end2end": YoloEndToEndDecoder,
     "yolox": YoloxDecoder,
     "nanodet": NanodetDecoder,
+    "yolox-decoded": YoloxDecodedDecoder,
 }
 _ENGINES = ("torch", "onnxruntime")
 
@@ -171,7 +172,8 @@ class OnnxDetector:
     def _feature(self, outputs: Sequence[Tensor], level: int) -> FeatureMap:
         """A cell lies where the boxes that it predicts are centred by default."""
         stride = float(self.decoder.strides[level])
-        return FeatureMap(outputs[self._levels[level]], (stride, stride), (stride / 2, stride / 2))
+        offset = stride * float(getattr(self.decoder, "centre", 0.5))
+        return FeatureMap(outputs[self._levels[level]], (stride, stride), (offset, offset))
 
 
 def build(spec: Spec) -> OnnxDetector | BlackBox:
@@ -247,7 +249,7 @@ def _sha256(path: Path) -> str:
 
 
 def recognise(graph: OnnxGraph) -> str:
-    """The decoder that fits a file, by its metadata and the shapes of its outputs.
+    """The decoder that fits a file, by its metadata, the shapes of its outputs and how they are computed.
 
     Raises:
         InputError: it is no detector, or none fits.
@@ -259,6 +261,8 @@ def recognise(graph: OnnxGraph) -> str:
     if queries is not None:
         return queries
     shapes = [graph.shape(name) for name in graph.outputs]
+    if joined_heads(graph):
+        return "nanodet"
     if len(shapes) == 1 and len(shapes[0]) == 3:
         _, rows, columns = shapes[0]
         counts = {cell_count(strides, graph.input_size): strides for strides in STRIDES}
@@ -267,7 +271,9 @@ def recognise(graph: OnnxGraph) -> str:
         if columns == 6 and (graph.facts.get("end2end") == "True" or rows not in counts):
             return "yolo-end2end"
         if columns > 5 and rows in counts:
-            return "yolox" if _raw(graph, len(counts[rows]), rows) else "yolov5"
+            if _raw(graph, len(counts[rows])):
+                return "yolox"
+            return "yolov5" if decoded_join(graph, len(counts[rows])) is None else "yolox-decoded"
         if columns > 5 and rows in {ANCHORS * count for count in counts}:
             return "yolov5"
     levels = len(NanodetDecoder.strides)
@@ -299,14 +305,15 @@ def _in_torch(graph: OnnxGraph, inner: Sequence[str], name: str) -> nn.Module:
     return network
 
 
-def _raw(graph: OnnxGraph, levels: int, count: int) -> bool:
-    """True where the output is the levels side by side: nothing is decoded in the network."""
-    node = graph.producers.get(graph.outputs[0])
-    while node is not None and node.op_type in ("Transpose", "Reshape", "Identity"):
-        node = graph.producers.get(node.input[0])
+def _raw(graph: OnnxGraph, levels: int) -> bool:
+    """True where the output is the levels side by side and their boxes are what convolutions give: nothing is
+    decoded in the network."""
+    node = source(graph, graph.outputs[0])
     if node is None or node.op_type != "Concat" or len(node.input) != levels:
         return False
-    return all(count not in graph.shape(value) for value in node.input)
+    heads = [source(graph, value) for value in node.input]
+    boxes = [source(graph, head.input[0]) for head in heads if head is not None and head.op_type == "Concat"]
+    return len(boxes) == levels and all(box is not None and box.op_type == "Conv" for box in boxes)
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

@@ -1,13 +1,19 @@
 """Decoding of YOLOX exports (Ge et al., arXiv:2107.08430).
 
-In: raw output (B, A, 5 + K): centre offset and log size in strides, objectness, classes after the sigmoid.
+In: output (B, A, 5 + K): box, objectness, classes after the sigmoid. The box is
+  yolox          centre offset and log size in strides: raw
+  yolox-decoded  centre and size in input pixels: exported with `--decode_in_inference`
 Out: score = objectness * class; boxes in the input frame. Input: BGR 0-255, letterboxed to the top left,
 padded with 114.
+
+Read in Megvii-BaseDetection/YOLOX: yolox/models/yolo_head.py (`forward`, `decode_outputs`) and
+tools/export_onnx.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +21,7 @@ from torch import Tensor
 from curator.detect.decoding import Decoded, cells
 from curator.detect.onnx_graph import OnnxGraph
 from curator.detect.postprocess import joint_log_odds
+from curator.detect.yolo import corners
 from curator.errors import InputError
 from store.records import Pin
 
@@ -22,7 +29,7 @@ _GREY = 114 / 255
 
 
 class YoloxDecoder:
-    """See `decoding.Decoder`."""
+    """See `decoding.Decoder`; raw."""
 
     strides: tuple[int, ...] = (8, 16, 32)
     mean_color = (_GREY, _GREY, _GREY)
@@ -47,7 +54,7 @@ class YoloxDecoder:
 
     def level_values(self, graph: OnnxGraph) -> list[str]:
         """Per level the map at which the box, objectness and class branches part."""
-        joined = graph.upstream(graph.outputs[0], "Concat")
+        joined = self._join(graph)
         if len(joined.input) != len(self.strides):
             raise InputError(
                 f"yolox: expected {len(self.strides)} levels, the model joins "
@@ -73,11 +80,51 @@ class YoloxDecoder:
     def decode(self, outputs: Sequence[Tensor], index: Tensor | None, input_size: tuple[int, int]) -> Decoded:
         """Decode; p = objectness * class."""
         raw = outputs[0].float()
+        raw = raw if index is None else raw[:, index]
+        objectness, classes = raw[..., 4:5], raw[..., 5:]
+        boxes = corners(self._boxes(raw[..., :4], index, input_size))
+        return Decoded(objectness * classes, joint_log_odds(objectness, classes), boxes)
+
+    def _join(self, graph: OnnxGraph) -> Any:
+        """The node that joins the levels."""
+        return graph.upstream(graph.outputs[0], "Concat")
+
+    def _boxes(self, raw: Tensor, index: Tensor | None, input_size: tuple[int, int]) -> Tensor:
+        """Centre and size (B, q, 4) in input pixels."""
         corner, stride = cells(input_size, self.strides, device=raw.device)
         if index is not None:
-            raw, corner, stride = raw[:, index], corner[index], stride[index]
-        centre = (raw[..., :2] + corner) * stride
-        half = raw[..., 2:4].exp() * stride / 2
-        objectness, classes = raw[..., 4:5], raw[..., 5:]
-        log_odds = joint_log_odds(objectness, classes)
-        return Decoded(objectness * classes, log_odds, torch.cat([centre - half, centre + half], -1))
+            corner, stride = corner[index], stride[index]
+        return torch.cat([(raw[..., :2] + corner) * stride, raw[..., 2:].exp() * stride], -1)
+
+
+class YoloxDecodedDecoder(YoloxDecoder):
+    """See `decoding.Decoder`; decoded in the network."""
+
+    def _join(self, graph: OnnxGraph) -> Any:
+        found = decoded_join(graph, len(self.strides))
+        if found is None:
+            raise InputError(
+                f"yolox-decoded: expected {len(self.strides)} levels that are decoded once they are joined; "
+                "is this a YOLOX export with --decode_in_inference?"
+            )
+        return found
+
+    def _boxes(self, raw: Tensor, index: Tensor | None, input_size: tuple[int, int]) -> Tensor:
+        return raw
+
+
+def decoded_join(graph: OnnxGraph, levels: int) -> Any | None:
+    """The node that joins the levels of a YOLOX that decodes in the network: sizes are exponentials of what
+    it joins. None for another file: YOLOv6 (meituan/YOLOv6, yolov6/models/effidehead.py) has no exponential
+    and its first release one a level, before it joins them."""
+    above = graph.ancestors(graph.outputs[0])
+    exponentials = [
+        graph.ancestors(node.input[0])
+        for node in graph.model.graph.node
+        if node.op_type == "Exp" and node.output[0] in above
+    ]
+    shape = graph.shape(graph.outputs[0])
+    for join in graph.joins(levels, shape[1]) if len(shape) == 3 else []:
+        if any(join.output[0] in values for values in exponentials):
+            return join
+    return None
