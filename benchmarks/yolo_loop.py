@@ -53,9 +53,8 @@ def base(folder: Path, arguments: argparse.Namespace) -> None:
     shell([*CURATOR, "-w", "scenes", "init"], folder)
     shell([*CURATOR, "-w", "scenes", "add", "coco", "data/train", "--role", "train"], folder)
     shell([*CURATOR, "-w", "scenes", "export", "yolo", "plain"], folder)
-    yaml = folder / "plain" / "data.yaml"
-    yaml.write_text(yaml.read_text() + "val: images/train\n")
-    shell(program("yolo11n.yaml", yaml, folder / "base", arguments.epochs, 0.002), folder)
+    data = folder / "plain" / "data.yaml"
+    shell(program("yolo11n.yaml", data, folder / "base", arguments.epochs, 0.002), folder)
 
 
 def program(init: str, data: Path, out: Path, epochs: int, rate: float) -> list[str]:
@@ -92,12 +91,10 @@ def loaded(folder: Path) -> dict[str, int]:
     code = (
         "import sys, json; from ultralytics.data.dataset import YOLODataset; "
         "from ultralytics.data.utils import check_det_dataset; from pathlib import Path; "
-        "f = Path('augmented'); d = check_det_dataset(str(f / 'check.yaml')); "
+        "d = check_det_dataset(str(Path('augmented/data.yaml').absolute())); "
         "s = YOLODataset(img_path=d['train'], data=d, augment=False, task='detect'); "
         "print(json.dumps({'images': len(s), 'objects': sum(len(l['cls']) for l in s.labels)}))"
     )
-    text = (folder / "augmented" / "data.yaml").read_text() + "val: images/train\n"
-    (folder / "augmented" / "check.yaml").write_text(f"path: {folder / 'augmented'}\n" + text)
     found: dict[str, int] = json.loads(shell([sys.executable, "-c", code], folder).splitlines()[-1])
     return found
 

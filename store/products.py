@@ -325,6 +325,7 @@ def versions(database: Database, name: str | None = None) -> list[DatasetVersion
             manifest=row.manifest,
             key=row.key,
             id=row.id,
+            run_id=row.run_id,
         )
         for row in rows
     ]

@@ -101,7 +101,8 @@ def test_the_command_lines_mend_a_detector(
         shown = capsys.readouterr()
         assert end.value.code in (0, None), f"{' '.join(words)}: {shown.err}"
     with Store.open(place / "ws") as store:
-        stages = ("add", "detect", "diagnose", "explain", "index", "query", "synthesize", "export", "verify")
+        stages = ("add", "detect", "diagnose", "suspects", "explain", "index", "query", "synthesize")
+        stages = (*stages, "export", "verify")
         done = {run.stage: run.status for run in store.runs()}
         assert done == dict.fromkeys((*stages, "report"), "done")
         assert any(sample.accepted for sample in store.samples())

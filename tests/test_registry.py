@@ -37,3 +37,8 @@ def test_a_missing_package_comes_with_its_extra(
 def test_a_broken_module_of_our_own_is_no_missing_package() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"curator\.absent"):
         Registry("detectors", {"made": "curator.absent:build"}).load("made")
+
+
+def test_options_that_are_longer_than_a_file_name_lead_to_no_file() -> None:
+    names = ",".join(f"class{number}" for number in range(80))
+    assert Spec.parse(f"python:module:build?names={names}").files() == ()

@@ -54,8 +54,8 @@ def export_lines(summary: Mapping[str, Any]) -> list[str]:
     images = summary["images"]
     lines = [
         f"{summary['out']}: {images['train']} training images, {images['pool']} selected, "
-        f"{images['sample']} samples ({summary['format']}, version {summary['version']!r}; "
-        "manifest.json lists every file)"
+        f"{images['sample']} samples, {sum(summary['objects'].values())} objects ({summary['format']}, "
+        f"version {summary['version_number']}, {summary['version']!r}; manifest.json lists every file)"
     ]
     if summary["pre_annotated"]:
         lines.append(

@@ -112,7 +112,11 @@ class ExportConfig(StageConfig):
     """
 
     format: str = required("coco, yolo or voc.", argument=True)
-    out: Path = required("Folder to make; it must not exist, or be empty.", argument=True)
+    out: Path = required(
+        "Folder to make; it must not exist, or be empty. torchvision's VOCDetection(ROOT) reads a voc export "
+        "of .jpg images in ROOT/VOCdevkit/VOC2012.",
+        argument=True,
+    )
     selections: tuple[str, ...] = option((), "Selection to add; may be repeated.", flag="selection")
     samples: tuple[str, ...] = option((), "Batch of samples to add; may be repeated.")
     encoding: Literal["jpeg", "png"] = option("jpeg", "jpeg or png, for all added images alike.")
@@ -135,3 +139,16 @@ class ExportConfig(StageConfig):
         require(
             0 <= self.score_threshold < 1, f"score_threshold: expected 0 <= t < 1, got {self.score_threshold}"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionExportConfig(StageConfig):
+    """`curator versions --export`.
+
+    Attributes:
+        version: its number, or the name of the newest one called so.
+        out: folder to make; it must not exist, or be empty.
+    """
+
+    version: str
+    out: Path

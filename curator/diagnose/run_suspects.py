@@ -150,6 +150,12 @@ def without_suspects(
     )
 
 
+def listed_suspects(store: Store, current: Current) -> list[dict[str, Any]]:
+    """What is listed of this diagnosis, as in the summary of `suspects`; [] where it was not run."""
+    newest = _listing(store, current)
+    return [] if newest is None else list(_summary(store, current, newest.facts)["suspects"])
+
+
 def _items(store: Store, current: Current) -> list[tuple[ImageRecord, AnnotationSet, DetectionSet]]:
     """The mined images that people labelled and the diagnosed detector looked at."""
     images = store.images(reader="diagnose", role="mine")

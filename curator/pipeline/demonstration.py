@@ -26,7 +26,7 @@ from curator.synthesize.settings import SynthesizeConfig
 from store.records import ROLES, Role
 from store.store import Store
 
-SIZES: dict[Role, int] = {"train": 300, "mine": 160, "pool": 700, "holdout": 200}
+SIZES: dict[Role, int] = {"train": 300, "mine": 160, "pool": 560, "holdout": 200}
 BUDGET = 50
 
 
@@ -109,7 +109,7 @@ def _steps(data: Path, out: Path, page: Path, seed: int, device: str) -> list[St
                 arms=("nothing", "random", "query", "synthesis"),
                 budget=BUDGET,
                 seeds=(seed,),
-                steps=70,
+                steps=60,
                 condition_tag=CONDITION_TAG,
                 **common,
             ),

@@ -126,8 +126,8 @@ def write_dataset(
     Args:
         format: one of `curator.registry.FORMATS` that writes.
     Returns:
-        what the program is given (yolo: data.yaml, whose `val` are the training images, so that no other
-        image is looked at; else the folder), and the number of image files.
+        what the program is given (yolo: data.yaml, whose `val` are the training images, as the format writes
+        it, so that no other image is looked at; else the folder), and the number of image files.
     Raises:
         InputError: two class names that the format cannot tell apart.
     """
@@ -154,5 +154,5 @@ def write_dataset(
         return folder, count
     lines = [line for line in yaml.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     path = f"path: {json.dumps(str(folder.absolute()))}"
-    yaml.write_text("\n".join([path, *lines, "val: images/train", ""]), encoding="utf-8")
+    yaml.write_text("\n".join([path, *lines, ""]), encoding="utf-8")
     return yaml, count

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,21 +18,20 @@ from numpy.typing import NDArray
 from curator.config import ReportConfig
 from curator.diagnose.current import Current
 from curator.diagnose.run_current import read_current
+from curator.diagnose.run_suspects import listed_suspects
 from curator.errors import InputError
 from curator.jobs.outputs import require_file
 from curator.jobs.stage import StageResult, recorded_run
-from curator.page import Bars, Curves, FailureCard, Picture, ReportData, Table, render
+from curator.page import FailureCard, Picture, ReportData, Table, render
+from curator.report.run_proof import TRUTH, curves_of, galleries, plots_of, proven_in, rounds, verifications
 from curator.represent.heatmap import overlay_density
 from curator.represent.pixel_maps import map_pixels
 from store.errors import StoreError
 from store.images import read_bytes_as_pixels
-from store.records import LOG_ODDS, Attribution, Hit, ImageRecord, Outcome, Sample, Trial
+from store.records import LOG_ODDS, Attribution, Hit, ImageRecord, Outcome, Sample
 
 if TYPE_CHECKING:
-    from curator.prove.comparisons import Comparison
     from store.store import Store
-
-    Proven = tuple[list[Trial], Comparison | None]
 
 LEGEND = (
     "F(1) is the explained score on the image as it is, F(0) the one with everything removed; "
@@ -46,7 +45,7 @@ RULES = {
     "best-iou": "no candidate fits the object, this one is nearest",
 }
 """Which candidate stands for a failure, by the rule that chose it (`curator.diagnose.causes`)."""
-TRUTH, FOUND, PAINTED = "#2ca02c", "#d62728", "#ff7f0e"
+FOUND, PAINTED = "#d62728", "#ff7f0e"
 REGIONS = {"support": ("#ffffff", "white"), "culprit": ("#000000", "black")}
 
 
@@ -59,16 +58,16 @@ def report(store: Store, config: ReportConfig) -> StageResult:
     require_file(config.out)
     current = read_current(store, "report")
     outcomes = current.outcomes
-    proven = _proven(store)
+    proven = proven_in(store)
     with recorded_run(store, "report", config) as (run_id, counts):
         data = ReportData(
             title="What the detector misses, why, and what mends it",
             facts=_facts(store, current),
-            tables=(_causes(outcomes), *_rounds(store), *_verifications(store, proven)),
-            plots=_plots(proven),
-            curves=_curves(proven),
+            tables=(_causes(outcomes), *rounds(store), *verifications(store, proven)),
+            plots=plots_of(proven),
+            curves=curves_of(proven),
             failures=_failures(store, config, outcomes),
-            galleries=_galleries(store),
+            galleries=(*_suspects(store, current), *galleries(store)),
             samples=_samples(store, accepted=True),
             rejected=_samples(store, accepted=False),
             legend=LEGEND,
@@ -249,6 +248,24 @@ def _title(outcome: Outcome) -> str:
     return f"{what}: {outcome.category} ({outcome.cause})"
 
 
+def _suspects(store: Store, current: Current, most: int = 24) -> tuple[tuple[str, tuple[Picture, ...]], ...]:
+    """Labels that look wrong and that nobody judged yet, the likeliest first."""
+    found = [own for own in listed_suspects(store, current) if own["verdict"] is None]
+    ids = sorted({own["image"] for own in found[:most]})
+    images = {image.id: image for image in store.images(reader="report", ids=ids)} if ids else {}
+    pictures = []
+    for own in found[:most]:
+        pixels = _pixels(store, images[own["image"]])
+        if pixels is not None:
+            where = f"no. {own['id']}, {os.path.basename(own['uri'])}"
+            caption = f"{where}: {own['kind']} ({own['probability']:.2f}): {own['why']}"
+            boxes = ((tuple(own["box"]), FOUND),)
+            pictures.append(Picture(pixels=pixels, boxes=boxes, caption=caption))
+    told = "judge them by curator suspects --confirm NO,NO --clear NO"
+    title = f"Labels that look wrong, {len(pictures)} of {len(found)}; {told}"
+    return ((title, tuple(pictures)),) if pictures else ()
+
+
 def _pixels(store: Store, image: ImageRecord) -> NDArray[np.uint8] | None:
     try:
         return store.pixels(image, reader="report")
@@ -265,136 +282,3 @@ def _sample(store: Store, sample: Sample) -> Picture:
     boxes = ((sample.painted, PAINTED), *((annotation.box, TRUTH) for annotation in sample.annotations))
     caption = f"{sample.recipe} for {sample.group}" + (f": {reasons}" if reasons else "")
     return Picture(pixels=read_bytes_as_pixels(store.blob(sample.blob)), boxes=tuple(boxes), caption=caption)
-
-
-def _proven(store: Store) -> dict[str, Proven]:
-    """Verification -> its trials and what they say of the arms."""
-    from curator.prove.run_compared import compare_stored
-
-    trials = store.trials()
-    own = {
-        name: [trial for trial in trials if trial.verification == name]
-        for name in dict.fromkeys(trial.verification for trial in trials)
-    }
-    return {name: (of_name, compare_stored(store, of_name)) for name, of_name in own.items()}
-
-
-def _verifications(store: Store, proven: Mapping[str, Proven]) -> tuple[Table, ...]:
-    from curator.prove.comparisons import advice, images_for_the_same
-    from curator.prove.run_compared import groups_stored
-    from curator.prove.trial_tables import difference_table, group_table, quality_table, trial_table
-    from curator.prove.trials import can_show
-
-    tables: list[Table] = []
-
-    def show(title: str, made: tuple[Sequence[str], Sequence[Sequence[str]]], note: str) -> None:
-        columns, rows = made
-        if rows:
-            shown = tuple(tuple(row) for row in rows)
-            tables.append(Table(title=title, columns=tuple(columns), rows=shown, note=note))
-
-    for name, (own, compared) in proven.items():
-        show(
-            f"Verification on the holdout: {name}",
-            trial_table(own, compared),
-            "Each figure is read twice, the worse stands: at the base's threshold; and objects at the base's "
-            "number of false positives, false positives at its number of found objects.",
-        )
-        if compared is not None:
-            run = store.current_run("verify", name)
-            base = own[-1].metrics["base"]
-            notes = [
-                "95% intervals over images and training seeds; * differs from zero at 5% with Holm's "
-                "correction over the arms",
-                *(run.facts.get("stopped", []) if run is not None else []),
-                *images_for_the_same(compared, own),
-                *compared.notes,
-                f"{base['missed']} missed objects: {can_show(base)}",
-                advice(compared, own),
-            ]
-            said = ". ".join(filter(None, notes))
-            show(f"Differences between arms: {name}", difference_table(compared), f"{said}.")
-        show(
-            f"The detectors themselves: {name}",
-            quality_table(own),
-            "AP and AR are means over the IoU .5 to .95; the calibration error is how far scores are from "
-            "the share of detections that is right. Intervals are over seeds.",
-        )
-        show(
-            f"FN fixed by class, condition and cause: {name}",
-            group_table(groups_stored(store, own)),
-            "Groups with 30 missed objects or more.",
-        )
-    return tuple(tables)
-
-
-def _rounds(store: Store) -> tuple[Table, ...]:
-    """The history of every `curator loop`."""
-    from curator.prove.run_rounds import COLUMNS, loops, round_rows
-
-    return tuple(
-        Table(
-            title=f"Rounds: {name}",
-            columns=COLUMNS,
-            rows=tuple(round_rows(history)),
-            note="Failures of the mined images after every round; the change with its interval over images. "
-            "Part of it is what longer training alone gives: verify tells them apart, on the holdout.",
-        )
-        for name, history in loops(store).items()
-    )
-
-
-def _galleries(store: Store) -> tuple[tuple[str, tuple[Picture, ...]], ...]:
-    """Objects of the holdout that retraining fixed, broke and still misses."""
-    found: dict[tuple[str, str, str], list[Picture]] = defaultdict(list)
-    for name in dict.fromkeys(trial.verification for trial in store.trials()):
-        run = store.current_run("verify", name)
-        for crop in run.facts.get("gallery", []) if run is not None else []:
-            before, after = (f"{v:.2f}" if v >= 0 else "none" for v in (crop["before"], crop["after"]))
-            found[name, crop["arm"], crop["kind"]].append(
-                Picture(
-                    pixels=read_bytes_as_pixels(store.blob(crop["blob"])),
-                    boxes=((tuple(crop["box"]), TRUTH),),
-                    caption=f"{crop['class']}, score {before} to {after}, "
-                    f"in {crop['seeds']} of {crop['trials']} trainings",
-                )
-            )
-    said = {"fixed": "fixed by", "broken": "broken by", "still missed": "still missed after"}
-    return tuple(
-        (f"Holdout objects {said[kind]} {arm} ({name})", tuple(pictures))
-        for (name, arm, kind), pictures in found.items()
-    )
-
-
-def _curves(proven: Mapping[str, Proven]) -> tuple[Curves, ...]:
-    """What was fixed and AP50 over the number of added images, of verifications with several budgets."""
-    from curator.prove.trial_tables import learning_curves
-
-    found = []
-    for name, (own, compared) in proven.items():
-        lines = learning_curves(own, compared)
-        for figure, said in (("fn_fixed", "Missed objects fixed"), ("ap50", "AP50")):
-            if lines[figure]:
-                found.append(
-                    Curves(
-                        title=f"{said} by the number of added images, with 95% bands: {name}",
-                        x="added images",
-                        lines=tuple((arm, tuple(points)) for arm, points in lines[figure].items()),
-                    )
-                )
-    return tuple(found)
-
-
-def _plots(proven: Mapping[str, Proven]) -> tuple[Bars, ...]:
-    from curator.prove.trial_tables import fix_rates
-
-    plots = []
-    for name, (own, _) in proven.items():
-        rates: Mapping[str, Sequence[float]] = fix_rates(own)
-        plots.append(
-            Bars(
-                title=f"Failures fixed on the holdout, a dot per seed: {name}",
-                values=tuple((arm, tuple(values)) for arm, values in rates.items()),
-            )
-        )
-    return tuple(plots)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -14,6 +14,7 @@ class DatasetVersion:
     Attributes:
         image_ids: original and selected images. sample_ids: accepted samples.
         manifest: JSON of the export's manifest.
+        run_id: the run that made it first; two versions of equal contents are equal whoever made them.
     """
 
     name: str
@@ -22,6 +23,7 @@ class DatasetVersion:
     manifest: Mapping[str, Any]
     key: str
     id: int | None = None
+    run_id: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

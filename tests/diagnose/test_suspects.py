@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -355,6 +356,11 @@ def test_the_command_lists_and_judges(store: Store) -> None:
     assert f"{len(plain['suspects'])} of {plain['labels']} labels" in text
     assert first["why"] in text
     assert "note: " in text
+    page = store.path / "report.html"
+    curator("report", "--out", str(page))
+    shown = page.read_text(encoding="utf-8")
+    assert "Labels that look wrong, " in shown
+    assert escape(first["why"]) in shown
     assert "[confirmed]" in curator("suspects", "--confirm", str(first["id"]))
     assert "were left out; see curator suspects" in curator("query", "--budget", "3")
     curator("query", "--budget", "3", "--name", "kept", "--keep-suspects")

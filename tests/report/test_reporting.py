@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from curator.config import ReportConfig
-from curator.report import NO_EVIDENCE, _causes, _explained, _failure, _figures, report
+from curator.report.run import NO_EVIDENCE, _causes, _explained, _failure, _figures, report
 from store.images import encode_png, probe
 from store.records import (
     Attribution,

@@ -40,6 +40,13 @@ from curator.data.formats.yolo_yaml import (
 from curator.errors import FormatError
 from store.records import NewAnnotation
 
+_PLACES = """\
+# Exported by curator.
+train: images/train
+# No validation images are exported: put your own folder here. Scores on the training images say little.
+val: images/train
+"""
+
 
 class YoloFormat:
     """Reads and writes YOLO data sets; writes `data.yaml`, `images/train/` and `labels/train/`."""
@@ -113,11 +120,8 @@ class YoloFormat:
                 waiting.append(f"images/train/{item.name}{item.suffix}\n")
         if waiting:
             yield writer.file(PRE_ANNOTATIONS, "".join(waiting).encode())
-        table = {"train": "images/train", "nc": len(categories), "names": dict(enumerate(categories))}
-        text = (
-            "# Exported by curator. Add your own `val:` (and `test:`) folder before training.\n"
-            + yaml.safe_dump(table, sort_keys=False, allow_unicode=True)
-        )
+        table = {"nc": len(categories), "names": dict(enumerate(categories))}
+        text = _PLACES + yaml.safe_dump(table, sort_keys=False, allow_unicode=True)
         yield writer.file("data.yaml", text.encode())
 
     def carried(self, annotations: Sequence[NewAnnotation]) -> tuple[NewAnnotation, ...]:
