@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 
 from curator.errors import RegistryError
-from curator.registry import Registry
+from curator.registry import Registry, Spec
 
 
 @pytest.mark.parametrize(
