@@ -17,7 +17,9 @@ mirrored and scaled at random.
 from __future__ import annotations
 
 import argparse
+import ast
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -184,7 +186,7 @@ def train(arguments: argparse.Namespace) -> None:
     torch.manual_seed(arguments.seed)
     rng = np.random.default_rng(arguments.seed)
     graph = OnnxGraph(arguments.init)
-    names = list(eval(graph.facts["names"], {"__builtins__": {}}).values())
+    names = list(ast.literal_eval(graph.facts["names"]).values())
     network = graph.to_torch([])
     model = onnx.load(str(arguments.init))
     places = matched(network, model)
@@ -219,7 +221,8 @@ def train(arguments: argparse.Namespace) -> None:
             value = places[tensor.name].detach().numpy().astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, str(arguments.out / "best.onnx"))
+    onnx.save(model, str(arguments.out / "best.onnx.part"))
+    os.replace(arguments.out / "best.onnx.part", arguments.out / "best.onnx")
 
 
 def matched(network: nn.Module, model: onnx.ModelProto) -> dict[str, nn.Parameter]:

@@ -8,7 +8,6 @@ without torch. Other packages add theirs through the entry-point group `curator.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -80,8 +79,11 @@ class Spec:
         found: list[Path] = []
         for text in filter(None, (self.name, *self.options.values())):
             path = Path(text)
-            with suppress(OSError):  # a list of names may be longer than any file's name
-                found += sorted(path.rglob("*.safetensors")) if path.is_dir() else [path] * path.is_file()
+            try:
+                folder, file = path.is_dir(), path.is_file()
+            except OSError:  # a list of names, longer than any file's name
+                continue
+            found += sorted(path.rglob("*.safetensors")) if folder else [path] * file
         return tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in found)
 
 

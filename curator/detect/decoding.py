@@ -23,6 +23,10 @@ class Decoded:
     boxes: Tensor
 
 
+_MOVES = ("Transpose", "Reshape", "Flatten", "Identity", "Cast", "Squeeze", "Unsqueeze")
+_ARITHMETIC = {"Mul", "Add", "Sub", "Div", "Pow", "Exp"}
+
+
 class Decoder(Protocol):
     """One family of exported detectors.
 
@@ -71,11 +75,25 @@ class Decoder(Protocol):
 
 
 def source(graph: OnnxGraph, value: str) -> Any | None:
-    """The node that computes a value, those that only move or reshape it left out; None for an input."""
+    """The node that computes a value, those that only move or cast it left out; None for an input."""
     node = graph.producers.get(value)
-    while node is not None and node.op_type in ("Transpose", "Reshape", "Flatten", "Identity"):
+    while node is not None and node.op_type in _MOVES:
         node = graph.producers.get(node.input[0])
     return node
+
+
+def computed(graph: OnnxGraph, value: str) -> bool:
+    """Whether boxes are computed between the last convolutions and a value, rather than left raw."""
+    found: set[str] = set()
+    seen, stack = {value}, [value]
+    while stack:
+        node = graph.producers.get(stack.pop())
+        if node is None or node.op_type == "Conv":
+            continue
+        found.add(node.op_type)
+        stack += [name for name in node.input if name not in seen]
+        seen.update(node.input)
+    return bool(found & _ARITHMETIC)
 
 
 def grid(input_size: tuple[int, int], stride: int) -> tuple[int, int]:

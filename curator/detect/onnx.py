@@ -31,7 +31,7 @@ from curator.detect.base import Candidates, FeatureMap
 from curator.detect.black_box import BlackBox
 from curator.detect.checking import check_asked
 from curator.detect.coco_classes import COCO_CLASSES
-from curator.detect.decoding import Decoder, source
+from curator.detect.decoding import Decoder, computed, source
 from curator.detect.letterbox import LAYOUT, choose, place
 from curator.detect.nanodet import NanodetDecoder, joined_heads
 from curator.detect.onnx_graph import OnnxGraph, check_batches, run
@@ -273,8 +273,10 @@ def recognise(graph: OnnxGraph) -> str:
         if columns > 5 and rows in counts:
             if _raw(graph, len(counts[rows])):
                 return "yolox"
-            return "yolov5" if decoded_join(graph, len(counts[rows])) is None else "yolox-decoded"
-        if columns > 5 and rows in {ANCHORS * count for count in counts}:
+            if decoded_join(graph, len(counts[rows])) is not None:
+                return "yolox-decoded"
+        heads = {*counts, *(ANCHORS * count for count in counts)}
+        if columns > 5 and rows in heads and computed(graph, graph.outputs[0]):
             return "yolov5"
     levels = len(NanodetDecoder.strides)
     if len(shapes) == 2 * levels and all(len(shape) == 3 for shape in shapes):

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from store.store import Store
 
 VIEWS = {"image-similarity": "image", "crop-similarity": "object"}  # arms: what their similarity compares
-_OWN = ("name", "method", "budget", "preview", "refine", "device")  # of a query, not what it asks
+# of a query, not what it asks of failures
+_OWN = ("name", "method", "budget", "preview", "refine", "device", "like", "text")
 
 
 def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = None) -> StageResult:
@@ -54,6 +55,8 @@ def _asked_by(store: Store, selection: str) -> QueryConfig:
         said: dict[str, Any] = dict(store.selection(selection).config)
     except NotFoundError:
         return QueryConfig()
+    if said.get("like") or said.get("text"):
+        say(f"verify: {selection!r} was asked for by a picture or by words; its methods ask for all failures")
     known = {field.name for field in fields(QueryConfig)} - set(_OWN)
     settings = {name: value for name, value in said.items() if name in known and value is not None}
     try:

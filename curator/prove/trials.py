@@ -47,6 +47,7 @@ from store.records import Annotation, Detections, ImageRecord, Pin
 
 STAGE = "verify"
 STAGE_VERSION = 6  # 4: torch's schedule and views; 5: conditions; 6: trainers, fates of objects
+SAID = 12  # conditions that are named before training
 SCORE_FLOOR = 0.05  # detections of the holdout are computed down to it
 
 
@@ -141,7 +142,9 @@ class TrialWork:
         size = f"{figures['images']} images with {figures['missed']} missed objects"
         say(f"holdout: {size}; {can_show(figures)}")
         if missed := figures["missed_by_condition"]:
-            told = [f"{name} {count}{'' if count >= FEWEST else ' *'}" for name, count in missed.items()]
+            most = sorted(missed.items(), key=lambda entry: (-entry[1], entry[0]))
+            told = [f"{name} {count}{'' if count >= FEWEST else ' *'}" for name, count in most[:SAID]]
+            told += [f"and {len(most) - SAID} more"] if len(most) > SAID else []
             few = f" (* fewer than {FEWEST}: not read apart)" if min(missed.values()) < FEWEST else ""
             say(f"missed objects by condition: {', '.join(told)}{few}")
         return TrialState(detector, trainer, device, base, figures)

@@ -250,7 +250,10 @@ def _title(outcome: Outcome) -> str:
 
 def _suspects(store: Store, current: Current, most: int = 24) -> tuple[tuple[str, tuple[Picture, ...]], ...]:
     """Labels that look wrong and that nobody judged yet, the likeliest first."""
-    found = [own for own in listed_suspects(store, current) if own["verdict"] is None]
+    try:
+        found = [own for own in listed_suspects(store, current) if own["verdict"] is None]
+    except StoreError:
+        return ()  # its list can no longer be read; `curator suspects` makes it anew
     ids = sorted({own["image"] for own in found[:most]})
     images = {image.id: image for image in store.images(reader="report", ids=ids)} if ids else {}
     pictures = []

@@ -197,6 +197,35 @@ def test_yolox_and_yolov6_are_told_apart(tmp_path: Path, name: str) -> None:
     assert recognise(OnnxGraph(tiny.save(make(), tmp_path / "yolo.onnx", SIZE))) == decoder
 
 
+def rewritten(path: Path, op_type: str, **attributes: object) -> Path:
+    """The file with one more node before its output."""
+    model = onnx.load(str(path))
+    (output,) = model.graph.output
+    for node in model.graph.node:
+        node.output[:] = ["before" if name == output.name else name for name in node.output]
+    model.graph.node.append(onnx.helper.make_node(op_type, ["before"], [output.name], **attributes))
+    onnx.save(model, str(path))
+    return path
+
+
+@pytest.mark.parametrize("name", ["yolox, raw", "yolox", "first yolov6"])
+def test_a_cast_of_the_output_hides_nothing(tmp_path: Path, name: str) -> None:
+    make, decoder = YOLO[name]
+    path = tiny.save(make(), tmp_path / "yolo.onnx", SIZE)
+    assert recognise(OnnxGraph(rewritten(path, "Cast", to=onnx.TensorProto.FLOAT))) == decoder
+
+
+def test_a_cast_of_nanodet_s_output_hides_nothing(tmp_path: Path) -> None:
+    path = tiny.save(NANODET["m"][0](), tmp_path / "nanodet.onnx", SIZE)
+    assert recognise(OnnxGraph(rewritten(path, "Cast", to=onnx.TensorProto.FLOAT))) == "nanodet"
+
+
+def test_raw_boxes_of_an_unknown_head_are_not_taken_for_decoded_ones(tmp_path: Path) -> None:
+    path = tiny.save(YOLO["yolox, raw"][0](), tmp_path / "raw.onnx", SIZE)
+    with pytest.raises(InputError, match=r"cannot tell how the outputs .* give decode= one of"):
+        recognise(OnnxGraph(rewritten(path, "Relu")))  # a head that nobody here knows
+
+
 @pytest.mark.parametrize("name", ["yolox, raw", "yolox"])
 def test_yolox_decoded_or_not(tmp_path: Path, name: str) -> None:
     network = YOLO[name][0]()

@@ -114,10 +114,10 @@ class CommandTrainer:
                 f"{detector.spec}: has several classes called {', '.join(twice)}, which no data set can "
                 "tell apart"
             )
-        if not (self.needs_weights or self.settings.init):
+        if not self.needs_weights and not Path(self.settings.init or "/").is_file():
             say(
-                "--trainer: the command has no {weights}, and there is no --init: whether it starts from the "
-                "diagnosed detector is not checked"
+                "--trainer: the command has no {weights}, and --init names no file: whether it starts "
+                "from the diagnosed detector is not checked"
             )
             return
         init = self._init(detector)
