@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from store import feedback, products
+from store import feedback, products, versions
 from store.blobs import BlobStore
 from store.records import (
     DatasetVersion,
@@ -72,6 +72,13 @@ class StoredProducts:
 
     def versions(self) -> list[DatasetVersion]:
         return products.versions(self._database)
+
+    def version_heads(self, *, name: str | None = None, number: int | None = None) -> list[DatasetVersion]:
+        """Versions without the ids of their images and samples: all, those of a name, or that of a number."""
+        return versions.version_heads(self._database, name=name, number=number)
+
+    def version_image_ids(self, number: int) -> tuple[int, ...]:
+        return versions.version_image_ids(self._database, number)
 
     def put_trial(self, run_id: int, trial: Trial) -> int:
         return products.put_trial(self._database, run_id, trial)

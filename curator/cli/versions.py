@@ -21,7 +21,11 @@ def versions(
         typer.Option(metavar="A B", help="What changed from version A to version B."),
     ] = None,
     export: Annotated[
-        str | None, typer.Option(help="Write this version again, byte by byte what it was; needs --out.")
+        str | None,
+        typer.Option(
+            help="Write this version again, byte by byte what it was; needs --out, the same curator, and for "
+            "added images the same encoder."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to make; it must not exist, or be empty.")
@@ -30,9 +34,11 @@ def versions(
 ) -> None:
     """List the data sets that were exported; compare two of them, or write one again.
 
-    A version is named by its number, or by its name: the newest one called so.
+    A version is named by its number, or by its name: the newest one called so. #1 is number 1 where another
+    version is called 1.
 
-    It can be written again while the workspace's image files are there and unchanged.
+    It can be written again while the workspace's image files are there and unchanged, by a curator that
+    writes them as it did; what would differ is refused.
     """
     from curator import pipeline
     from curator.errors import InputError
@@ -108,8 +114,12 @@ def compared_lines(found: Mapping[str, Any]) -> list[str]:
 
 def _facts(version: Mapping[str, Any]) -> str:
     images, objects = version["images"], sum(version["objects"].values())
+    encoded = ""
+    if "encoding" in version and images["pool"] + images["sample"]:
+        quality = "" if version["quality"] is None else f" {version['quality']}"
+        encoded = f", added as {version['encoding']}{quality}"
     return (
-        f"version {version['number']} ({version['name']}, {version['format']}): "
+        f"version {version['number']} ({version['name']}, {version['format']}{encoded}): "
         f"{sum(images.values())} images ({images['train']} training, {images['pool']} selected, "
         f"{images['sample']} samples), {objects} objects"
     )

@@ -6,6 +6,8 @@ In: the images one by one, and what the manifest says besides. Out: the folder i
 
 from __future__ import annotations
 
+import errno
+import glob
 import hashlib
 import json
 import os
@@ -15,6 +17,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +85,18 @@ def digest_of(folder: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def changed_files(out: Path) -> Iterator[str]:
+    """The files of the manifest that are gone or hold other bytes than it says; others are not looked at."""
+    for entry in elements(out, "files"):
+        try:
+            with (out / entry["path"]).open("rb") as handle:
+                same = hashlib.file_digest(handle, "sha256").hexdigest() == entry["sha256"]
+        except OSError:
+            same = False
+        if not same:
+            yield entry["path"]
+
+
 def write(
     form: Format,
     out: Path,
@@ -95,7 +110,8 @@ def write(
     Args:
         check: is called with `digest_of` the folder before it gets its place; it may raise.
     Raises:
-        InputError: nothing to write. StageError: what was read back is not what was to be written.
+        InputError: nothing to write, or something was put at `out` meanwhile. StageError: what was read back
+            is not what was to be written.
     """
     part = out.parent / f".{out.name}{_PARTIAL}{socket.gethostname()}-{os.getpid()}"
     categories, count = list(contents.head["categories"]), Counter[str]()
@@ -124,10 +140,23 @@ def write(
                 os.fsync(manifest.fileno())
             read_back(form, part, expected, contents.left_out)
         check(digest_of(part))
-        os.replace(part, out)  # an empty folder may stand there
+        _place(part, out)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
+
+
+def _place(part: Path, out: Path) -> None:
+    """Give the whole folder its name; an empty folder may stand there."""
+    try:
+        os.replace(part, out)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        raise InputError(
+            f"{out}: something else was written there meanwhile, perhaps by another curator; "
+            "choose another folder, or run this again"
+        ) from error
 
 
 def _crowd_note(format: str, expected: Expected) -> list[str]:
@@ -150,16 +179,25 @@ def _present_key(out: Path) -> str | None:
 
 
 def _clean(out: Path) -> None:
-    """Remove what killed exports to `out` left: folders of processes that are gone, or a day old."""
-    for path in out.parent.glob(f".{out.name}{_PARTIAL}*"):
+    """Remove what killed exports to `out` left: folders of this host's processes that are gone, and those of
+    other hosts where nothing was written for a day."""
+    for path in out.parent.glob(f".{glob.escape(out.name)}{_PARTIAL}*"):
         host, _, pid = path.name.removeprefix(f".{out.name}{_PARTIAL}").rpartition("-")
-        gone = (
-            host == socket.gethostname()
-            and pid.isdigit()
-            and (int(pid) == os.getpid() or not _alive(int(pid)))
-        )
-        if gone or time.time() - path.stat().st_mtime > 86400:
-            shutil.rmtree(path)
+        with suppress(FileNotFoundError):  # another process ended, or cleans too
+            if host == socket.gethostname() and pid.isdigit():
+                gone = int(pid) == os.getpid() or not _alive(int(pid))
+            else:
+                gone = time.time() - _written(path) > 86400
+            if gone:
+                shutil.rmtree(path)
+
+
+def _written(path: Path) -> float:
+    """When something was last written to an unfinished export: its manifest grows with every file."""
+    times = [path.stat().st_mtime]
+    with suppress(FileNotFoundError):
+        times.append((path / MANIFEST).stat().st_mtime)
+    return max(times)
 
 
 def _alive(pid: int) -> bool:

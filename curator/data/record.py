@@ -2,8 +2,10 @@
 
 In: the images of an export before their pixels are read. Out: blobs, and the images again. An image's line
 names its file in the workspace by its hash and holds the labels and the lineage that went out with it; pixels
-are not copied. Lines lie in blobs of `CHUNK`, so that versions share what they have in common, and two
-versions are compared without reading that.
+are not copied. Lines lie in blobs of about `CHUNK`, so that versions share what they have in common, and two
+versions are compared without reading that. A blob ends where the hash of an image says so, not at a count: an
+image more or less changes the blob that it lies in, and those behind it stay what they are. (Records of
+earlier versions were cut at every 500 lines; they read the same.)
 """
 
 from __future__ import annotations
@@ -16,7 +18,10 @@ from typing import Any, Self
 
 from store.records import NewAnnotation
 
-CHUNK = 500
+CHUNK = 512
+"""Lines of a blob on average."""
+LONGEST = 4
+"""`CHUNK`s that a blob holds at most, whatever the hashes say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +113,7 @@ class Recorder:
 
     def add(self, image: PlannedImage) -> None:
         self._lines.append(json.dumps(image.line()))
-        if len(self._lines) == CHUNK:
+        if int(image.source[:8], 16) % CHUNK == 0 or len(self._lines) == LONGEST * CHUNK:
             self._store()
 
     def chunks(self) -> list[str]:

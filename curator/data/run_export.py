@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from store.store import Store
 
 STAGE = "export"
-STAGE_VERSION = 3  # 3: data.yaml names `val`; the manifest counts objects
+STAGE_VERSION = 4  # 3: data.yaml names `val`; the manifest counts objects; 4: the key holds file names
 
 
 @dataclass(slots=True)
@@ -133,7 +133,8 @@ def _key(
     encoded = [encoding.kind, encoding.quality]
     digest.update(canonical_json([STAGE, STAGE_VERSION, format, encoded, categories]).encode())
     for image, labels in training(store, additions):
-        digest.update(f"\n{image.sha256} {labels.key if labels else None}".encode())
+        name = image.uri.rsplit("/", 1)[-1]  # names the exported file, and stands in the manifest
+        digest.update(b"\n" + canonical_json([image.sha256, labels.key if labels else None, name]).encode())
     for item in additions.items:
         digest.update(
             b"\n" + content_key(item.name, item.annotations, item.pre_annotated, item.lineage).encode()
@@ -165,7 +166,8 @@ def _images(
 def _named(
     store: Store, additions: Additions, encoding: Encoding, out: Path
 ) -> Iterator[tuple[PlannedImage, ImageRecord | None]]:
-    """The images that the folder there holds: its order is that of the plan, less what was left out."""
+    """The images that the folder there holds: its order is that of the plan, less what was left out. Their
+    lineage is what its manifest says, as the version is written again with that."""
     plan = planned(store, additions, encoding, [])
     for entry in elements(out, "files"):
         if "lineage" in entry:
@@ -173,7 +175,8 @@ def _named(
             found = next((found for found in plan if found[0].name + found[0].suffix == name), None)
             if found is None:
                 raise InputError(f"{out}: its {MANIFEST} was changed; remove the folder, and export again")
-            yield found
+            image, of = found
+            yield replace(image, lineage=entry["lineage"]), of
 
 
 def _left_out(out: Path) -> list[tuple[str, str]]:
@@ -220,7 +223,11 @@ def _version(
         left_out=tuple(_left_out(out)),
         images=tuple(written.recorder.chunks()),
         digest=export_folder.digest_of(out),
-        made_with={"curator": head["curator_version"], "pillow": PIL.__version__},
+        made_with={
+            "curator": head["curator_version"],
+            "pillow": PIL.__version__,
+            "export stage": str(STAGE_VERSION),
+        },
     )
     manifest = {
         "key": head["key"],

@@ -20,7 +20,8 @@ class Exported:
     """Files of the workspace's own exports, known by their hashes.
 
     Added images are re-encoded, so a version's manifest says what each was made from; exports add few images
-    to many, so that list is small. Training images are copied: their own hash tells.
+    to many, so that list is small. Training images are copied: their own hash tells; where
+    those lie is told by who gives them, since a file may have been renamed.
     """
 
     def __init__(self, store: Store) -> None:
@@ -54,7 +55,7 @@ class Exported:
                 part = parts[record.id]
                 image = replace(
                     image,
-                    uri=record.uri,
+                    uri=image.uri if image.sha256 == record.sha256 else record.uri,
                     sha256=record.sha256,
                     phash=record.phash,
                     appearance=None,

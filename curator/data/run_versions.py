@@ -2,12 +2,16 @@
 
 In: data set versions of the Store with their records (`curator.data.record`). Out: plain figures; or the
 folder of a version with the bytes that it had, whatever was added, labelled or selected since. Only the
-pixels are read anew: a version can be written again while the workspace's images are what they were.
+pixels are read anew: a version can be written again while the workspace's images are what they were, by a
+curator that writes the format as the one did that made it, and, for added images, with the same encoder
+(Pillow, and for JPEG the libjpeg in it). Where that is not so, it is refused, and no folder is made.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import PIL
@@ -17,6 +21,7 @@ from curator.data import export_folder
 from curator.data.export_folder import Contents
 from curator.data.formats.base import OutputImage
 from curator.data.record import PlannedImage, VersionRecord, recorded
+from curator.data.run_export import STAGE_VERSION as EXPORT_VERSION
 from curator.data.run_images import Encoding, output
 from curator.data.settings import VersionExportConfig
 from curator.errors import InputError
@@ -34,6 +39,8 @@ if TYPE_CHECKING:
 STAGE = "versions"
 NAMED = 200
 """Images that a comparison names of each kind."""
+SHOWN = 3
+"""Changed files that a refusal names."""
 
 
 def versions(store: Store) -> list[dict[str, Any]]:
@@ -46,7 +53,7 @@ def versions(store: Store) -> list[dict[str, Any]]:
     """
     runs = {run.id: run for run in store.runs(stage="export")}
     found = []
-    for version in store.versions():
+    for version in store.version_heads():
         run, facts = runs.get(version.run_id or 0), version.manifest
         config = run.config if run else {}
         found.append(
@@ -72,10 +79,11 @@ def compare_versions(store: Store, first: str, second: str) -> dict[str, Any]:
     Args:
         first, second: numbers or names, as `find` takes them.
     Returns:
-        plain JSON: "versions" (number, name, format, images by role, objects by class, of both); "added",
-        "removed", "labels" (of those in both: other objects, or another mark as pre-annotation) and "roles"
-        (such as a selected image that is a training image by now), each with its "count" and up to `NAMED`
-        "images" ("name"; "objects", "roles" and "pre_annotated" before and after, None where it is not).
+        plain JSON: "versions" (of both: number, name, format, images by role, objects by class, encoding and
+        quality of added images); "added", "removed", "labels" (of those in both: other objects, or another
+        mark as pre-annotation) and "roles" (such as a selected image that is a training image by now),
+        each with its "count" and up to `NAMED` "images" ("name"; "objects", "roles" and "pre_annotated"
+        before and after, None where it is not).
     Raises:
         InputError: no such version, or one without a record.
     """
@@ -97,19 +105,26 @@ def compare_versions(store: Store, first: str, second: str) -> dict[str, Any]:
                 "number": version.id,
                 "name": version.name,
                 **{fact: version.manifest[fact] for fact in ("format", "images", "objects")},
+                **{fact: record.head[fact] for fact in ("encoding", "quality")},
             }
-            for version in pair
+            for version, record in zip(pair, records, strict=True)
         ],
         "added": _named([(None, image) for source, image in after.items() if source not in before]),
         "removed": _named([(image, None) for source, image in before.items() if source not in after]),
-        "labels": _named([(old, new) for old, new in both if _labels(old) != _labels(new)]),
+        "labels": _named([(old, new) for old, new in both if _relabelled(old, new)]),
         "roles": _named([(old, new) for old, new in both if old.role != new.role]),
     }
 
 
-def _labels(image: PlannedImage) -> tuple[bool, str]:
-    """What must be equal where labels did not change; the order of the objects may differ."""
-    return image.pre_annotated, content_key(sorted(content_key(a) for a in image.annotations))
+def _relabelled(old: PlannedImage, new: PlannedImage) -> bool:
+    """Did its labels change? The order of the objects may differ; nothing is hashed where it does not."""
+    if old.pre_annotated != new.pre_annotated:
+        return True
+    return old.annotations != new.annotations and _labels(old) != _labels(new)
+
+
+def _labels(image: PlannedImage) -> list[str]:
+    return sorted(content_key(a) for a in image.annotations)
 
 
 def _named(pairs: list[tuple[PlannedImage | None, PlannedImage | None]]) -> dict[str, Any]:
@@ -132,11 +147,13 @@ def export_version(store: Store, config: VersionExportConfig) -> StageResult:
     """Write a version again, with the bytes that it had.
 
     Returns:
-        done: images written (skipped: this version is there already). The summary is that of the version,
-        with warnings where the holdout holds some of its images by now.
+        done: images written (skipped: this version is there already, file by file). The summary is that of
+        the version, with warnings where the holdout holds some of its training or selected images by now;
+        what its samples were painted from is not looked up again.
     Raises:
-        InputError: no such version, one without a record, `config.out` holds something else, an image is
-            gone or changed, or what would be written is not what was.
+        InputError: no such version, one without a record, `config.out` holds something else or this version
+            with files that were changed, an image is gone or changed, or what would be written is not what
+            was.
     """
     version = find(store, config.version)
     record = _record(store, version)
@@ -146,6 +163,12 @@ def export_version(store: Store, config: VersionExportConfig) -> StageResult:
     present = export_folder.stands(out, record.head["key"])
     if present and export_folder.digest_of(out) != record.digest:
         raise InputError(f"{out} holds another export than {called}; choose another folder, or remove it")
+    if present and (changed := list(islice(export_folder.changed_files(out), SHOWN + 1))):
+        more = " and more" if len(changed) > SHOWN else ""
+        raise InputError(
+            f"{out} holds {called}, but its files were changed since: {', '.join(changed[:SHOWN])}{more}; "
+            "choose another folder, or remove it"
+        )
     count = sum(version.manifest["images"].values())
     with recorded_run(store, STAGE, config) as (run_id, counts):
         if not present:
@@ -175,15 +198,27 @@ def export_version(store: Store, config: VersionExportConfig) -> StageResult:
 
 
 def find(store: Store, said: str) -> DatasetVersion:
-    """The version of a number, or the newest of a name.
+    """The version of a number, without ids, or the newest of a name; "#1" is always a number.
 
     Raises:
-        InputError: there is none; the message lists those that are there.
+        InputError: there is none; the message lists those that are there. Or `said` is the number of one and
+            the name of another.
     """
-    every = store.versions()
-    found = [v for v in every if str(v.id) == said] or [v for v in every if v.name == said]
+    digits = re.fullmatch(r"#?([1-9][0-9]{0,17})", said)  # what SQLite takes
+    numbered = store.version_heads(number=int(digits.group(1))) if digits else []
+    named = store.version_heads(name=said)[-1:]
+    if numbered and named and named != numbered and not said.startswith("#"):
+        other = f"#{named[0].id}"
+        raise InputError(
+            f"{said!r} is the number of one version ({numbered[0].name}) and the name of another (number "
+            f"{named[0].id}); say #{said} or {other}"
+        )
+    found = numbered or named
     if not found:
-        there = ", ".join(f"{v.id} ({v.name})" for v in every[-10:]) or "none (run `curator export`)"
+        there = (
+            ", ".join(f"{v.id} ({v.name})" for v in store.version_heads()[-10:])
+            or "none (run `curator export`)"
+        )
         raise InputError(f"no data set version {said!r}; there are: {there}")
     return found[-1]
 
@@ -217,7 +252,7 @@ def _images(store: Store, record: VersionRecord, called: str, count: int) -> Ite
 
 def _why(record: VersionRecord) -> str:
     """What may have made other bytes of the same images and labels."""
-    now = {"curator": __version__, "pillow": PIL.__version__}
+    now = {"curator": __version__, "pillow": PIL.__version__, "export stage": str(EXPORT_VERSION)}
     made_with = record.made_with.items()
     other = [f"{name} {was}, here is {now[name]}" for name, was in made_with if now[name] != was]
     made = f"; it was made with {' and '.join(other)}" if other else ""
@@ -225,7 +260,8 @@ def _why(record: VersionRecord) -> str:
 
 
 def _warnings(store: Store, version: DatasetVersion) -> list[str]:
-    leaks: Mapping[int, Any] = store.leaks(list(version.image_ids), roles=("holdout",))
+    ids = store.version_image_ids(version.id or 0)
+    leaks: Mapping[int, Any] = store.leaks(list(ids), roles=("holdout",))
     if not leaks:
         return []
     return [

@@ -146,7 +146,7 @@ class VersionExportConfig(StageConfig):
     """`curator versions --export`.
 
     Attributes:
-        version: its number, or the name of the newest one called so.
+        version: its number (1, or #1 where another one is called 1), or the name of the newest one called so.
         out: folder to make; it must not exist, or be empty.
     """
 

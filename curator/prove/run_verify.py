@@ -47,8 +47,17 @@ from curator.prove.trial_tables import (
     fix_rates,
     summarise,
     trial_table,
+    unchanged,
 )
-from curator.prove.trials import SCORE_FLOOR, STAGE, HoldoutImage, TrialItem, TrialWork, can_show
+from curator.prove.trials import (
+    SCORE_FLOOR,
+    STAGE,
+    HoldoutImage,
+    TrialItem,
+    TrialWork,
+    can_show,
+    short_arms,
+)
 from curator.tensors import resolve_device
 from store.records import Annotation, AnnotationSet, NewAnnotation, Trial
 
@@ -124,6 +133,8 @@ def verify(
         items = _items(store, config, arms, spec, classes, run_id, without)
         if config.stop_early:
             items.sort(key=lambda item: config.seeds.index(item.seed))
+        for line in (fewer := short_arms(items)):
+            say(f"verify: {line}")
         keys = [work.key(item) for item in items]
         store.describe_run(run_id, {"trials": keys})
 
@@ -168,6 +179,8 @@ def verify(
             until=until,
         )
     trials = store.trials(config.name)
+    told = _left_out(without, mined)
+    told["warnings"] += [*fewer, *unchanged(trials)]
     store.describe_run(
         run_id, {"trials": keys, "gallery": put_gallery(store, holdout, trials), "stopped": stopped}
     )
@@ -179,7 +192,7 @@ def verify(
             "can_show": can_show(trials[0].metrics["base"]) if trials else "",
             "stopped": stopped,
             "missing_classes": [name for name in classes.missing if name in present],
-            **_left_out(without, mined),
+            **told,
         },
     )
 

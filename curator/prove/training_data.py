@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import yaml
 from PIL import ExifTags, Image
 
 from curator.data.formats.base import Format, OutputImage
@@ -127,7 +128,8 @@ def write_dataset(
         format: one of `curator.registry.FORMATS` that writes.
     Returns:
         what the program is given (yolo: data.yaml, whose `val` are the training images, as the format writes
-        it, so that no other image is looked at; else the folder), and the number of image files.
+        it or as is added where it names none, so that no other image is looked at; else the folder), and the
+        number of image files.
     Raises:
         InputError: two class names that the format cannot tell apart.
     """
@@ -149,10 +151,14 @@ def write_dataset(
 
     for _entry in form.write(folder, list(dict.fromkeys(names.values())), counted()):
         pass
-    yaml = folder / "data.yaml"
-    if not yaml.is_file():
+    file = folder / "data.yaml"
+    if not file.is_file():
         return folder, count
-    lines = [line for line in yaml.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    text = file.read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    table = yaml.safe_load(text)
+    if isinstance(table, dict) and "train" in table and "val" not in table:  # a format of a plug-in
+        lines.append(f"val: {json.dumps(table['train'])}")
     path = f"path: {json.dumps(str(folder.absolute()))}"
-    yaml.write_text("\n".join([path, *lines, ""]), encoding="utf-8")
-    return yaml, count
+    file.write_text("\n".join([path, *lines, ""]), encoding="utf-8")
+    return file, count

@@ -99,6 +99,15 @@ def summarise(
     return summary
 
 
+def unchanged(trials: Sequence[Trial]) -> list[str]:
+    """A warning where no training changed anything."""
+    known = [t.metrics for t in trials if "ar" in t.metrics and "ar" in t.metrics["base"]]
+    names = ("ap50", "ap", "ar", "calibration_error")
+    if not known or any(own[name] != own["base"][name] for own in known for name in names):
+        return []
+    return ["each trained detector finds exactly what the base finds; does the trainer save what it trained?"]
+
+
 def difference_table(compared: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Columns and rows for people: each arm minus the reference; a star where a difference is real (Holm)."""
     cells: dict[tuple[str, str], dict[str, str]] = {}

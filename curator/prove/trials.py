@@ -191,6 +191,19 @@ class TrialWork:
         }
 
 
+def short_arms(items: Sequence[TrialItem]) -> list[str]:
+    """A line for every arm that adds fewer images than were asked for."""
+    added = {
+        item.arm: (len(item.added), item.facts["budget"])
+        for item in items
+        if item.arm != "nothing" and len(item.added) < item.facts["budget"]
+    }
+    return [
+        f"{arm} adds {count} images where {budget} were asked for, so it is not compared at equal numbers"
+        for arm, (count, budget) in added.items()
+    ]
+
+
 def can_show(base: Mapping[str, Any]) -> str:
     """What the base's figures say of the differences that its holdout can show."""
     smallest = base.get("smallest_effect")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
+import os
+import re
 import shutil
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +17,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from curator.data import record, run_images
+from curator.cli.versions import compared_lines
+from curator.data import export_folder, record, run_images, run_versions
 from curator.data.run_add import add
-from curator.data.run_versions import compare_versions, export_version, versions
+from curator.data.run_versions import compare_versions, export_version, find, versions
 from curator.data.settings import AddConfig, ExportConfig, VersionExportConfig
 from curator.errors import InputError
 from curator.jobs.stage import StageResult
@@ -181,7 +187,177 @@ def test_a_comparison_reads_only_what_differs(
     found = compare_versions(store, "first", "second")
     assert [image["objects"] for image in found["labels"]["images"]] == [[2, 0]]
     assert found["labels"]["images"][0]["name"].startswith("masked-")
-    assert len(read) == 4  # two records, and of four blobs of lines each the one that changed
+    assert len(read) == 4  # two records, and of all blobs of lines those of the image that changed
+
+
+def test_a_comparison_reads_only_what_differs_where_an_image_comes_before_the_others(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "CHUNK", 2)
+    (tmp_path / "data/train/0.jpg").rename(tmp_path / "0.jpg")
+    write(store, tmp_path / "first")
+    (tmp_path / "0.jpg").rename(tmp_path / "data/train/0.jpg")
+    write(store, tmp_path / "second")
+    read: list[str] = []
+    blob = store.blob
+    monkeypatch.setattr(store, "blob", lambda sha256: read.append(sha256) or blob(sha256))
+    found = compare_versions(store, "first", "second")
+    assert [image["name"][:2] for image in found["added"]["images"]] == ["0-"]
+    assert len(read) <= 4  # two records, and the first blob of lines of each
+
+
+def planned(number: int, boxes: int = 1) -> record.PlannedImage:
+    return record.PlannedImage(
+        source=hashlib.sha256(str(number).encode()).hexdigest(),
+        name=str(number),
+        suffix=".jpg",
+        width=48,
+        height=32,
+        annotations=(NewAnnotation(category="car", box=BOX),) * boxes,
+        lineage={"role": "train", "source": f"{number}.jpg"},
+        pre_annotated=False,
+    )
+
+
+def test_an_image_more_changes_one_blob_of_a_record_however_far_in_front() -> None:
+    kept: dict[str, bytes] = {}
+
+    def put(data: bytes) -> str:
+        name = hashlib.sha256(data).hexdigest()
+        kept[name] = data
+        return name
+
+    def chunks(numbers: Iterable[int]) -> list[str]:
+        recorder = record.Recorder(put)
+        for number in numbers:
+            recorder.add(planned(number))
+        return recorder.chunks()
+
+    before, after = chunks(range(6000)), chunks([-1, *range(6000)])
+    assert len(before) > 5
+    assert len(set(after) - set(before)) <= 2
+    assert len(set(before) - set(after)) == 1
+    read = [image for images in record.recorded(kept.__getitem__, after) for image in images]
+    assert read == [planned(number) for number in [-1, *range(6000)]]
+    longest = max(len(images) for images in record.recorded(kept.__getitem__, chunks([5] * 5000)))
+    assert longest == 2048  # whatever the hashes say
+    lines = [[json.dumps(planned(n).line()) for n in part] for part in (range(500), range(500, 700))]
+    old = [put(gzip.compress("\n".join(part).encode(), mtime=0)) for part in lines]  # cut at every 500
+    assert [len(images) for images in record.recorded(kept.__getitem__, old)] == [500, 200]
+
+
+def test_labels_are_hashed_only_where_they_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = (NewAnnotation(category=name, box=BOX, attributes={"n": 1}) for name in ("a", "b"))
+    image = replace(planned(1), annotations=(one, two))
+    assert not run_versions._relabelled(image, replace(image, annotations=(two, one)))
+    assert run_versions._relabelled(image, replace(image, annotations=(one, one)))
+    assert run_versions._relabelled(image, replace(image, pre_annotated=True))
+    monkeypatch.setattr(run_versions, "content_key", None)
+    assert not run_versions._relabelled(image, replace(image))
+
+
+def renamed(store: Store, folder: Path, name: str) -> None:
+    """A training image's file gets another name, and is added again under it."""
+    (folder / "train/0.jpg").rename(folder / "train" / name)
+    labels = folder / "train/labels.json"
+    labels.write_text(labels.read_text().replace('"0.jpg"', json.dumps(name)))
+    assert add(store, AddConfig(format="coco", path=labels, role="train")).failed == 0
+
+
+@pytest.mark.parametrize("name", ["c.jpg", "_0.jpg"])  # the second makes the same file in an export
+def test_an_exported_image_may_be_renamed(store: Store, tmp_path: Path, name: str) -> None:
+    write(store, tmp_path / "first")
+    renamed(store, tmp_path / "data", name)
+    with pytest.raises(InputError, match="holds another export; choose another folder"):
+        write(store, tmp_path / "first")
+    second = write(store, tmp_path / "second")
+    assert (second.done, second.failed) == (7, 0)
+    assert json.dumps({"role": "train", "source": name}) in (tmp_path / "second/manifest.json").read_text()
+    for version in ("first", "second"):
+        again(store, version, tmp_path / f"{version}-again")
+        assert tree(tmp_path / f"{version}-again") == tree(tmp_path / version)
+
+
+def test_a_training_image_that_comes_back_in_an_export_keeps_its_place(store: Store, tmp_path: Path) -> None:
+    """The copy is the same file, but the user's own is still there."""
+    places = [image.uri for image in store.images(reader="export")]
+    write(store, tmp_path / "first", selections=(), samples=())
+    add(store, AddConfig(format="coco", path=tmp_path / "first/annotations.json", role="train"))
+    assert [image.uri for image in store.images(reader="export")] == places
+    for uri in places:
+        Path(uri).unlink()
+    add(store, AddConfig(format="coco", path=tmp_path / "first/annotations.json", role="train"))
+    train_images = store.images(reader="export", ids=store.image_ids(role="train"))
+    assert all(Path(image.uri).is_relative_to(tmp_path / "first") for image in train_images)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_version_whose_files_were_changed_is_not_called_stored(
+    store: Store, tmp_path: Path, format: str
+) -> None:
+    write(store, tmp_path / "first", format)
+    (tmp_path / "first/labels.cache").write_text("what a trainer leaves beside the files")
+    assert again(store, "first", tmp_path / "first").skipped == 7
+    files = [name for name in tree(tmp_path / "first") if name not in ("manifest.json", "labels.cache")]
+    (tmp_path / "first" / files[0]).write_bytes(b"other")
+    with pytest.raises(InputError, match=rf"its files were changed since: {re.escape(files[0])}; choose"):
+        again(store, "first", tmp_path / "first")
+    for name in files:
+        (tmp_path / "first" / name).unlink()
+    with pytest.raises(InputError, match=r"changed since: [^,]+, [^,]+, [^,]+ and more; choose") as told:
+        again(store, "first", tmp_path / "first")
+    assert "\n" not in str(told.value)
+    assert write(store, tmp_path / "first", format).skipped == 7  # labels are corrected in the folder
+
+
+def test_a_number_that_is_another_versions_name(store: Store, tmp_path: Path) -> None:
+    for name in ("2", "3", "third", "#1"):
+        write(store, tmp_path / name)
+    with pytest.raises(InputError, match=r"^'2' is the number of one .*\(3\).* \(number 1\); say #2 or #1$"):
+        find(store, "2")
+    with pytest.raises(InputError, match="say #3 or #2"):
+        find(store, "3")
+    said = ("1", "#1", "#2", "#3", "third", "4")
+    assert [find(store, text).id for text in said] == [1, 1, 2, 3, 3, 4]
+    write(store, tmp_path / "5")
+    assert find(store, "5").id == 5  # number and name of the same one
+    with pytest.raises(InputError, match="no data set version '#9'"):
+        find(store, "#9")
+
+
+def test_a_comparison_says_how_added_images_are_encoded(store: Store, tmp_path: Path) -> None:
+    write(store, tmp_path / "first")
+    write(store, tmp_path / "second", quality=60)
+    write(store, tmp_path / "third", encoding="png")
+    found = compare_versions(store, "first", "second")
+    assert [(v["encoding"], v["quality"]) for v in found["versions"]] == [("jpeg", 95), ("jpeg", 60)]
+    assert compared_lines(found)[0].startswith("version 1 (first, coco, added as jpeg 95): 7 images")
+    lines = compared_lines(compare_versions(store, "2", "3"))
+    assert lines[1].startswith("version 3 (third, coco, added as png): 7 images")
+
+
+def test_two_exports_to_one_folder(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one is there first; neither touches the other's unfinished folder."""
+    out, host = tmp_path / "out[1]", socket.gethostname()
+    living = tmp_path / f".out[1].curator-export-{host}-{os.getppid()}"
+    dead = tmp_path / f".out[1].curator-export-{host}-999999999"
+    elsewhere = tmp_path / ".out[1].curator-export-elsewhere-1"
+    for folder in (living, dead, elsewhere):
+        folder.mkdir()
+        (folder / "manifest.json").write_text("{")
+        os.utime(folder, (0, 0))
+    read_back = export_folder.read_back
+
+    def late(*arguments: Any) -> None:
+        read_back(*arguments)
+        out.mkdir()
+        (out / "file").write_text("of the other")
+
+    monkeypatch.setattr(export_folder, "read_back", late)
+    with pytest.raises(InputError, match="something else was written there meanwhile"):
+        write(store, out)
+    assert (out / "file").read_text() == "of the other"
+    assert sorted(tmp_path.glob(".out*")) == sorted([living, elsewhere])
 
 
 def test_an_export_that_was_there_can_be_written_again(store: Store, tmp_path: Path) -> None:
@@ -251,6 +427,10 @@ def test_what_cannot_be_written_again_is_refused(
         refused("cannot be written again: its files would differ from those that it had$")
         patch.setattr("curator.data.run_versions.PIL.__version__", "0.1")
         refused(r"had; it was made with pillow [\d.]+, here is 0\.1$")
+        patch.undo()
+        patch.setattr(run_images, "_encode", lambda p, e: encode(p, replace(e, quality=40)))
+        patch.setattr("curator.data.run_versions.EXPORT_VERSION", 99)
+        refused(r"had; it was made with export stage \d+, here is 99$")
     again(store, "first", tmp_path / "last")
     assert tree(tmp_path / "last") == tree(tmp_path / "first")
 

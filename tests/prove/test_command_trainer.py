@@ -196,6 +196,20 @@ def test_a_command_without_weights_is_not_compared_and_says_so(
     assert "whether it starts from the diagnosed detector is not checked" in capsys.readouterr().err
 
 
+def test_a_program_that_changes_nothing_and_an_arm_that_is_short_are_told(
+    workspace: tuple[Path, str],
+) -> None:
+    name = TRAINED.rpartition("/")[2]
+    copy = f"import shutil, sys; shutil.copy(sys.argv[2], sys.argv[3] + '/{name}')"
+    command = f'command:{sys.executable} -c "{copy}" {{dataset}} {{weights}} {{out}}'
+    with Store.open(workspace[0]) as store:
+        count = len(store.image_ids(role="pool"))
+        wanted = verify_config(workspace[1], name="copied", trainer=command, budget=count + 5)
+        warnings = pipeline.verify(store, wanted).summary["warnings"]
+    assert any(w.startswith(f"random adds {count} images where {count + 5} were asked") for w in warnings)
+    assert any("does the trainer save what it trained?" in w for w in warnings)
+
+
 def trained_by(command: str, folder: Path, **settings: Any) -> None:
     spec = f"curator:{folder / 'w.safetensors'}"
     options = SsdOptions(classes=CLASSES, size=64, channels=(4, 6, 8, 8, 8), anchors=(12.0, 24.0, 40.0, 60.0))

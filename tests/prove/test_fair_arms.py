@@ -120,7 +120,8 @@ def test_verify_leaves_out_what_equals_the_holdout_and_says_so(
         "equals a holdout image": 2,
         "nearly equals a holdout image": 2,
     }
-    warning, advice = result.summary["warnings"]
+    warning, advice, short = result.summary["warnings"]
+    assert short.startswith("query adds 2 images where 4 were asked for")
     assert warning.endswith("2 of role train, 2 of selection 'query'")
     assert "--near-duplicates 0" in advice
 

@@ -148,13 +148,16 @@ def test_a_path_of_the_exporting_machine(
 def test_an_entry_that_leads_nowhere_and_one_named_twice_are_said(
     tmp_path: Path, picture: Picture, text: Callable[[str, str], Path]
 ) -> None:
-    """Relative of case 21: the test folder was not downloaded; the demo data sets have val equal to train."""
+    """Relative of case 21: the test folder was not downloaded; val is the folder of train, in other words. In
+    the same words, as in the demo data sets and our own exports, nothing is to be said."""
     picture("images/a.png", SIZE)
     text("labels/a.txt", ROW)
-    text("data.yaml", "train: images\nval: images\ntest: test/images\nnames: [crate]\n")
+    text("data.yaml", "train: images\nval: images\nnames: [crate]\n")
+    assert YoloFormat().open(tmp_path).notes == ()
+    text("data.yaml", "train: images\nval: ./images\ntest: test/images\nnames: [crate]\n")
     source = YoloFormat().open(tmp_path)
     assert source.notes == (
-        "val: images is read once, as train",
+        "val: ./images is read once, as train",
         "test: nothing at test/images; passed over",
     )
     assert source.count == len(list(source.items)) == 1
