@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import tracemalloc
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -168,27 +169,39 @@ def test_order_of_the_tables_does_not_matter(tmp_path: Path, picture: Callable[.
     assert len(one(path).annotations or ()) == 1
 
 
+MEASURE = """
+import sys, tracemalloc
+from pathlib import Path
+from curator.data.formats.base import LabelledImage
+from curator.data.formats.coco import CocoFormat
+
+path, count = Path(sys.argv[1]), int(sys.argv[2])
+tracemalloc.start()
+found = held = 0
+for number, item in enumerate(CocoFormat().open(path, images=path.parent).items):
+    found += len(item.annotations or ()) if isinstance(item, LabelledImage) else 0
+    if number == count // 2:
+        traces = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(False, "*pathlib*")])
+        held = sum(trace.size for trace in traces.statistics("filename"))
+print(found, held, tracemalloc.get_traced_memory()[1])
+"""
+
+
 def test_memory_is_flat_in_the_number_of_images(tmp_path: Path) -> None:
     """Half-way through 20,000 images reading holds what it holds half-way through 2,000 (a list of their
     names would take 60 bytes for each), and its peak is far below the 15 MB of the file's lists as Python
     objects. Left out is Python's own table of file names, which pathlib fills and empties: it may be rebuilt
-    at any time, with up to 4 MB."""
+    at any time, with up to 4 MB; with far more after other tests, so a process of its own measures."""
     held, peaks = [], []
     for count in (2_000, 20_000):
         path = tmp_path / f"{count}.json"
         images = [{**IMAGE, "id": i, "file_name": f"{i}.png", "text": "x" * 100} for i in range(count)]
         objects = [box(id=i, image_id=count - 1 - i) for i in range(count)]
         path.write_text(json.dumps({"annotations": objects, "images": images, "categories": CATEGORIES}))
-        del images, objects
-        tracemalloc.start()
-        found = 0
-        for number, item in enumerate(CocoFormat().open(path, images=tmp_path).items):
-            found += len(item.annotations or ()) if isinstance(item, LabelledImage) else 0
-            if number == count // 2:
-                traces = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(False, "*pathlib*")])
-                held.append(sum(trace.size for trace in traces.statistics("filename")))
-        assert found == count
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
+        command = [sys.executable, "-c", MEASURE, str(path), str(count)]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        assert int(said[0]) == count
+        held.append(int(said[1]))
+        peaks.append(int(said[2]))
     assert held[1] - held[0] < 20 * 18_000
     assert peaks[1] < 7e6
