@@ -71,9 +71,11 @@ def test_the_difference(twice: Run) -> None:
     lines = shown.splitlines()
     assert code == 0
     assert lines[0] == (
-        "version 1 (one, yolo): 5 images (3 training, 2 selected, 0 samples), 5 objects"
+        "version 1 (one, yolo, added as jpeg 95): 5 images (3 training, 2 selected, 0 samples), 5 objects"
     )
-    assert lines[1] == "version 2 (two, coco): 6 images (3 training, 2 selected, 1 samples), 5 objects"
+    assert lines[1] == (
+        "version 2 (two, coco, added as jpeg 95): 6 images (3 training, 2 selected, 1 samples), 5 objects"
+    )
     assert lines[2] == "2 images added"
     assert sorted(line.split("-")[0].strip() for line in lines[3:5]) == ["12", "sample"]
     assert lines[5:7] == ["1 images removed", next(x for x in lines if x.startswith("  10-"))]
