@@ -62,14 +62,36 @@ def stands(out: Path, key: str) -> bool:
     return present is not None
 
 
-def elements(out: Path, name: str) -> Iterator[Any]:
-    """The elements of an array of the manifest: "files", "objects", "notes", "left_out"."""
-    return (element for key, element in array_elements(out / MANIFEST) if key == name)
+def files(out: Path) -> Iterator[Any]:
+    """The manifest's entries of files, one by one."""
+    return (entry for name, entry in array_elements(out / MANIFEST) if name == "files")
 
 
-def objects(out: Path) -> dict[str, int]:
-    """How many objects the files hold, by class; crowd regions are no objects."""
-    return {entry["class"]: entry["objects"] for entry in elements(out, "objects")}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a manifest says of all files.
+
+    Attributes:
+        objects: class -> number of objects; crowd regions are no objects. notes: for people.
+        left_out: (image, reason).
+    """
+
+    objects: Mapping[str, int]
+    notes: tuple[str, ...]
+    left_out: tuple[tuple[str, str], ...]
+
+
+def told(out: Path) -> Told:
+    """The end of the manifest."""
+    found: dict[str, list[Any]] = {"objects": [], "notes": [], "left_out": []}
+    for name, element in array_elements(out / MANIFEST):
+        if name in found:
+            found[name].append(element)
+    return Told(
+        objects={entry["class"]: entry["objects"] for entry in found["objects"]},
+        notes=tuple(found["notes"]),
+        left_out=tuple((str(name), str(reason)) for name, reason in found["left_out"]),
+    )
 
 
 def head_of(out: Path) -> dict[str, Any]:
@@ -87,7 +109,7 @@ def digest_of(folder: Path) -> str:
 
 def changed_files(out: Path) -> Iterator[str]:
     """The files of the manifest that are gone or hold other bytes than it says; others are not looked at."""
-    for entry in elements(out, "files"):
+    for entry in files(out):
         try:
             with (out / entry["path"]).open("rb") as handle:
                 same = hashlib.file_digest(handle, "sha256").hexdigest() == entry["sha256"]

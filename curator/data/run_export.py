@@ -23,7 +23,7 @@ import PIL
 
 from curator import __version__
 from curator.data import export_folder
-from curator.data.export_folder import MANIFEST, Contents, elements
+from curator.data.export_folder import MANIFEST, Contents, Told
 from curator.data.formats.base import Format, OutputImage
 from curator.data.formats.checking import class_names
 from curator.data.record import PlannedImage, Recorder, VersionRecord
@@ -103,16 +103,17 @@ def export(store: Store, config: ExportConfig, *, annotator: PreAnnotator | None
             contents = Contents(head=head, names=names, notes=notes, left_out=left_out)
             images = _images(store, additions, encoding, written, left_out)
             export_folder.write(form, out, contents, images)
-        version = _version(store, config, out, additions, written, names, notes)
-        facts, left = version.manifest["images"], _left_out(out)
+        told = export_folder.told(out)
+        version = _version(store, config, out, told, additions, written, names, notes)
+        facts = version.manifest["images"]
         counts["skipped" if present else "done"] = sum(facts.values())
-        counts["failed"] = len(left)
+        counts["failed"] = len(told.left_out)
         with store.transaction():
             number = store.put_version(run_id, version)
             store.record_items(run_id, [ItemStatus(key=key, status="done")])
     summary = {
         "out": str(out),
-        "notes": list(elements(out, "notes")),
+        "notes": list(told.notes),
         "format": config.format,
         "version": version.name,
         "version_number": number,
@@ -122,7 +123,7 @@ def export(store: Store, config: ExportConfig, *, annotator: PreAnnotator | None
         **additions.facts,
         **additions.without.summary(),
     }
-    return StageResult(stage=STAGE, run_id=run_id, failures=tuple(left), summary=summary, **counts)
+    return StageResult(stage=STAGE, run_id=run_id, failures=told.left_out, summary=summary, **counts)
 
 
 def _key(
@@ -169,7 +170,7 @@ def _named(
     """The images that the folder there holds: its order is that of the plan, less what was left out. Their
     lineage is what its manifest says, as the version is written again with that."""
     plan = planned(store, additions, encoding, [])
-    for entry in elements(out, "files"):
+    for entry in export_folder.files(out):
         if "lineage" in entry:
             name = Path(entry["path"]).name
             found = next((found for found in plan if found[0].name + found[0].suffix == name), None)
@@ -179,14 +180,11 @@ def _named(
             yield replace(image, lineage=entry["lineage"]), of
 
 
-def _left_out(out: Path) -> list[tuple[str, str]]:
-    return [(str(name), str(reason)) for name, reason in elements(out, "left_out")]
-
-
 def _version(
     store: Store,
     config: ExportConfig,
     out: Path,
+    told: Told,
     additions: Additions,
     written: _Written,
     names: Mapping[str, str],
@@ -198,7 +196,7 @@ def _version(
     """
     by_name = {item.name: item for item in additions.items}
     added, samples, images = [], [], {"train": 0, "pool": 0, "sample": 0}
-    for entry in elements(out, "files"):
+    for entry in export_folder.files(out):
         role = entry.get("lineage", {}).get("role")
         if role is None:
             continue
@@ -220,7 +218,7 @@ def _version(
         head=head,
         names=names,
         notes=notes,
-        left_out=tuple(_left_out(out)),
+        left_out=told.left_out,
         images=tuple(written.recorder.chunks()),
         digest=export_folder.digest_of(out),
         made_with={
@@ -235,7 +233,7 @@ def _version(
         "out": str(out),
         "categories": head["categories"],
         "images": images,
-        "objects": export_folder.objects(out),
+        "objects": dict(told.objects),
         "encoding": config.encoding,
         "added": added,
         "record": store.put_blob(record.data()),

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from curator.detect.decoding import Decoded
+from curator.detect.decoding import Decoded, grid
 from curator.detect.letterbox import GREY, NMS_IOU, TOP_K, letterbox
 from curator.detect.onnx_graph import OnnxGraph
 from curator.detect.postprocess import joint_log_odds, probability_log_odds
@@ -181,7 +181,7 @@ def corners(boxes: Tensor) -> Tensor:
 
 def cell_count(strides: Sequence[int], input_size: tuple[int, int]) -> int:
     """Cells of all levels."""
-    return sum((input_size[0] // s) * (input_size[1] // s) for s in strides)
+    return sum(rows * columns for rows, columns in (grid(input_size, s) for s in strides))
 
 
 def strides_of(count: int, input_size: tuple[int, int]) -> tuple[int, ...]:

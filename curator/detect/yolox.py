@@ -21,7 +21,7 @@ from torch import Tensor
 from curator.detect.decoding import Decoded, cells
 from curator.detect.onnx_graph import OnnxGraph
 from curator.detect.postprocess import joint_log_odds
-from curator.detect.yolo import corners
+from curator.detect.yolo import cell_count, corners
 from curator.errors import InputError
 from store.records import Pin
 
@@ -68,8 +68,7 @@ class YoloxDecoder:
 
     def classes(self, graph: OnnxGraph, outputs: Sequence[Tensor]) -> int:
         """Channels of the output less box and objectness."""
-        h, w = graph.input_size
-        count = sum((h // s) * (w // s) for s in self.strides)
+        count = cell_count(self.strides, graph.input_size)
         shape = tuple(outputs[0].shape)
         if len(shape) != 3 or shape[1] != count or shape[2] < 6:
             raise InputError(

@@ -14,7 +14,6 @@ objects), polygons, attributes.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -89,10 +88,6 @@ class YoloFormat:
         rows = Rows(names, keypoint_numbers(table, file) if file else 0)
         folder = path if path.is_dir() else path.parent
         parts, missing = find_parts(table, folder, images, split)
-        if table.get("val") == table.get("train"):  # as `write` does; nothing is amiss
-            missing = tuple(
-                note for note in missing if not re.fullmatch("val: .* is read once, as train", note)
-            )
         finder = ImageFinder(folder)
         survey = _survey(parts, finder)
         if not sum(survey.images.values()):
