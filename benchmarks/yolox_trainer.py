@@ -204,7 +204,7 @@ def train(arguments: argparse.Namespace) -> None:
     )
     peaks = [arguments.learning_rate, FASTER * arguments.learning_rate]
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, peaks, total_steps=arguments.steps, pct_start=0.1
+        optimiser, peaks, total_steps=arguments.steps, pct_start=max(0.1, 2 / arguments.steps)
     )
     for step in range(1, arguments.steps + 1):
         batch, targets = pictures.batch(size, arguments.batch, rng)
