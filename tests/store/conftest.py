@@ -69,8 +69,13 @@ def execute(url: str, statement: str) -> None:
     """Run one statement outside of a transaction."""
     import psycopg
 
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(statement)  # type: ignore[call-overload]
+    try:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(statement)  # type: ignore[call-overload]
+    except psycopg.OperationalError as error:  # why a server that was there is gone
+        log = Path(url.partition("host=")[2]) / "log"
+        error.add_note(log.read_text()[-3000:] if log.is_file() else f"no log at {log}")
+        raise
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
