@@ -164,7 +164,7 @@ def _diagnosed(
         named = {k: v for k, v in MAPS.get(dataset.name, {}).items() if v in words}
         found, low = diagnose_predicted(
             detector,
-            [(dataset.images[i], dataset.annotations[i]) for i in own],
+            [(dataset.images[i], dataset.annotations[i], None) for i in own],
             [(answers[i].detections, answers[i].pin) for i in own],
             ClassMap.resolve(detector.classes, words, named),
             CRITERIA,

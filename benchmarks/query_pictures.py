@@ -68,7 +68,7 @@ def failing(store: Store, spec: str, asked: Kinds) -> set[int]:
     labels = store.annotations([image.id for image in images], reader="oracle")
     detector = load_detector(spec, "cpu")
     classes = ClassMap.resolve(detector.classes, [c.name for c in store.categories()], CLASSES)
-    labelled = [(image, labels[image.id].annotations) for image in images]
+    labelled = [(image, labels[image.id].annotations, labels[image.id].classes) for image in images]
     found = list(predict(detector, images, 16, label="pool"))
     criteria = Criteria(score=DiagnoseConfig.score_threshold, low_score=0.0)
     judged, _ = diagnose_predicted(detector, labelled, found, classes, criteria)

@@ -32,7 +32,7 @@ from typing import Any
 from environment import machine, versions
 from loop_real import BUDGET, opened, prepared, verification
 from loop_real_report import CONDITIONS, _arms, _missed, _with_conditions
-from loop_real_sets import EXPERIMENTS, prepare
+from loop_real_sets import EXPERIMENTS, Experiment, prepare
 from query_sets import CACHE, SHARED
 from synth_gate import MOBILENET
 
@@ -49,13 +49,13 @@ NAME, ARMS = "synth-gaps", ("nothing", "random", "copy-paste", "synthesis", "ora
 FIGURES = ("fn_fixed", "fp_fixed", "broken", "new_false_per_image", "ap50")
 
 
-def run(store: Store, seeds: tuple[int, ...], batch: int) -> dict[str, Any]:
+def run(store: Store, seeds: tuple[int, ...], experiment: Experiment) -> dict[str, Any]:
     """Synthesize, then every trial, seed by seed."""
     judge = MOBILENET.format(weights=SHARED / "data" / "weights")
     made = pipeline.synthesize(store, SynthesizeConfig(name=NAME, budget=BUDGET, attempts=6, judge=judge))
     print(json.dumps(made.summary), flush=True)
     for count in range(1, len(seeds) + 1):
-        pipeline.verify(store, verification(NAME, ARMS, seeds[:count], batch, samples=NAME))
+        pipeline.verify(store, verification(experiment, NAME, ARMS, seeds[:count], samples=NAME))
     kept = ("accepted", "rejected", "unplaced", "plans", "per_group", "per_recipe", "reasons", "gate")
     return {key: made.summary[key] for key in kept}
 
@@ -130,7 +130,7 @@ def main() -> None:
         shutil.copytree(source / "workspace", folder / "workspace")
     seeds = tuple(int(seed) for seed in arguments.seeds.split(","))
     with opened(folder) as store:
-        made = run(store, seeds, EXPERIMENTS[arguments.set].batch)
+        made = run(store, seeds, EXPERIMENTS[arguments.set])
         found = {"set": arguments.set, "split": arguments.split, "samples": made, **report(store)}
     if arguments.out:
         text = {**found, "machine": machine(), "versions": versions()}

@@ -9,7 +9,8 @@ its class is left out. A foundation like `curator.boxes`: any stage may import i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -83,9 +84,47 @@ class ClassMap:
         of_name = dict(zip(labels, self.of_label.tolist(), strict=True))
         return replace(self, of_label=np.array([of_name[name] for name in other], dtype=np.int64))
 
+    def within(self, labelled: Collection[str] | None) -> ClassMap:
+        """The same map where only objects of some classes are labelled: whether a detection of another class
+        is right there, nobody knows.
+
+        Args:
+            labelled: names of the classes; None for all.
+        """
+        if labelled is None:
+            return self
+        known = np.array([name in labelled for name in self.categories] + [False])  # -1 stays
+        return replace(self, of_label=np.where(known[self.of_label], self.of_label, -1))
+
+    def unlabelled(self, labelled: Collection[str] | None) -> tuple[str, ...]:
+        """Classes that the detector can produce and that are not among those labelled (None: all are)."""
+        if labelled is None:
+            return ()
+        produced = np.unique(self.of_label[self.of_label >= 0]).tolist()
+        return tuple(n for n in (self.categories[c] for c in produced) if n not in labelled)
+
+    def pairs(self) -> list[tuple[int, str]]:
+        """(detector label, class) of all that are mapped, for content keys."""
+        return [(label, self.categories[c]) for label, c in enumerate(self.of_label) if c >= 0]
+
     def labels_of(self, category: int) -> Indices:
         """Detector labels (n,) that mean `category`."""
         return np.flatnonzero(self.of_label == category)
+
+
+def not_judged(classes: ClassMap, images: Iterable[Collection[str] | None]) -> list[str]:
+    """A line for every set of classes that some images' data sets do not list.
+
+    Args:
+        images: per image the classes that its labels speak of; None for all.
+    """
+    counts = Counter(classes.unlabelled(labelled) for labelled in images)
+    return [
+        f"the data sets of {count} images do not list {_listed(names)}: detections of "
+        f"{'it' if len(names) == 1 else 'these'} there are not judged"
+        for names, count in sorted(counts.items())
+        if names
+    ]
 
 
 def _listed(names: Sequence[str], most: int = 12) -> str:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Select, func, insert, select
 
 from store.access import check_annotations
 from store.keys import content_key
-from store.models import AnnotationRow, AnnotationVersion, Category, Tag
+from store.models import AnnotationRow, AnnotationVersion, Category, DatasetClass, Member, Tag
 from store.records import Annotation, AnnotationSet, NewAnnotation, NewImage, Reader
 from store.records import Category as CategoryRecord
 from store.session import Database, chunks, put_by_key, table, upsert
@@ -160,15 +160,44 @@ def annotation_sets(database: Database, ids: Sequence[int], reader: Reader) -> d
                 )
                 for row in rows:
                     objects.setdefault(row.version_id, []).append(_annotation(row))
+            listed = _listed(connection, part)
             for row in versions:
+                own = tuple(objects.get(row.id, ()))
+                classes = listed.get(row.image_id)
                 found[row.image_id] = AnnotationSet(
                     image_id=row.image_id,
                     version=row.version,
                     key=row.key,
                     status=row.status,
-                    annotations=tuple(objects.get(row.id, ())),
+                    annotations=own,
+                    classes=None if classes is None else classes.union(a.category for a in own),
                 )
     return {image_id: found[image_id] for image_id in ids if image_id in found}
+
+
+def _listed(connection: Connection, ids: Sequence[int]) -> dict[int, frozenset[str]]:
+    """Classes that the images' data sets list; absent where none does."""
+    of_dataset: dict[int, set[str]] = {}
+    for dataset, name in connection.execute(
+        select(DatasetClass.dataset_id, Category.name).join(
+            Category, Category.id == DatasetClass.category_id
+        )
+    ):
+        of_dataset.setdefault(dataset, set()).add(name)
+    if not of_dataset:
+        return {}
+    images: dict[int, set[int]] = {}
+    for image, dataset in connection.execute(
+        select(Member.image_id, Member.dataset_id).where(
+            Member.image_id.in_(ids), Member.dataset_id.in_(list(of_dataset))
+        )
+    ):
+        images.setdefault(image, set()).add(dataset)
+    known: dict[frozenset[int], frozenset[str]] = {}
+    return {
+        image: known.setdefault(key, frozenset().union(*(of_dataset[d] for d in key)))
+        for image, key in ((image, frozenset(datasets)) for image, datasets in images.items())
+    }
 
 
 def _annotation(row: Any) -> Annotation:

@@ -22,7 +22,7 @@ from store.session import Database
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0004"
+HEAD = "0005"
 """The revision that this version of the code reads and writes (a test compares it with the migrations)."""
 
 

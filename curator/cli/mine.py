@@ -78,6 +78,7 @@ def diagnose_lines(summary: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"{summary['dropped_detections']} detections of classes that the data set lacks were dropped"
         )
+    lines += summary["not_judged"]
     if summary["unlabelled"]:
         lines.append(f"{summary['unlabelled']} mined images without annotations were left out")
     return lines

@@ -109,6 +109,8 @@ def add(store: Store, config: AddConfig) -> StageResult:
         tally.notes += source.notes[:NAMED]
         exported = Exported(store)
         store.put_categories(source.categories)
+        if source.listed:
+            store.put_listed(run_id, dataset, source.categories)
         for batch in _batches(_part(source.items, *config.part_bounds), config.batch_size):
             ready = list(threads.map(_probe, batch))
             with store.transaction():

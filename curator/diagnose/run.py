@@ -26,7 +26,7 @@ from curator.diagnose.work import STAGE, DiagnoseItem, DiagnoseWork, calibrate, 
 from curator.errors import InputError
 from curator.jobs.base import Done, Executor
 from curator.jobs.stage import StageResult, recorded_run, run_items
-from curator.matching import ClassMap
+from curator.matching import ClassMap, not_judged
 from store.keys import content_key
 from store.records import (
     FN_CAUSES,
@@ -46,7 +46,7 @@ def diagnose(store: Store, config: DiagnoseConfig, *, executor: Executor | None 
     Returns:
         with a summary: "classes" (a row per class), "causes", "tide_delta_ap", "confusion", "ap50",
         "missing_classes" (the detector cannot produce them), "dropped_classes", "dropped_detections",
-        "low_score" (t_low), "images", "unlabelled".
+        "not_judged" (lines), "low_score" (t_low), "images", "unlabelled".
     Raises:
         InputError: no detections or no annotations of mined images, a wrong class map, or a score threshold
             below the floor that the detections were computed down to.
@@ -141,6 +141,7 @@ def _items(
                 DiagnoseItem(
                     image=image,
                     annotations=labelled.annotations,
+                    labelled=labelled.classes,
                     annotation_key=f"{labelled.version}:{labelled.key}",
                     detections=detected.detections,
                     pin=detected.pin,
@@ -154,7 +155,7 @@ def summarise(
     outcomes: Sequence[Outcome], items: Sequence[DiagnoseItem], classes: ClassMap, criteria: Criteria
 ) -> dict[str, Any]:
     """Figures of a diagnosis, plain JSON."""
-    results = [image_result(item.annotations, item.detections, classes) for item in items]
+    results = [image_result(item.annotations, item.detections, classes, item.labelled) for item in items]
     measured = evaluate(
         results,
         classes.categories,
@@ -199,4 +200,5 @@ def summarise(
         "missing_classes": missing,
         "dropped_classes": list(classes.dropped),
         "dropped_detections": dropped,
+        "not_judged": not_judged(classes, (item.labelled for item in items)),
     }

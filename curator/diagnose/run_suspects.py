@@ -183,7 +183,7 @@ def _judged(
     classes = ClassMap.resolve(current.model.classes, names, dict(current.class_map))
     looked = [
         Looked(
-            image_result(labels.annotations, found.detections, classes),
+            image_result(labels.annotations, found.detections, classes, labels.classes),
             (image.height, image.width),
             image.sha256,
         )
@@ -196,12 +196,12 @@ def _judged(
         of_image.setdefault(outcome.image_id, []).append(outcome)
     listed = [
         own
-        for (image, _, found), seen, one in zip(items, looked, judged.images, strict=True)
+        for (image, labels, found), seen, one in zip(items, looked, judged.images, strict=True)
         for own in suspects_of(
             seen,
             one,
             of_image.get(image.id, []),
-            np.flatnonzero(classes.of_label[found.detections.labels] >= 0).tolist(),
+            np.flatnonzero(classes.within(labels.classes).of_label[found.detections.labels] >= 0).tolist(),
             names,
             minimum=config.minimum,
         )

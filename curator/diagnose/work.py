@@ -5,7 +5,7 @@ In: `DiagnoseItem`s. Out: `Outcome`s. Only images with a missed object are looke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,7 +29,11 @@ CALIBRATION_IMAGES = 16  # images whose background sets t_low
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiagnoseItem:
-    """One image with what is known of it; the keys say which annotations and detections these are."""
+    """One image with what is known of it; the keys say which annotations and detections these are.
+
+    Attributes:
+        labelled: classes that its labels speak of; None for all.
+    """
 
     image: ImageRecord
     annotations: tuple[Annotation, ...]
@@ -37,6 +41,7 @@ class DiagnoseItem:
     detections: Detections
     pin: Pin
     detection_key: str
+    labelled: frozenset[str] | None = None
 
 
 @dataclass
@@ -53,7 +58,7 @@ class DiagnoseWork:
     @property
     def config_key(self) -> str:
         """Digest of all that changes outcomes but the image and its labels."""
-        return content_key(STAGE, STAGE_VERSION, self.detections_key, self.criteria, self._mapping)
+        return content_key(STAGE, STAGE_VERSION, self.detections_key, self.criteria, self.classes.pairs())
 
     def key(self, item: DiagnoseItem) -> str:
         """Content key: image, annotations, detections (hence the model), thresholds and class map."""
@@ -64,13 +69,8 @@ class DiagnoseWork:
             item.annotation_key,
             item.detection_key,
             self.criteria,
-            self._mapping,
+            self.classes.within(item.labelled).pairs(),
         )
-
-    @property
-    def _mapping(self) -> list[tuple[int, str]]:
-        names = self.classes.categories
-        return [(label, names[c]) for label, c in enumerate(self.classes.of_label) if c >= 0]
 
     def setup(self, device: str) -> Detector:
         """Load the detector."""
@@ -92,7 +92,7 @@ class DiagnoseWork:
         return diagnose_image(
             item.detections,
             item.annotations,
-            self.classes,
+            self.classes.within(item.labelled),
             self.criteria,
             lambda: raw_candidates(state, item.image, item.pin),
             image_id=item.image.id,
@@ -121,7 +121,6 @@ def calibrate(
     detector: Detector, items: Sequence[DiagnoseItem], classes: ClassMap, criteria: Criteria
 ) -> float:
     """t_low of this detector, from the background of a few images (those with the smallest hashes)."""
-    labels = np.flatnonzero(classes.of_label >= 0)
     chosen = sorted(items, key=lambda item: item.image.sha256)[:CALIBRATION_IMAGES]
     scores = []
     for item in chosen:
@@ -130,13 +129,14 @@ def calibrate(
         except Exception:  # the items' business: there it is reported with the image's name
             continue
         truth = GroundTruth.of(item.annotations, classes.categories)
+        labels = np.flatnonzero(classes.within(item.labelled).of_label >= 0)
         scores.append(background_scores(raw, truth, labels, background_iou=criteria.background_iou))
     return low_score(np.concatenate(scores) if scores else np.zeros(0, np.float32), criteria.score)
 
 
 def diagnose_predicted(
     detector: Detector,
-    images: Sequence[tuple[ImageRecord, tuple[Annotation, ...]]],
+    images: Sequence[tuple[ImageRecord, tuple[Annotation, ...], frozenset[str] | None]],
     found: Sequence[tuple[Detections, Pin]],
     classes: ClassMap,
     criteria: Criteria,
@@ -144,7 +144,8 @@ def diagnose_predicted(
     """Diagnose labelled images that were predicted just now, nothing of it from the Store.
 
     Args:
-        images: each with its annotations. found: what the detector answered for it.
+        images: each with its annotations and the classes that they speak of (None: all).
+        found: what the detector answered for it.
     Returns:
         outcomes per image, and t_low, calibrated on these images.
     """
@@ -156,15 +157,16 @@ def diagnose_predicted(
             detections=detections,
             pin=pin,
             detection_key="",
+            labelled=labelled,
         )
-        for (image, annotations), (detections, pin) in zip(images, found, strict=True)
+        for (image, annotations, labelled), (detections, pin) in zip(images, found, strict=True)
     ]
     low = calibrate(detector, items, classes, criteria)
     outcomes = [
         diagnose_image(
             item.detections,
             item.annotations,
-            classes,
+            classes.within(item.labelled),
             replace(criteria, low_score=low),
             lambda item=item: raw_candidates(detector, item.image, item.pin),  # type: ignore[misc]
             image_id=item.image.id,
@@ -175,9 +177,16 @@ def diagnose_predicted(
     return outcomes, low
 
 
-def image_result(annotations: Sequence[Annotation], detections: Detections, classes: ClassMap) -> ImageResult:
-    """Detections in data-set classes beside their ground truth; those of unmapped classes are dropped."""
-    of_detection = classes.of_label[detections.labels]
+def image_result(
+    annotations: Sequence[Annotation],
+    detections: Detections,
+    classes: ClassMap,
+    labelled: Collection[str] | None,
+) -> ImageResult:
+    """Detections in data-set classes beside their ground truth; those of unmapped classes are dropped, and
+    those of classes that the labels do not speak of.
+    """
+    of_detection = classes.within(labelled).of_label[detections.labels]
     kept = np.flatnonzero(of_detection >= 0)
     return ImageResult(
         GroundTruth.of(annotations, classes.categories),

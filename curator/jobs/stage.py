@@ -44,8 +44,8 @@ class StageResult:
 
     @property
     def exit_code(self) -> int:
-        """0 when all went well, 3 when some items failed."""
-        return 3 if self.failed else 0
+        """0 when all went well, 3 when some items failed, 1 when nothing else was done or known."""
+        return 0 if not self.failed else 3 if self.done or self.skipped else 1
 
 
 @contextmanager

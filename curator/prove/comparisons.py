@@ -162,7 +162,7 @@ def compare_arms(
         found["ap50"] = {"any": _as_printed(found["ap50"]["any"], own)}
         values[arm] = found
     arms = {
-        arm: {figure: worse_of(figure, readings) for figure, readings in of_arm.items()}
+        arm: {figure: worse_of(figure, readings).within(figure) for figure, readings in of_arm.items()}
         for arm, of_arm in values.items()
     }
     looks = max(int(trial.metrics.get("looks", 1)) for trial in trials)

@@ -54,11 +54,12 @@ def _fail_on_pool(
     config: VerifyConfig, spec: str, pool: Pool, classes: ClassMap
 ) -> Mapping[int, Counter[str]]:
     detector = load_detector(spec, config.device)
-    images = [(image, pool.labels[i].annotations) for i, image in pool.images.items()]
-    found = list(predict(detector, [image for image, _ in images], 16, label="pool for the oracle"))
+    labels = [pool.labels[i] for i in pool.images]
+    images = [(i, own.annotations, own.classes) for i, own in zip(pool.images.values(), labels, strict=True)]
+    found = list(predict(detector, list(pool.images.values()), 16, label="pool for the oracle"))
     criteria = Criteria(score=config.score_threshold, iou=config.iou_threshold, low_score=0.0)
     judged, _ = diagnose_predicted(detector, images, found, classes, criteria)
     return {
         image.id: Counter(_group(o) for o in outcomes if o.kind != "TP")
-        for (image, _), outcomes in zip(images, judged, strict=True)
+        for image, outcomes in zip(pool.images.values(), judged, strict=True)
     }

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from curator.data.additions import LeftOut, Refusal, reasons, refused_images
@@ -22,11 +21,10 @@ from curator.diagnose.run_current import class_map, find_current, working_spec
 from curator.errors import InputError
 from curator.jobs.base import Done, Executor
 from curator.jobs.stage import StageResult, recorded_run, run_items
-from curator.matching import ClassMap
+from curator.matching import ClassMap, not_judged
 from curator.precision import resolve_precision
 from curator.progress import say
 from curator.prove.arms.base import Added, Arm, Pool
-from curator.prove.comparisons import FEWEST_SEEDS, answered
 from curator.prove.fates import pack_holdout, pack_matched
 from curator.prove.run_arms import (
     condition_of,
@@ -40,6 +38,7 @@ from curator.prove.run_arms import (
 from curator.prove.run_compared import compare_stored, groups_stored
 from curator.prove.run_gallery import put_gallery
 from curator.prove.run_oracle import failing_images
+from curator.prove.run_stop import Stop, looks_of
 from curator.prove.run_trainer import recipe_of, settings_of, usable_trainer
 from curator.prove.settings import VerifyConfig
 from curator.prove.training_data import TrainingImage
@@ -133,20 +132,13 @@ def verify(
         items = _items(store, config, arms, spec, classes, run_id, without)
         if config.stop_early:
             items.sort(key=lambda item: config.seeds.index(item.seed))
-        for line in (fewer := short_arms(items)):
+        unjudged = [f"holdout: {line}" for line in not_judged(classes, (h.labelled for h in holdout))]
+        for line in (*unjudged, *(fewer := short_arms(items))):
             say(f"verify: {line}")
         keys = [work.key(item) for item in items]
         store.describe_run(run_id, {"trials": keys})
 
-        said_of = lru_cache(None)(lambda seed: _answered(store, config, seed, keys))
-        stopped: list[str] = []  # why no further seed was trained
-
-        def until(item: TrialItem) -> bool:
-            if config.stop_early and not stopped and (said := said_of(item.seed)):
-                say(f"verify: {said}")
-                stopped.append(said)
-            return bool(stopped)
-
+        stop = Stop(store, config, keys, counts)
         images = [h.image.sha256 for h in holdout], [h.cluster for h in holdout]
 
         def save(done: Done) -> None:
@@ -176,13 +168,13 @@ def verify(
             describe=lambda item: f"{item.arm} seed {item.seed}",
             device=config.device,
             executor=executor,
-            until=until,
+            until=stop,
         )
     trials = store.trials(config.name)
     told = _left_out(without, mined)
-    told["warnings"] += [*fewer, *unchanged(trials)]
+    told["warnings"] += [*unjudged, *fewer, *unchanged(trials)]
     store.describe_run(
-        run_id, {"trials": keys, "gallery": put_gallery(store, holdout, trials), "stopped": stopped}
+        run_id, {"trials": keys, "gallery": put_gallery(store, holdout, trials), "stopped": stop.said}
     )
     present = {a.category for h in holdout for a in h.annotations}
     return replace(
@@ -190,28 +182,11 @@ def verify(
         summary={
             **summarise(trials, compare_stored(store, trials), groups_stored(store, trials)),
             "can_show": can_show(trials[0].metrics["base"]) if trials else "",
-            "stopped": stopped,
+            "stopped": stop.said,
             "missing_classes": [name for name in classes.missing if name in present],
             **told,
         },
     )
-
-
-def _answered(store: Store, config: VerifyConfig, seed: int, keys: Sequence[str]) -> str:
-    """What the seeds before this one answer already; "" where they do not."""
-    seeds = tuple(dict.fromkeys(config.seeds))
-    before = seeds[: seeds.index(seed)]
-    trials = [t for t in store.trials(config.name) if t.seed in before]
-    if len(before) < FEWEST_SEEDS or len(trials) * len(seeds) != len(keys) * len(before):
-        return ""  # a round is not complete
-    compared = compare_stored(store, trials)
-    said = compared and answered(compared, trials[0].metrics["base"]["smallest_effect"], _looks(config))
-    return f"stopped after {len(before)} of {len(seeds)} seeds: {said}" if said else ""
-
-
-def _looks(config: VerifyConfig) -> int:
-    """How often a verification that may stop early looks at most; the last, over all seeds, among them."""
-    return max(1, len(dict.fromkeys(config.seeds)) - FEWEST_SEEDS + 1)
 
 
 def _left_out(without: LeftOut, mined: Mapping[int, Refusal]) -> dict[str, Any]:
@@ -273,6 +248,7 @@ def read_holdout(
             ),
             condition=condition_of(tags.get(image.id, {}), condition_tag),
             cluster=groups.get(image.id) or image.sha256,
+            labelled=labels[image.id].classes,
         )
         for image in images
         if image.id in labels
@@ -360,7 +336,7 @@ def _items(
                         facts={
                             "n_added": len(added),
                             "budget": budget,
-                            **({"looks": _looks(config)} if config.stop_early else {}),
+                            **({"looks": looks_of(config)} if config.stop_early else {}),
                             "added_by_condition": dict(sorted(conditions.items())),
                         },
                     )

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,13 @@ class Estimate:
     low: float
     high: float
     p: float
+
+    def within(self, figure: str) -> Estimate:
+        """The interval cut to what the figure can be: a share lies in [0, 1], a rate is not negative."""
+        if not self.low < self.high:  # nan, or no width
+            return self
+        most = math.inf if figure == "new_false_per_image" else 1.0
+        return replace(self, low=max(self.low, 0.0), high=min(self.high, most))
 
     def plain(self) -> dict[str, float | None]:
         """Plain JSON, nan as null."""

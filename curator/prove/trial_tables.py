@@ -141,7 +141,7 @@ def _quality(trials: Sequence[Trial], figure: str) -> Interval:
         return Interval(mean, math.nan, math.nan, len(known))
     spread = math.sqrt(sum((v - mean) ** 2 for v in known) / (len(known) - 1) / len(known))
     reach = float(student.ppf(0.975, len(known) - 1)) * spread
-    return Interval(mean, mean - reach, mean + reach, len(known))
+    return Interval(mean, max(0.0, mean - reach), min(1.0, mean + reach), len(known))
 
 
 def _over_seeds(values: Sequence[float | None], trials: Sequence[Trial]) -> Interval:

@@ -58,6 +58,7 @@ class HoldoutImage:
     Attributes:
         conditions: per annotation its condition, "" for none. condition: the image's.
         cluster: the video or place that it shares with other images, else its hash.
+        labelled: classes that its labels speak of; None for all.
     """
 
     image: ImageRecord
@@ -66,6 +67,7 @@ class HoldoutImage:
     conditions: tuple[str, ...]
     condition: str
     cluster: str
+    labelled: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,9 +112,7 @@ class TrialWork:
 
     def key(self, item: TrialItem) -> str:
         """Content key: name, arm, seed, initial weights, training parts, holdout, thresholds, recipe."""
-        mapping = [
-            (label, self.classes.categories[c]) for label, c in enumerate(self.classes.of_label) if c >= 0
-        ]
+        unlabelled = {h.image.sha256: self.classes.unlabelled(h.labelled) for h in self.holdout}
         return content_key(
             STAGE,
             STAGE_VERSION,
@@ -120,7 +120,7 @@ class TrialWork:
             item.arm,
             item.seed,
             self.fingerprint,
-            mapping,
+            self.classes.pairs(),
             self.criteria,
             self.recipe,
             self.identity,
@@ -128,6 +128,7 @@ class TrialWork:
             digest(item.added),
             [(h.image.sha256, h.annotation_key, h.conditions, h.condition) for h in self.holdout],
             self.condition_tag,
+            *([sorted(unlabelled.items())] if any(unlabelled.values()) else []),
         )
 
     def setup(self, device: str) -> TrialState:
@@ -248,7 +249,7 @@ def mean_precision(precisions: Mapping[str, float], classes: ClassMap) -> float 
 def _results(
     holdout: Sequence[HoldoutImage], found: Sequence[Detections], classes: ClassMap
 ) -> list[ImageResult]:
-    return [image_result(h.annotations, d, classes) for h, d in zip(holdout, found, strict=True)]
+    return [image_result(h.annotations, d, classes, h.labelled) for h, d in zip(holdout, found, strict=True)]
 
 
 def predict(
@@ -294,7 +295,7 @@ def evaluate_base(
     results = _results(holdout, [d for d, _ in found], classes)
     matched = match_all(results, iou_threshold=criteria.iou)
     judged, low = diagnose_predicted(
-        detector, [(h.image, h.annotations) for h in holdout], found, classes, criteria
+        detector, [(h.image, h.annotations, h.labelled) for h in holdout], found, classes, criteria
     )
     causes = {
         cast(int, o.annotation_id): o.cause or "" for outcomes in judged for o in outcomes if o.kind == "FN"

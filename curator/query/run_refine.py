@@ -186,6 +186,7 @@ def _diagnosed(
             image=image,
             annotations=labels.annotations,
             annotation_key=labels.key,
+            labelled=labels.classes,
             detections=answer.detections,
             pin=answer.pin,
             detection_key=detecting.key(image),

@@ -71,6 +71,16 @@ class Category(Base):
     name: Mapped[str] = mapped_column(unique=True)
 
 
+class DatasetClass(Base):
+    """A class that a data set lists: objects of it are labelled in its images."""
+
+    __tablename__ = "dataset_classes"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), primary_key=True)
+    category_id: Mapped[int] = mapped_column(ForeignKey("categories.id"), primary_key=True)
+    run_id: Mapped[RunId]
+
+
 class AnnotationVersion(Base):
     __tablename__ = "annotation_versions"
     __table_args__ = (UniqueConstraint("image_id", "version"),)

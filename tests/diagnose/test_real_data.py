@@ -61,7 +61,7 @@ def test_counts_and_causes_equal_hotcocos(shared: Path, threshold: float) -> Non
             return raw.boxes[0].numpy(), raw.scores[0].numpy()
 
         outcomes += diagnose_image(found, truth, classes, criteria, candidates, image_id=number, model_id=1)
-        results.append(image_result(truth, found, classes))
+        results.append(image_result(truth, found, classes, None))
         _check_targets(found, [o for o in outcomes if o.image_id == number], candidates())
     theirs = evaluate(results, CATEGORIES, score_threshold=threshold)
     for name in CATEGORIES:

@@ -117,9 +117,25 @@ def test_a_failed_training_says_why_and_ends_with_its_code(
     words += ["--trainer", f"command:{sys.executable} {program} {{dataset}} {{weights}} {{out}}"]
     words += ["--trained", TRAINED, "--steps", "2", "--device", "cpu"]
     done = CliRunner().invoke(app, words)
-    assert done.exit_code == 3, done.output
+    assert done.exit_code == 1, done.output
     assert "train: 0 done, 0 already stored, 1 failed" in done.output
     assert "no memory for this" in done.output
+
+
+def test_a_trainer_that_always_fails_is_not_asked_again_and_again(
+    workspace: tuple[Path, str], tmp_path: Path
+) -> None:
+    program = tmp_path / "fails.py"
+    program.write_text("raise SystemExit('no module named torch')")
+    words = ["-w", str(workspace[0]), "verify", "--name", "hopeless", "--detector", workspace[1]]
+    words += ["--trainer", f"command:{sys.executable} {program} {{dataset}} {{weights}} {{out}}"]
+    words += ["--trained", TRAINED, "--steps", "2", "--device", "cpu", "--budget", "2"]
+    words += ["--arms", "nothing,random", "--seeds", "0,1,2"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1, done.output
+    assert "verify: 0 done, 0 already stored, 2 failed" in done.output
+    assert "stopped after 2 of 6 trainings, all of which failed" in done.output
+    assert "no module named torch" in done.output
 
 
 def test_added_images_are_written_as_often_as_their_weight(workspace: tuple[Path, str]) -> None:

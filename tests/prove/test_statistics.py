@@ -427,3 +427,12 @@ def test_arms_are_compared_with_any_other() -> None:
     compared = compare_arms(kept, blobs.__getitem__, floor=FLOOR, references=("query",))
     assert compared is not None
     assert {(d.arm, d.against) for d in compared.differences} == {("random", "query")}
+
+
+def test_an_interval_ends_where_the_figure_does() -> None:
+    wide = Estimate(0.1, -0.3, 1.2, 0.2)
+    assert (wide.within("fn_fixed").low, wide.within("fn_fixed").high) == (0.0, 1.0)
+    assert (wide.within("new_false_per_image").low, wide.within("new_false_per_image").high) == (0.0, 1.2)
+    unknown = Estimate(0.1, math.nan, math.nan, math.nan).within("ap50")
+    assert math.isnan(unknown.low)
+    assert unknown.mean == 0.1

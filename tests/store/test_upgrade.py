@@ -121,6 +121,8 @@ def test_a_workspace_of_0002_keeps_all_but_its_vectors(tmp_path: Path) -> None:
         assert [(h.image_id, h.outcome_id, h.group, h.score, *h.box) for h in found] == hits != []
         assert {hit.reason for hit in found} == {""}
         assert len(store.outcomes()) == len(store.attributions()) == 6
+        labels = store.annotations(store.image_ids(role="mine"), reader="diagnose")
+        assert {own.classes for own in labels.values()} == {None}  # no list was kept: all classes, as before
         for image in store.images(reader="detect", role="pool"):
             assert store.pixels(image, reader="detect").shape == (96, 96, 3)
 
