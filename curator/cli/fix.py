@@ -63,8 +63,8 @@ def query_lines(summary: Mapping[str, Any]) -> list[str]:
 def suspects_lines(summary: Mapping[str, Any]) -> list[str]:
     """Of `curator suspects`."""
     lines = [
-        f"{summary['suspects_found']} of {summary['labels']} labels and {summary['failures']} failures look "
-        f"like label errors (probability {summary['minimum']:g} or more)"
+        f"{summary['suspects_found']} suspected label errors of probability {summary['minimum']:g} or more, "
+        f"looked for in {summary['labels']} labels and {summary['failures']} failures"
     ]
     for own in summary["suspects"]:
         box = ", ".join(f"{value:.0f}" for value in own["box"])

@@ -13,6 +13,7 @@ def detect_lines(summary: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{summary['detections']} detections on {summary['images']} images by model {summary['model']} "
         f"({len(summary['classes'])} classes)"
+        + (f", read as {summary['read_as']}" if summary["read_as"] else "")
     ]
     lines += [f"  {name}: {count}" for name, count in per_class[:20]]
     if len(per_class) > 20:

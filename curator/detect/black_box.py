@@ -60,6 +60,7 @@ class BlackBox:
     """
 
     levels: tuple[str, ...] = ()
+    read_as = ""  # what a file of weights was taken for, where somebody had to tell
 
     def __init__(
         self,

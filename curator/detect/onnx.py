@@ -68,6 +68,7 @@ class OnnxDetector:
     """A converted ONNX network behind the `Detector` protocol."""
 
     plain_pin = True
+    read_as = ""
 
     def __init__(
         self,
@@ -235,7 +236,9 @@ def build(spec: Spec) -> OnnxDetector | BlackBox:
         spec=spec.text,
         beside=graph.files[1:],
     )
-    return BlackBox.of(detector, spec=spec.text) if engine == "onnxruntime" else detector
+    made = BlackBox.of(detector, spec=spec.text) if engine == "onnxruntime" else detector
+    made.read_as = f"{name} of {graph.input_size[0]} x {graph.input_size[1]} pixels"
+    return made
 
 
 def _state(path: Path) -> tuple[int, int] | None:

@@ -182,6 +182,7 @@ def detect(store: Store, config: DetectConfig, *, executor: Executor | None = No
         summary={
             "model": model_id,
             "detector": config.detector,
+            "read_as": getattr(detector, "read_as", ""),
             "fingerprint": detector.fingerprint,
             "classes": list(detector.classes),
             "images": len(items),

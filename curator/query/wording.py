@@ -56,8 +56,11 @@ def reason(expected: float, shown: Shown) -> str:
 
 
 def failed(kind: str, category: str) -> str:
-    """ "missed Car", "false Truck"."""
-    return f"{WAYS.get(kind, 'found')} {category}"
+    """ "missed Car", "false Truck", "missed objects of 3 classes" (`Asked.category` of several)."""
+    way, (number, _, rest) = WAYS.get(kind, "found"), category.partition(" ")
+    if number.isdigit() and rest == "classes":
+        return f"{way} {'detections' if kind == 'FP' else 'objects'} of {category}"
+    return f"{way} {category}"
 
 
 def decimal(value: float) -> str:

@@ -334,6 +334,7 @@ def test_shipped_weights_are_recognised(shared: Path, weights: str, decoder: str
     found = build(Spec.parse(f"onnx:{path}"))
     assert found.fingerprint == build(Spec.parse(f"onnx:{path}?decode={decoder}")).fingerprint
     assert found.decoder.strides == (8, 16, 32)
+    assert found.read_as == f"{decoder} of 416 x 416 pixels"
 
 
 @pytest.mark.parametrize(

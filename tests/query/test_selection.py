@@ -10,7 +10,7 @@ import pytest
 
 from curator.errors import InputError
 from curator.query.selection import Answers, as_hits, choose, expected_objects, nearer_to
-from curator.query.wording import Shown, place, reason
+from curator.query.wording import Shown, failed, place, reason
 from store.records import BoxRows, ImageBoxes
 
 
@@ -203,5 +203,9 @@ def test_reasons_are_sentences() -> None:
         seen=(("Bus", 0.4), ("Car", 0.3), ("Car", 0.1)),  # two of the detector's classes mean Car
     )
     assert reason(0.5, twice) == "0.5 missed Car expected: Bus .40 (Car .30) in the middle"
+    assert [failed(kind, "3 classes") for kind in ("FN", "FP")] == [
+        "missed objects of 3 classes",
+        "false detections of 3 classes",
+    ]
     assert place((40, 40, 50, 50), (90, 90)) == "in the middle"
     assert place((80, 40, 90, 50), (90, 90)) == "at the right"
