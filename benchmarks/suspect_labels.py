@@ -17,6 +17,8 @@ Compared  per image (where cleanlab scores): 1 - product of (1 - P) against clea
           unmatched detection (dropped) against cleanlab's swap, badloc and overlooked scores; and against
           what the detector's confidence says alone: the score of an unmatched detection, 1 - the best score
           on a label.
+Verdicts  expected and planted mistakes, and what is expected of the rest once a person has spoken of the 24
+          (48) likeliest: planted ones are called wrong, all others right, the published errors among them.
 Figure    average precision: the area under the precision-recall curve. Chance is the share of what is wrong.
 
 A killed run given the same cache continues.
@@ -48,15 +50,17 @@ from curator.detect.checking import predict_all
 from curator.detect.load import load_detector
 from curator.detect.settings import DetectConfig
 from curator.diagnose.suspect_evidence import Looked
+from curator.diagnose.suspect_scale import scale_of, scaled
 from curator.diagnose.suspects import FLOOR, JudgedImage, judge, shows
 from curator.matching import ClassMap, GroundTruth, ImageResult
 from curator.tensors import image_tensor
 from store.images import read_pixels
 
 Floats = NDArray[np.float64]
-VERSION = 1
+VERSION = 2
 DEVELOPMENT = (0, 1, 2)
 RATE = 0.05
+VERDICTS = (24, 48)
 KINDS = ("dropped", "swapped", "shifted")
 HIGH, LOW = (0.95, 0.7, 0.5, 0.3, 0.2), (0.5, 0.3, 0.1)  # cleanlab's thresholds; its defaults first
 SETS["voc100"] = (Part(format="voc", path="voc100", names=OF_VOC),)
@@ -307,12 +311,19 @@ def calibration(images: Sequence[Corrupted], judged: Sequence[JudgedImage]) -> d
     shown = missing(images, judged)
     p, y = np.concatenate([labels, places]), np.concatenate([wrong, shown])
     listed = p >= 0.5
-    return {
+    found = {
         "expected": float(p.sum()),
         "planted": int(y.sum()),
         "listed": int(listed.sum()),
         "planted among listed": int(y[listed].sum()),
     }
+    order = np.argsort(-p, kind="stable")
+    for count in VERDICTS:  # of the top of the list, then of the rest
+        top, rest = order[:count], order[count:]
+        factor = scale_of([(float(p[i]), bool(y[i])) for i in top])
+        found[f"expected of the rest after {count} verdicts"] = float(sum(scaled(v, factor) for v in p[rest]))
+        found[f"planted in the rest after {count} verdicts"] = int(y[rest].sum())
+    return found
 
 
 def trial(name: str, images: Sequence[Looked], classes: int, seed: int) -> dict[str, Any]:

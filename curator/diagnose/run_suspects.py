@@ -22,6 +22,7 @@ from curator.diagnose.run_current import read_current
 from curator.diagnose.settings import SuspectsConfig
 from curator.diagnose.suspect_evidence import Looked
 from curator.diagnose.suspect_list import Suspect, Verdict, left_out, standing, suspects_of
+from curator.diagnose.suspect_scale import scale_of, scaled
 from curator.diagnose.suspects import FEWEST, judge
 from curator.diagnose.work import image_result
 from curator.errors import InputError
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
     from store.store import Store
 
 STAGE = "suspects"
-STAGE_VERSION = 1
+STAGE_VERSION = 2  # 2: keeps what verdicts may raise above the minimum
 VERDICTS = "verdicts"  # scope of the runs that hold what people said
+ROOM = 10.0  # times that verdicts may raise the odds before a new listing is needed
 WORDS = {True: "confirmed", False: "cleared"}
 
 
@@ -63,7 +65,7 @@ def suspects(store: Store, config: SuspectsConfig, *, executor: Executor | None 
     Returns:
         with a summary: "suspects" (id, image, uri, box, kind, category, instead, probability, why, failures,
         verdict: confirmed, cleared or None), "suspects_found", "labels", "failures", "minimum", "rates" and
-        "bounds" (mistake -> share of the labels), "notes".
+        "bounds" (mistake -> share of the labels), "scale" (by what verdicts multiply the odds), "notes".
     Raises:
         InputError: nothing is diagnosed, no labels, no success, or an id that is no listed suspect.
     """
@@ -121,8 +123,9 @@ def without_suspects(
     if not runs:
         return Trusted(current=current, failures=list(failures))
     newest = _listing(store, current)
-    listed = [i for own in _read(store, newest.facts) for i in own.failures] if newest else []
     verdicts = _verdicts(runs)
+    shown = _listed(_read(store, newest.facts), newest.facts, verdicts)[0] if newest else []
+    listed = [i for own in shown for i in own.failures]
     judged = sorted({verdict.image_id for verdict in verdicts})
     labels = store.annotations(judged, reader="diagnose") if judged else {}
     now = {i: [(a.category, a.box) for a in own.annotations] for i, own in labels.items()}
@@ -203,7 +206,7 @@ def _judged(
             of_image.get(image.id, []),
             np.flatnonzero(classes.within(labels.classes).of_label[found.detections.labels] >= 0).tolist(),
             names,
-            minimum=config.minimum,
+            minimum=scaled(config.minimum, 1 / ROOM),
         )
     ]
     return sorted(listed, key=lambda own: (-own.probability, own.id)), {
@@ -237,6 +240,7 @@ def _said(store: Store, config: SuspectsConfig, current: Current) -> StageResult
             kind=own.kind,
             category=own.category,
             wrong=wrong,
+            probability=own.probability,
             failures=tuple(
                 (failure.kind, failure.category, failure.box)
                 for failure in (outcomes[i] for i in own.failures)
@@ -270,6 +274,27 @@ def _read(store: Store, facts: Mapping[str, Any]) -> list[Suspect]:
     ]
 
 
+def _listed(
+    found: Sequence[Suspect], facts: Mapping[str, Any], verdicts: Sequence[Verdict]
+) -> tuple[list[Suspect], float, list[bool]]:
+    """The suspects of a listing that reach its minimum after what people said, and those of which somebody
+    spoke; by how much verdicts multiply the odds; the verdicts that tell it (wrong or not)."""
+    by_image: dict[int, list[Suspect]] = {}
+    for own in found:
+        by_image.setdefault(own.image_id, []).append(own)
+    said: list[tuple[float, bool]] = []
+    spoken: set[int] = set()
+    for verdict in verdicts:
+        now = next((own for own in by_image.get(verdict.image_id, ()) if verdict.about(own)), None)
+        judged = verdict.probability if now is None else now.probability
+        said += [] if judged is None else [(judged, verdict.wrong)]
+        spoken |= set() if now is None else {now.id}
+    factor = 1.0 if facts["told"] else scale_of(said)
+    every = [replace(own, probability=scaled(own.probability, factor)) for own in found]
+    shown = [own for own in every if own.probability >= facts["minimum"] or own.id in spoken]
+    return shown, factor, [wrong for _, wrong in said] if factor != 1.0 else []
+
+
 def _verdicts(runs: Sequence[RunRecord]) -> list[Verdict]:
     """What people said last of each box.
 
@@ -287,21 +312,27 @@ def _verdicts(runs: Sequence[RunRecord]) -> list[Verdict]:
 
 
 def _summary(store: Store, current: Current, facts: Mapping[str, Any]) -> dict[str, Any]:
-    found = _read(store, facts)
     verdicts = _verdicts(store.runs(stage=STAGE))
+    found, factor, said = _listed(_read(store, facts), facts, verdicts)
     ids = sorted({own.image_id for own in found})
     uris = {image.id: image.uri for image in store.images(reader="diagnose", ids=ids)} if ids else {}
 
     def verdict(own: Suspect) -> str | None:
         return next((WORDS[said.wrong] for said in verdicts if said.about(own)), None)
 
-    wrong = sum(facts["rates"].values())
+    rates = {kind: min(1.0, factor * rate) for kind, rate in facts["rates"].items()}
     notes = [f"not judged, too few labels to learn from: {', '.join(facts['unlearned'])}"]
     notes = notes if facts["unlearned"] else []
     if not facts["told"]:
         notes.append(
-            f"about {wrong:.1%} of the labels at most are wrong, as far as these data tell; that is taken; "
-            "if you know better: --rate SHARE"
+            f"about {sum(rates.values()):.1%} of the labels "
+            + (
+                f"are wrong, as {len(said)} verdicts tell ({sum(said)} confirmed); that is taken"
+                if said
+                else "at most are wrong, as far as these data tell; that is taken; twenty verdicts "
+                "(--confirm, --clear) tell more"
+            )
+            + "; if you know better: --rate SHARE"
         )
     return {
         "suspects": [
@@ -318,7 +349,8 @@ def _summary(store: Store, current: Current, facts: Mapping[str, Any]) -> dict[s
         "labels": facts["labels"],
         "failures": sum(o.kind != "TP" for o in current.outcomes),
         "minimum": facts["minimum"],
-        "rates": dict(facts["rates"]),
+        "rates": rates,
+        "scale": factor,
         "bounds": dict(facts["bounds"]),
         "notes": notes,
     }

@@ -54,6 +54,7 @@ class Verdict:
         wrong: the label is wrong (its failures are never mined), or right (they are).
         failures: kind, class and box of the failures that it brought about when that was said; another
             detector's at these places are concerned too.
+        probability: as judged when that was said, unscaled; None where an older version kept none.
     """
 
     image_id: int
@@ -62,6 +63,7 @@ class Verdict:
     category: str
     wrong: bool
     failures: tuple[tuple[str, str, BoxTuple], ...] = ()
+    probability: float | None = None
 
     def about(self, other: Suspect | Verdict) -> bool:
         """True where both are of the same label, or of the same place without one."""

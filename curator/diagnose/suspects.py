@@ -152,12 +152,11 @@ def judge(
         bounds[kind] = _bound(ratios[kind], own, len(examples[kind].tried), total)
     rates = _rates(bounds, rate)
     odds = {kind: rates[kind] * ratios[kind] for kind in MISTAKES}
-    chance = {kind: odds[kind] / (1 + odds[kind]) for kind in MISTAKES}
-    of_kind = np.stack([chance[kind] for kind in OF_LABELS], axis=1)
-    of_kind = of_kind / np.maximum(of_kind.sum(1, keepdims=True), 1.0)
+    of_kind = np.stack([odds[kind] for kind in OF_LABELS], axis=1)
+    of_kind = of_kind / (1 + of_kind.sum(1, keepdims=True))  # a label suffers one mistake at most
     ends = np.arange(1, len(plain))
     kinds_of = np.split(of_kind, np.searchsorted(of_label, ends))  # rows come image by image
-    places_of = np.split(chance[MISSING], np.searchsorted(of_place, ends))
+    places_of = np.split(odds[MISSING] / (1 + odds[MISSING]), np.searchsorted(of_place, ends))
     return Judged(
         images=tuple(
             JudgedImage(evidence=e, labels=kinds_of[i], places=places_of[i]) for i, e in enumerate(plain)

@@ -21,6 +21,7 @@ from curator.diagnose.settings import DiagnoseConfig, SuspectsConfig
 from curator.diagnose.suspect_evidence import Looked
 from curator.diagnose.suspect_list import Verdict, left_out, standing
 from curator.diagnose.suspect_mistakes import DOUBLED, MISTAKES, SHIFTED, mistaken, moved
+from curator.diagnose.suspect_scale import FEWEST, scale_of, scaled
 from curator.diagnose.suspects import OF_LABELS, Judged, judge
 from curator.errors import ConfigError, InputError
 from curator.jobs.stage import StageResult
@@ -342,6 +343,41 @@ def test_what_people_say_counts_and_stays(store: Store) -> None:
     assert count(ask(store).summary["left_out"]) == len(gone - set(one["failures"]) - set(two["failures"]))
 
 
+def test_verdicts_set_the_scale(store: Store) -> None:
+    """Nine of ten suspects cleared: the others are less likely too, at once and for queries."""
+    before = pipeline.suspects(store, SuspectsConfig()).summary
+    ids = [own["id"] for own in before["suspects"]]
+    assert len(ids) > 12
+    assert before["scale"] == 1.0
+    few = pipeline.suspects(store, SuspectsConfig(clear=tuple(ids[: FEWEST - 1]))).summary
+    assert few["scale"] == 1.0
+    rest = SuspectsConfig(confirm=(ids[9],), clear=tuple(ids[FEWEST - 1 : 9]))
+    many = pipeline.suspects(store, rest).summary
+    assert many["scale"] < 0.5
+    assert "10 verdicts tell (1 confirmed)" in many["notes"][-1]
+    now = {own["id"]: own["probability"] for own in many["suspects"]}
+    assert set(ids[:10]) <= set(now) <= set(ids)  # what was spoken of stays in the list
+    old = {own["id"]: own["probability"] for own in before["suspects"]}
+    for i, p in now.items():
+        assert p / (1 - p) == pytest.approx(many["scale"] * old[i] / (1 - old[i]), rel=1e-6)
+    assert pipeline.suspects(store, SuspectsConfig()).summary["suspects"] == many["suspects"]
+    gone = {i for own in many["suspects"] if own["verdict"] != "cleared" for i in own["failures"]}
+    assert int((ask(store).summary["left_out"] or "0").split()[0]) == len(gone)
+    told = pipeline.suspects(store, SuspectsConfig(rate=0.05)).summary
+    assert told["scale"] == 1.0
+
+
+@pytest.mark.parametrize("factor", [0.1, 0.5, 1.0, 4.0])
+def test_the_scale_is_found_again(factor: float) -> None:
+    """Labels that are wrong as often as scaled probabilities say: two thousand verdicts tell by how much."""
+    draw = np.random.default_rng(3)
+    p = draw.uniform(0.05, 0.95, 2000)
+    wrong = draw.random(2000) < [scaled(float(value), factor) for value in p]
+    assert scale_of(list(zip(p.tolist(), wrong.tolist(), strict=True))) == pytest.approx(factor, rel=0.2)
+    assert scale_of([(0.9, False)] * (FEWEST - 1)) == 1.0
+    assert scaled(scaled(0.3, factor), 1 / factor) == pytest.approx(0.3)
+
+
 def test_the_command_lists_and_judges(store: Store) -> None:
     def curator(*words: str) -> str:
         result = CliRunner().invoke(app, ["-q", "-w", str(store.path), *words])
@@ -353,7 +389,7 @@ def test_the_command_lists_and_judges(store: Store) -> None:
     assert first["kind"] in MISTAKES
     assert 0.5 <= first["probability"] <= 1
     text = curator("suspects")
-    assert f"{len(plain['suspects'])} of {plain['labels']} labels" in text
+    assert f"{len(plain['suspects'])} suspected label errors of probability 0.5 or more" in text
     assert first["why"] in text
     assert "note: " in text
     page = store.path / "report.html"
