@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=12)
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--drise", action="store_true", help="D-RISE too: 500 passes a target")
-    parser.add_argument("--only", default="", help="a detector of the table; all by default")
+    parser.add_argument("--only", default="", help="detectors whose name holds this; all by default")
     parser.add_argument("--shared", type=Path, default=Path(__file__).resolve().parents[2] / "shared")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -122,7 +122,7 @@ def main() -> None:
             "tiny detr, random": f"hf:{save_tiny('detr', Path(folder) / 'detr')}",
         }
         for name, spec in specs.items():
-            if options.only not in ("", name):
+            if options.only and options.only.lower() not in name.lower():
                 continue
             detector = load_detector(spec, "cpu")
             rows = compare(detector, images, options.samples, options.drise)

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, exists, select, update
 from store.access import check_pixels, check_role
 from store.labels import put_annotations, put_tags
 from store.lookalikes import Lookalikes
-from store.models import AppearanceRow, Category, Dataset, DatasetClass, Image, Member
+from store.models import AppearanceRow, Category, Dataset, Image, Member
 from store.records import (
     AddedImage,
     ImageRecord,
@@ -184,16 +184,6 @@ def put_categories(database: Database, names: Sequence[str]) -> None:
     if names:
         with database.writing() as connection:
             put_by_key(connection, Category, [{"name": name} for name in names], key="name")
-
-
-def put_listed(database: Database, run_id: int, dataset: str, names: Sequence[str]) -> None:
-    """Store which categories a data set lists, and those that are missing."""
-    if names:
-        with database.writing() as connection:
-            ids = put_by_key(connection, Category, [{"name": name} for name in names], key="name")
-            [own] = put_by_key(connection, Dataset, [{"name": dataset}], key="name")
-            rows = [{"dataset_id": own, "category_id": i, "run_id": run_id} for i in ids]
-            upsert(connection, DatasetClass, rows, unique=("dataset_id", "category_id"), update=())
 
 
 # ---------------------------------------------------------------- reading

@@ -6,14 +6,14 @@ never an edit, so that whatever was computed from the old ones stays explainable
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, insert, select
+from sqlalchemy import Connection, Select, delete, func, insert, select
 
 from store.access import check_annotations
 from store.keys import content_key
-from store.models import AnnotationRow, AnnotationVersion, Category, DatasetClass, Member, Tag
+from store.models import AnnotationRow, AnnotationVersion, Category, ClassList, ListedImage, Tag
 from store.records import Annotation, AnnotationSet, NewAnnotation, NewImage, Reader
 from store.records import Category as CategoryRecord
 from store.session import Database, chunks, put_by_key, table, upsert
@@ -22,7 +22,8 @@ from store.session import Database, chunks, put_by_key, table, upsert
 def put_annotations(
     connection: Connection, run_id: int, images: Sequence[NewImage], ids: Sequence[int]
 ) -> list[bool]:
-    """Store a new version where the contents changed; True for each image that got one."""
+    """Store a new version where the contents changed, and which classes the labels speak of; True for each
+    image that got a version."""
     labelled = {
         image_id: image for image, image_id in zip(images, ids, strict=True) if image.annotations is not None
     }
@@ -85,10 +86,32 @@ def put_annotations(
         if rows:
             connection.execute(insert(table(AnnotationRow)), rows)
     changed = set(fresh)
+    _put_lists(connection, run_id, labelled, changed)
     return [
         image.annotations is not None and image_id in changed
         for image, image_id in zip(images, ids, strict=True)
     ]
+
+
+def _put_lists(
+    connection: Connection, run_id: int, labelled: Mapping[int, NewImage], changed: Collection[int]
+) -> None:
+    """The last word on an image's labels says what they speak of; new labels without a list: of all."""
+    without = [i for i in changed if labelled[i].listed is None]
+    for part in chunks(without):
+        connection.execute(delete(table(ListedImage)).where(ListedImage.image_id.in_(part)))
+    lists = {i: image.listed for i, image in labelled.items() if image.listed is not None}
+    keys = {names: content_key("classes", sorted(names)) for names in dict.fromkeys(lists.values())}
+    if keys:
+        rows = [{"key": key, "names": sorted(set(names)), "run_id": run_id} for names, key in keys.items()]
+        ids = dict(zip(keys, put_by_key(connection, ClassList, rows, key="key"), strict=True))
+        upsert(
+            connection,
+            ListedImage,
+            [{"image_id": i, "class_list_id": ids[n], "run_id": run_id} for i, n in lists.items()],
+            unique=("image_id",),
+            update=("class_list_id", "run_id"),
+        )
 
 
 def _plain(annotations: Sequence[NewAnnotation]) -> list[dict[str, Any]]:
@@ -145,6 +168,7 @@ def annotation_sets(database: Database, ids: Sequence[int], reader: Reader) -> d
     """Newest annotation version per image, after the access check."""
     found: dict[int, AnnotationSet] = {}
     objects: dict[int, list[Annotation]] = {}
+    lists: dict[int, frozenset[str]] = {}
     with database.reading() as connection:
         check_annotations(connection, ids, reader)
         for part in chunks(sorted(set(ids))):
@@ -160,7 +184,7 @@ def annotation_sets(database: Database, ids: Sequence[int], reader: Reader) -> d
                 )
                 for row in rows:
                     objects.setdefault(row.version_id, []).append(_annotation(row))
-            listed = _listed(connection, part)
+            listed = _listed(connection, part, lists)
             for row in versions:
                 own = tuple(objects.get(row.id, ()))
                 classes = listed.get(row.image_id)
@@ -170,34 +194,29 @@ def annotation_sets(database: Database, ids: Sequence[int], reader: Reader) -> d
                     key=row.key,
                     status=row.status,
                     annotations=own,
-                    classes=None if classes is None else classes.union(a.category for a in own),
+                    classes=_spoken(classes, own),
                 )
     return {image_id: found[image_id] for image_id in ids if image_id in found}
 
 
-def _listed(connection: Connection, ids: Sequence[int]) -> dict[int, frozenset[str]]:
-    """Classes that the images' data sets list; absent where none does."""
-    of_dataset: dict[int, set[str]] = {}
-    for dataset, name in connection.execute(
-        select(DatasetClass.dataset_id, Category.name).join(
-            Category, Category.id == DatasetClass.category_id
-        )
-    ):
-        of_dataset.setdefault(dataset, set()).add(name)
-    if not of_dataset:
-        return {}
-    images: dict[int, set[int]] = {}
-    for image, dataset in connection.execute(
-        select(Member.image_id, Member.dataset_id).where(
-            Member.image_id.in_(ids), Member.dataset_id.in_(list(of_dataset))
-        )
-    ):
-        images.setdefault(image, set()).add(dataset)
-    known: dict[frozenset[int], frozenset[str]] = {}
-    return {
-        image: known.setdefault(key, frozenset().union(*(of_dataset[d] for d in key)))
-        for image, key in ((image, frozenset(datasets)) for image, datasets in images.items())
-    }
+def _spoken(listed: frozenset[str] | None, own: Sequence[Annotation]) -> frozenset[str] | None:
+    """The list and the classes of the image's own objects; the list itself where it holds them."""
+    more = {a.category for a in own} - listed if listed is not None else set()
+    return listed | more if more else listed  # type: ignore[operator]
+
+
+def _listed(
+    connection: Connection, ids: Sequence[int], known: dict[int, frozenset[str]]
+) -> dict[int, frozenset[str]]:
+    """Classes that the images' labels speak of; absent where nothing says so. `known` keeps lists by id."""
+    rows = connection.execute(
+        select(ListedImage.image_id, ListedImage.class_list_id).where(ListedImage.image_id.in_(ids))
+    ).all()
+    missing = {row[1] for row in rows} - set(known)
+    if missing:
+        lists = select(ClassList.id, ClassList.names).where(ClassList.id.in_(sorted(missing)))
+        known.update((row[0], frozenset(row[1])) for row in connection.execute(lists))
+    return {row[0]: known[row[1]] for row in rows}
 
 
 def _annotation(row: Any) -> Annotation:

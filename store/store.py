@@ -229,11 +229,6 @@ class Store(StoredFindings, StoredBoxes, StoredProducts):
         """Create the categories that are missing, in this order: exports number classes by it."""
         catalogue.put_categories(self._database, names)
 
-    def put_listed(self, run_id: int, dataset: str, names: Sequence[str]) -> None:
-        """Categories that a data set lists: its images' labels speak of these, and of those that it listed
-        before. The ones that are missing are created, in this order."""
-        catalogue.put_listed(self._database, run_id, dataset, names)
-
     def categories(self) -> list[Category]:
         return labels.categories(self._database)
 

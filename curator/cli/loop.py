@@ -51,8 +51,9 @@ def run(
     )
     if as_json:
         typer.echo(json.dumps({"steps": steps}))
-    if any(result.failed for result in results):
-        raise typer.Exit(3)
+    codes = [result.exit_code for result in results if result.exit_code]
+    if codes:
+        raise typer.Exit(min(codes))
 
 
 def _remark(result: StageResult) -> str:

@@ -109,12 +109,12 @@ def add(store: Store, config: AddConfig) -> StageResult:
         tally.notes += source.notes[:NAMED]
         exported = Exported(store)
         store.put_categories(source.categories)
-        if source.listed:
-            store.put_listed(run_id, dataset, source.categories)
         for batch in _batches(_part(source.items, *config.part_bounds), config.batch_size):
             ready = list(threads.map(_probe, batch))
             with store.transaction():
-                failures += _store_batch(store, run_id, config, dataset, ready, seen, exported, tally, counts)
+                failures += _store_batch(
+                    store, run_id, config, dataset, source.listed, ready, seen, exported, tally, counts
+                )
             counts["failed"] = len(failures)
             advance(len(batch))
     summary = {
@@ -204,6 +204,7 @@ def _store_batch(
     run_id: int,
     config: AddConfig,
     dataset: str,
+    listed: tuple[str, ...] | None,
     items: Sequence[_Ready | Broken],
     seen: _Seen,
     exported: Exported,
@@ -245,7 +246,7 @@ def _store_batch(
                     (image.name, f"same file as {first[0]} with other labels; those of {first[0]} are kept")
                 )
             continue
-        record = _new_image(item, config, dataset)
+        record = replace(_new_image(item, config, dataset), listed=listed)
         if config.role != "train" and exported.is_sample(record.sha256):
             tally.passed_over += 1  # a synthetic image is no field image
             continue

@@ -237,7 +237,7 @@ def build(spec: Spec) -> OnnxDetector | BlackBox:
         beside=graph.files[1:],
     )
     made = BlackBox.of(detector, spec=spec.text) if engine == "onnxruntime" else detector
-    made.read_as = f"{name} of {graph.input_size[0]} x {graph.input_size[1]} pixels"
+    made.read_as = f"{name} of {graph.input_size[1]} x {graph.input_size[0]} pixels"
     return made
 
 

@@ -124,8 +124,7 @@ def without_suspects(
         return Trusted(current=current, failures=list(failures))
     newest = _listing(store, current)
     verdicts = _verdicts(runs)
-    shown = _listed(_read(store, newest.facts), newest.facts, verdicts)[0] if newest else []
-    listed = [i for own in shown for i in own.failures]
+    listed = _listed(store, current, newest.facts, verdicts).failures if newest else []
     judged = sorted({verdict.image_id for verdict in verdicts})
     labels = store.annotations(judged, reader="diagnose") if judged else {}
     now = {i: [(a.category, a.box) for a in own.annotations] for i, own in labels.items()}
@@ -207,6 +206,7 @@ def _judged(
             np.flatnonzero(classes.within(labels.classes).of_label[found.detections.labels] >= 0).tolist(),
             names,
             minimum=scaled(config.minimum, 1 / ROOM),
+            sure=config.minimum,
         )
     ]
     return sorted(listed, key=lambda own: (-own.probability, own.id)), {
@@ -241,6 +241,7 @@ def _said(store: Store, config: SuspectsConfig, current: Current) -> StageResult
             category=own.category,
             wrong=wrong,
             probability=own.probability,
+            basis=_basis(current, newest.facts),
             failures=tuple(
                 (failure.kind, failure.category, failure.box)
                 for failure in (outcomes[i] for i in own.failures)
@@ -274,25 +275,51 @@ def _read(store: Store, facts: Mapping[str, Any]) -> list[Suspect]:
     ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Listed:
+    """A listing after what people said.
+
+    Attributes:
+        shown: suspects that reach the minimum, and those of which somebody spoke. factor: by how much
+            verdicts multiply the odds. said: the verdicts that tell it, wrong or not.
+        failures: ids of failures of the suspects that reach the minimum and that nobody cleared.
+    """
+
+    shown: list[Suspect]
+    factor: float
+    said: list[bool]
+    failures: list[int]
+
+
 def _listed(
-    found: Sequence[Suspect], facts: Mapping[str, Any], verdicts: Sequence[Verdict]
-) -> tuple[list[Suspect], float, list[bool]]:
-    """The suspects of a listing that reach its minimum after what people said, and those of which somebody
-    spoke; by how much verdicts multiply the odds; the verdicts that tell it (wrong or not)."""
+    store: Store, current: Current, facts: Mapping[str, Any], verdicts: Sequence[Verdict]
+) -> _Listed:
+    found = _read(store, facts)
     by_image: dict[int, list[Suspect]] = {}
     for own in found:
         by_image.setdefault(own.image_id, []).append(own)
-    said: list[tuple[float, bool]] = []
-    spoken: set[int] = set()
+    basis, said, word = _basis(current, facts), [], {}
     for verdict in verdicts:
         now = next((own for own in by_image.get(verdict.image_id, ()) if verdict.about(own)), None)
-        judged = verdict.probability if now is None else now.probability
-        said += [] if judged is None else [(judged, verdict.wrong)]
-        spoken |= set() if now is None else {now.id}
+        if now is not None:
+            word[now.id] = verdict.wrong
+            said.append((now.probability, verdict.wrong))
+        elif verdict.probability is not None and verdict.basis == basis:  # a label that was mended since
+            said.append((verdict.probability, verdict.wrong))
     factor = 1.0 if facts["told"] else scale_of(said)
     every = [replace(own, probability=scaled(own.probability, factor)) for own in found]
-    shown = [own for own in every if own.probability >= facts["minimum"] or own.id in spoken]
-    return shown, factor, [wrong for _, wrong in said] if factor != 1.0 else []
+    counted = [own for own in every if own.probability >= facts["minimum"] and word.get(own.id) is not False]
+    return _Listed(
+        shown=[own for own in every if own.probability >= facts["minimum"] or own.id in word],
+        factor=factor,
+        said=[wrong for _, wrong in said] if factor != 1.0 else [],
+        failures=[i for own in counted for i in own.failures],
+    )
+
+
+def _basis(current: Current, facts: Mapping[str, Any]) -> str:
+    """What probabilities rest on: the detector and whether the rate was told."""
+    return content_key(current.model.fingerprint, facts["told"])
 
 
 def _verdicts(runs: Sequence[RunRecord]) -> list[Verdict]:
@@ -313,22 +340,24 @@ def _verdicts(runs: Sequence[RunRecord]) -> list[Verdict]:
 
 def _summary(store: Store, current: Current, facts: Mapping[str, Any]) -> dict[str, Any]:
     verdicts = _verdicts(store.runs(stage=STAGE))
-    found, factor, said = _listed(_read(store, facts), facts, verdicts)
-    ids = sorted({own.image_id for own in found})
+    found = _listed(store, current, facts, verdicts)
+    ids = sorted({own.image_id for own in found.shown})
     uris = {image.id: image.uri for image in store.images(reader="diagnose", ids=ids)} if ids else {}
 
     def verdict(own: Suspect) -> str | None:
         return next((WORDS[said.wrong] for said in verdicts if said.about(own)), None)
 
-    rates = {kind: min(1.0, factor * rate) for kind, rate in facts["rates"].items()}
+    whole = sum(facts["rates"].values())
+    grown = found.factor / (1 + (found.factor - 1) * whole)
+    rates = {kind: rate * grown for kind, rate in facts["rates"].items()}
     notes = [f"not judged, too few labels to learn from: {', '.join(facts['unlearned'])}"]
     notes = notes if facts["unlearned"] else []
     if not facts["told"]:
         notes.append(
             f"about {sum(rates.values()):.1%} of the labels "
             + (
-                f"are wrong, as {len(said)} verdicts tell ({sum(said)} confirmed); that is taken"
-                if said
+                f"are wrong, as {len(found.said)} verdicts tell ({sum(found.said)} confirmed); that is taken"
+                if found.said
                 else "at most are wrong, as far as these data tell; that is taken; twenty verdicts "
                 "(--confirm, --clear) tell more"
             )
@@ -343,14 +372,14 @@ def _summary(store: Store, current: Current, facts: Mapping[str, Any]) -> dict[s
                 "uri": uris.get(own.image_id, ""),
                 "verdict": verdict(own),
             }
-            for own in found
+            for own in found.shown
         ],
-        "suspects_found": len(found),
+        "suspects_found": sum(own.probability >= facts["minimum"] for own in found.shown),
         "labels": facts["labels"],
         "failures": sum(o.kind != "TP" for o in current.outcomes),
         "minimum": facts["minimum"],
         "rates": rates,
-        "scale": factor,
+        "scale": found.factor,
         "bounds": dict(facts["bounds"]),
         "notes": notes,
     }

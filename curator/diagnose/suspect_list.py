@@ -55,6 +55,7 @@ class Verdict:
         failures: kind, class and box of the failures that it brought about when that was said; another
             detector's at these places are concerned too.
         probability: as judged when that was said, unscaled; None where an older version kept none.
+        basis: what that probability rested on; it says nothing where probabilities rest on something else.
     """
 
     image_id: int
@@ -64,6 +65,7 @@ class Verdict:
     wrong: bool
     failures: tuple[tuple[str, str, BoxTuple], ...] = ()
     probability: float | None = None
+    basis: str = ""
 
     def about(self, other: Suspect | Verdict) -> bool:
         """True where both are of the same label, or of the same place without one."""
@@ -92,12 +94,15 @@ def suspects_of(
     classes: Sequence[str],
     *,
     minimum: float,
+    sure: float = 0.0,
 ) -> list[Suspect]:
     """Suspects of one image.
 
     Args:
         outcomes: of this image. classes: of the data set (K,).
         places: of each detection in `image` its place in the stored detections.
+        sure: probability from which a wrong label explains the false positives on it, so that they show no
+            missing one.
     """
     truth, own = image.result.truth, judged.evidence
     at_label = {o.annotation_id: o for o in outcomes if o.kind != "FP" and o.annotation_id is not None}
@@ -112,7 +117,7 @@ def suspects_of(
         seen = own.instead[row]
         instead = classes[seen] if kind == "wrong class" and seen >= 0 else ""
         failures = _failures(outcome, kind, instead, outcomes)
-        told.update(failures)
+        told.update(failures if probability >= sure else ())
         found.append(
             Suspect(
                 id=outcome.id,

@@ -19,7 +19,7 @@ from curator.prove.trials import TrialItem
 if TYPE_CHECKING:
     from store.store import Store
 
-HOPELESS = 2  # trainings that failed before any succeeded: the next ones would, too
+HOPELESS = 2  # trainings that failed before any succeeded, of as many arms where there are as many
 
 
 class Stop:
@@ -34,6 +34,8 @@ class Stop:
         """
         self.said: list[str] = []
         self._counts, self._trials, self._early = counts, len(keys), config.stop_early
+        self._tried: set[str] = set()
+        self._arms = min(HOPELESS, len(config.arms))
         self._before = lru_cache(None)(lambda seed: _answered(store, config, seed, keys))
 
     def __call__(self, item: TrialItem) -> bool:
@@ -43,12 +45,13 @@ class Stop:
             if reason:
                 say(f"verify: {reason}")
                 self.said.append(reason)
+        self._tried.add(item.arm)
         return bool(self.said)
 
     def _fails(self) -> str:
         known = self._counts.get("done", 0) + self._counts.get("skipped", 0)
         failed = self._counts.get("failed", 0)
-        if known or failed < HOPELESS:
+        if known or failed < HOPELESS or len(self._tried) < self._arms:
             return ""
         return (
             f"stopped after {failed} of {self._trials} trainings, all of which failed; mend the cause below "

@@ -130,8 +130,7 @@ def verify(
         counts,
     ):
         items = _items(store, config, arms, spec, classes, run_id, without)
-        if config.stop_early:
-            items.sort(key=lambda item: config.seeds.index(item.seed))
+        items.sort(key=lambda item: config.seeds.index(item.seed))  # a table can be read at any time
         unjudged = [f"holdout: {line}" for line in not_judged(classes, (h.labelled for h in holdout))]
         for line in (*unjudged, *(fewer := short_arms(items))):
             say(f"verify: {line}")

@@ -112,6 +112,7 @@ class Mined:
             where it is missing.
         partly: images of which only some failures are known (people's feedback) -> the questions, by
             `Asked.name`, for which their other boxes are known to show no such failure.
+        listed: images whose labels do not speak of all classes -> those that they speak of.
     """
 
     offered: BoxRows
@@ -121,6 +122,7 @@ class Mined:
     known: Mapping[int, Outcome]
     units: Mapping[int, str]
     partly: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    listed: Mapping[int, frozenset[str]] = field(default_factory=dict)
 
     @cached_property
     def unit_names(self) -> list[str]:
@@ -139,12 +141,18 @@ class Mined:
             known={i: outcome for i, outcome in self.known.items() if outcome.image_id in kept},
             units=self.units,
             partly=self.partly,
+            listed=self.listed,
         )
 
     def silent(self, asked: Asked, image_ids: Ints) -> NDArray[np.bool_]:
         """(N,) True for rows of images whose boxes may show such failures that nobody has named."""
         silent = [image for image, names in self.partly.items() if asked.name not in names]
-        return np.isin(image_ids, np.array(silent, np.int64))
+        return np.isin(image_ids, np.array(silent + self.unlisted(asked), np.int64))
+
+    def unlisted(self, asked: Asked) -> list[int]:
+        """Images whose labels do not speak of all the asked classes: what fails there is not known."""
+        wanted = set(asked.categories)
+        return [image for image, names in self.listed.items() if not wanted <= names]
 
     def asking(self, asked: Asked) -> BoxRows:
         """Boxes of the failures that ask."""

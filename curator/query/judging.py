@@ -66,6 +66,9 @@ def judge(
         known: scorers fitted to all mined images, whose own out-of-fold predictions are used where they have
             some.
     """
+    unknown = mined.unlisted(asked)
+    if unknown:
+        mined = mined.only(np.setdiff1d(mined.image_ids, unknown))
     truth = failures_per_image(mined, asked)
     if (truth > 0).sum() < FEWEST:
         return []

@@ -95,7 +95,7 @@ def out_of_fold(
         NotFittedError: fewer than two failing images.
     """
     failing = np.unique([o.image_id for o in mined.known.values() if asked.matches(o)])
-    partly = np.array(list(mined.partly), np.int64)
+    partly = np.array([*mined.partly, *mined.unlisted(asked)], np.int64)
     failing = failing[~np.isin(failing, partly)]
     if len(failing) < 2:
         raise NotFittedError(f"{len(failing)} failing image: nothing to judge by")

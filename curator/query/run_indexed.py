@@ -6,7 +6,7 @@ In: a `QueryConfig`, `Current` and the pool. Out: an `IndexState`; the mined ima
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from curator.query.index_work import STAGE as INDEX
 from curator.query.run_index import index_items, index_work
 from curator.query.settings import IndexConfig
 from store.keys import content_key
-from store.records import SpaceShape
+from store.records import AnnotationSet, SpaceShape
 
 if TYPE_CHECKING:
     from store.store import Store
@@ -128,4 +128,11 @@ def read_mined(store: Store, current: Current, state: IndexState) -> Mined:
         culprits=culprit_rows if len(culprit_rows) else None,
         known=known,
         units=units,
+        listed=listed_apart(current, store.annotations(ids, reader="query").values()),
     )
+
+
+def listed_apart(current: Current, labels: Iterable[AnnotationSet]) -> dict[int, frozenset[str]]:
+    """Images whose labels do not speak of all classes that the detector can mean, with those that they do."""
+    judged = set(current.class_map.values())
+    return {s.image_id: s.classes for s in labels if s.classes is not None and not judged <= s.classes}

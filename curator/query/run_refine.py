@@ -22,7 +22,7 @@ from curator.matching import ClassMap
 from curator.query.asked import Asked, Mined
 from curator.query.feedback import ACCEPTED, LABELLED, Said, asks, marked, taught
 from curator.query.run_answers import Question
-from curator.query.run_indexed import IndexState
+from curator.query.run_indexed import IndexState, listed_apart
 from curator.query.selection import Refusals
 from curator.query.settings import QueryConfig
 from store.errors import NotFoundError
@@ -118,7 +118,10 @@ def refinement(store: Store, config: QueryConfig) -> Refinement:
         warnings=tuple(warnings),
         state=content_key(
             list(said.values()),
-            [(image.sha256, own.version, own.key) for image, own in labelled],
+            [
+                (image.sha256, own.version, own.key, *([] if own.classes is None else sorted(own.classes)))
+                for image, own in labelled
+            ],
             sorted(leaks),
             sorted(set(judged) & train),
         ),
@@ -140,6 +143,8 @@ def refined(
     images = {*(own.image_id for own in found.feedback), *(image.id for image, _ in found.labelled)}
     offered = store.boxes(index.space, "offered", image_ids=sorted(images))
     shown = _diagnosed(current, classes, found.labelled, config.device)
+    listed = listed_apart(current, (labels for _, labels in found.labelled))
+    mined = replace(mined, listed={**mined.listed, **listed})
     return taught(mined, offered, Said(feedback=found.feedback, labelled=shown), questions)
 
 

@@ -71,13 +71,23 @@ class Category(Base):
     name: Mapped[str] = mapped_column(unique=True)
 
 
-class DatasetClass(Base):
-    """A class that a data set lists: objects of it are labelled in its images."""
+class ClassList(Base):
+    """Classes that a data set lists: its labels speak of these."""
 
-    __tablename__ = "dataset_classes"
+    __tablename__ = "class_lists"
+    id: Mapped[Id]
+    key: Mapped[str] = mapped_column(unique=True)
+    names: Mapped[Json]
+    run_id: Mapped[RunId]
+
+
+class ListedImage(Base):
+    """What an image's labels speak of; absent where nothing says so."""
+
+    __tablename__ = "listed_images"
     __table_args__ = ({"sqlite_with_rowid": False},)
-    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), primary_key=True)
-    category_id: Mapped[int] = mapped_column(ForeignKey("categories.id"), primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    class_list_id: Mapped[int] = mapped_column(ForeignKey("class_lists.id"), index=True)
     run_id: Mapped[RunId]
 
 

@@ -58,8 +58,8 @@ class AnnotationSet:
         version: counts from 1 per image.
         key: content key of the version; equal contents give equal keys.
         status: "human", or "pre-annotation" (a detector's boxes that wait for correction).
-        classes: names of the classes that are labelled in this image: those that its data sets list, and
-            those of its own objects. None where no data set of it lists its classes: all that are known.
+        classes: names of the classes that its labels speak of: those that the data set which brought them
+            lists, and those of its own objects. None where it lists none: all that are known.
     """
 
     image_id: int

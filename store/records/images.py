@@ -60,7 +60,11 @@ class Membership:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewImage:
-    """An image as an importer hands it over; `annotations` None means unlabelled, () means no objects."""
+    """An image as an importer hands it over; `annotations` None means unlabelled, () means no objects.
+
+    Attributes:
+        listed: names of the classes that the labels speak of; None where the data set does not list them.
+    """
 
     uri: str
     sha256: str
@@ -77,6 +81,7 @@ class NewImage:
     status: Literal["human", "pre-annotation"] = "human"
     tags: Mapping[str, str] = field(default_factory=dict)
     appearance: Appearance | None = None
+    listed: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

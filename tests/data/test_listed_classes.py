@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -21,7 +21,8 @@ from curator.diagnose.settings import DiagnoseConfig
 from curator.matching import ClassMap, not_judged
 from curator.prove.run_verify import read_holdout
 from curator.prove.trials import evaluate_base
-from store.records import Role
+from curator.query.asked import Asked, Mined
+from store.records import BoxRows, Role
 from store.store import Store
 from tests.data.finds_each import CLASSES, box_of
 
@@ -95,16 +96,47 @@ def test_a_mined_image_is_judged_by_its_own_list_alone(tmp_path: Path) -> None:
         assert {row["class"]: row["fp"] for row in listed} == {"car": 2, "person": 2, "dog": 2}
 
 
-def test_a_data_set_that_lists_more_later_is_judged_anew(tmp_path: Path) -> None:
-    """The same data set, by name, in a second file: its labels speak of the classes of both."""
+def test_the_last_word_on_an_image_counts(tmp_path: Path) -> None:
+    """The same labels in a file that lists more: judged anew, without a new version of the labels."""
     with Store.create(tmp_path / "ws") as store:
-        add(store, coco(tmp_path / "a", 0, ("car",), ("car",)), "mine", dataset="street")
+        folder = coco(tmp_path / "a", 0, ("car",), ("car",))
+        add(store, folder, "mine")
         pipeline.detect(store, DetectConfig(detector=SPEC, device="cpu"))
         pipeline.diagnose(store, DiagnoseConfig(device="cpu"))
-        add(store, coco(tmp_path / "b", 1, ("car", "dog"), ("dog",)), "train", dataset="street")
+        table = json.loads((folder / "annotations.json").read_text())
+        table["categories"].append({"id": 7, "name": "dog"})
+        (folder / "annotations.json").write_text(json.dumps(table))
+        added = pipeline.add(store, AddConfig(format="coco", path=folder, role="mine"))
+        assert added.summary["new_annotation_versions"] == 0
         again = pipeline.diagnose(store, DiagnoseConfig(device="cpu"))
         assert (again.done, again.skipped) == (2, 0)
         assert [o.category for o in store.outcomes() if o.kind == "FP"] == ["dog", "dog"]
+
+
+def test_data_sets_of_one_name_stay_apart(tmp_path: Path) -> None:
+    with Store.create(tmp_path / "ws") as store:
+        add(store, coco(tmp_path / "a" / "valid", 0, ("car",), ("car",)), "holdout")
+        before = base_of_holdout(store)
+        add(store, coco(tmp_path / "b" / "valid", 1, CLASSES, ("dog",)), "pool")
+        assert base_of_holdout(store) == before
+        labels = store.annotations(store.image_ids(role="pool"), reader="oracle")
+        assert {own.classes for own in labels.values()} == {frozenset(CLASSES)}
+
+
+def test_what_nobody_labelled_teaches_a_query_nothing() -> None:
+    asked = Asked(kind="FP", categories=("dog",), labels=(2,), threshold=0.5)
+    nothing = cast(BoxRows, None)  # no box is looked at
+    mined = Mined(
+        offered=nothing,
+        image_ids=np.array([1, 2, 3]),
+        outcomes=nothing,
+        culprits=None,
+        known={},
+        units={},
+        listed={1: frozenset({"car"}), 2: frozenset({"car", "dog"})},
+    )
+    assert mined.unlisted(asked) == [1]
+    assert mined.silent(asked, np.array([1, 1, 2, 3])).tolist() == [True, True, False, False]
 
 
 def test_voc_lists_nothing(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from curator import pipeline
 from curator.boxes import iou
 from curator.cli import app
+from curator.diagnose import run_suspects
 from curator.diagnose.settings import DiagnoseConfig, SuspectsConfig
 from curator.diagnose.suspect_evidence import Looked
 from curator.diagnose.suspect_list import Verdict, left_out, standing
@@ -363,8 +364,17 @@ def test_verdicts_set_the_scale(store: Store) -> None:
     assert pipeline.suspects(store, SuspectsConfig()).summary["suspects"] == many["suspects"]
     gone = {i for own in many["suspects"] if own["verdict"] != "cleared" for i in own["failures"]}
     assert int((ask(store).summary["left_out"] or "0").split()[0]) == len(gone)
+    assert many["suspects_found"] == sum(own["probability"] >= 0.5 for own in many["suspects"])
     told = pipeline.suspects(store, SuspectsConfig(rate=0.05)).summary
     assert told["scale"] == 1.0
+
+
+def test_weak_suspects_hide_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What verdicts might raise is kept below the minimum; what is shown is as if it were not kept."""
+    shown = pipeline.suspects(store, SuspectsConfig()).summary["suspects"]
+    monkeypatch.setattr(run_suspects, "ROOM", 1.0)
+    alone = pipeline.suspects(store, SuspectsConfig(minimum=0.5 + 1e-9)).summary["suspects"]
+    assert [(own["id"], own["kind"]) for own in shown] == [(own["id"], own["kind"]) for own in alone]
 
 
 @pytest.mark.parametrize("factor", [0.1, 0.5, 1.0, 4.0])

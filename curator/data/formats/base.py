@@ -58,15 +58,15 @@ class Source:
 
     Attributes:
         notes: what was changed for the data set as a whole (blanks taken from class names, ...).
-        listed: whether the data set (or the user) lists `categories`, so that objects of no other class are
-            labelled; False where they are those of the objects found.
+        listed: classes that the data set (or the user) lists: its labels speak of these and of no other.
+            None where nothing says so, as where `categories` are those of the objects found.
     """
 
     categories: tuple[str, ...]
     items: Iterator[LabelledImage | Broken]
     count: int | None = None
     notes: tuple[str, ...] = ()
-    listed: bool = True
+    listed: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,8 +69,10 @@ class CocoFormat:
             raise
         wanted = frozenset(classes) if classes else None
         items = tables.items(Classes(names, clashes, wanted))
+        kept = tuple(name for name in known if wanted is None or name in wanted)
         return Source(
-            categories=tuple(name for name in known if wanted is None or name in wanted),
+            categories=kept,
+            listed=kept,
             count=tables.count(),
             items=(replace(item, split=split) if isinstance(item, LabelledImage) else item for item in items),
             notes=notes,

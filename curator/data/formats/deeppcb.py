@@ -69,8 +69,10 @@ class DeepPcbFormat:
             wanted = f"{split}.txt" if split else "trainval.txt or test.txt"
             raise FormatError(f"{folder}: expected the list file {wanted}; lists found: {found}")
         pairs = [(name, pair) for name, file in lists for pair in _pairs(file)]
+        listed = tuple(names[number] for number in sorted(names))
         return Source(
-            categories=tuple(names[number] for number in sorted(names)),
+            categories=listed,
+            listed=listed,
             count=len(pairs),
             items=_items(folder, images or folder, pairs, names),
         )

@@ -43,7 +43,6 @@ class ImagesFormat:
             raise FormatError(nothing_readable(folder, passed_over))
         return Source(
             categories=tuple(classes or ()),
-            listed=False,
             count=count,
             notes=passed_over_notes(passed_over),
             items=(

@@ -93,7 +93,6 @@ class VideoFormat:
                 videos = [path]
         return Source(
             categories=tuple(classes or ()),
-            listed=False,
             items=(item for video in videos for item in self._images(video, path, split)),
         )
 

@@ -71,7 +71,7 @@ class VocFormat:
         wanted = {text: name for text, name in written.items() if name in names}
         return Source(
             categories=names,
-            listed=bool(classes),
+            listed=tuple(classes) if classes else None,
             count=len(files),
             items=_items(xmls, root, files, wanted, split, pre_annotated(folder)),
             notes=notes,

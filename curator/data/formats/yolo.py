@@ -96,8 +96,10 @@ class YoloFormat:
         if decided is None and says_unlabelled(table):
             decided = False
         background, reasons = _background(survey, decided)
+        listed = tuple(dict.fromkeys(names[number] for number in sorted(names)))
         return Source(
-            categories=tuple(dict.fromkeys(names[number] for number in sorted(names))),
+            categories=listed,
+            listed=listed,
             items=_items(parts, finder, rows, background, pre_annotated(folder)),
             count=sum(survey.images.values()),
             notes=(*notes, *missing, *reasons, *passed_over_notes(survey.passed_over)),
