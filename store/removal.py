@@ -24,14 +24,15 @@ from store.models import (
     AttributionRow,
     Base,
     Category,
+    ClassList,
     ComparisonRow,
     Dataset,
-    DatasetClass,
     DetectionRow,
     FeedbackRow,
     HitRow,
     Image,
     Item,
+    ListedImage,
     Member,
     OutcomeItem,
     OutcomeRow,
@@ -99,6 +100,7 @@ def derived(ids: Sequence[int]) -> list[Part]:
         (AnnotationRow, AnnotationRow.version_id.in_(versions)),
         (AnnotationVersion, AnnotationVersion.image_id.in_(ids)),
         (Tag, Tag.image_id.in_(ids)),
+        (ListedImage, ListedImage.image_id.in_(ids)),
         (AppearanceRow, AppearanceRow.image_id.in_(ids)),
         (ComparisonRow, or_(ComparisonRow.image_a.in_(ids), ComparisonRow.image_b.in_(ids))),
         (Member, Member.image_id.in_(ids)),
@@ -212,25 +214,38 @@ def _categories(connection: Connection, ids: Sequence[int]) -> set[int]:
 
 
 def _tidy(connection: Connection, datasets: set[int], named: set[int]) -> Counter[str]:
-    """Data sets without images go, with what they list; then classes that nothing names any more."""
+    """Data sets without images go, and lists of classes that no image's labels speak of; then classes that
+    nothing names any more."""
     empty = [
         number
         for number in sorted(datasets)
         if connection.scalar(select(Member.id).where(Member.dataset_id == number).limit(1)) is None
     ]
-    listed = select(DatasetClass.category_id).where(DatasetClass.dataset_id.in_(empty))
-    named = named | set(connection.scalars(listed))
+    spoken_of = select(ListedImage.class_list_id).where(ListedImage.class_list_id == ClassList.id)
+    loose = [
+        (row.id, row.names)
+        for row in connection.execute(select(ClassList.id, ClassList.names).where(~spoken_of.exists()))
+    ]
     gone = delete_parts(
         connection,
-        [(DatasetClass, DatasetClass.dataset_id.in_(empty)), (Dataset, Dataset.id.in_(empty))],
+        [
+            (ClassList, ClassList.id.in_([number for number, _ in loose])),
+            (Dataset, Dataset.id.in_(empty)),
+        ],
     )
+    names = sorted({name for _, names in loose for name in names})
+    named = named | set(connection.scalars(select(Category.id).where(Category.name.in_(names))))
+    kept = {name for names in connection.scalars(select(ClassList.names)) for name in names}
     unused = [
         number
-        for number in sorted(named)
-        if all(
-            connection.scalar(select(column).where(column == number).limit(1)) is None
-            for column in (AnnotationRow.category_id, DatasetClass.category_id)
+        for number, name in connection.execute(
+            select(Category.id, Category.name).where(Category.id.in_(sorted(named)))
+        ).all()
+        if name not in kept
+        and connection.scalar(
+            select(AnnotationRow.category_id).where(AnnotationRow.category_id == number).limit(1)
         )
+        is None
     ]
     if unused:
         painted = connection.scalars(select(SampleRow.annotations))

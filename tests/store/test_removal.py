@@ -56,9 +56,10 @@ def full(store: Store, run: int, build: Any) -> dict[str, Any]:
     """Something in every table, for mined images 0 and 1 and pool images 2 and 3."""
     label = build.label()
     new = [build.image(n, "mine", dataset="field", annotations=(label,)) for n in range(2)]
-    new += [build.image(n, "pool", dataset="pool", annotations=(build.label("bus"),)) for n in (2, 3)]
+    pool = {"dataset": "pool", "annotations": (build.label("bus"),), "listed": ("bus", "tram")}
+    new += [build.image(n, "pool", **pool) for n in (2, 3)]
     ids = [added.image_id for added in store.add_images(run, new)]
-    store.put_listed(run, "pool", ["bus", "tram"])
+    store.put_categories(["bus", "tram"])
     model = store.put_model("python:x", "f" * 64, ["car"])
     detect = store.begin_run("detect", config={}, models=["f" * 64], config_key="d")
     for i in ids:
@@ -224,7 +225,7 @@ def test_a_pool_image_takes_its_hits_along(store: Store, full: dict[str, Any]) -
     assert plan.spaces == ()
     begin(store)
     gone = store.remove_images(pool, which)
-    assert (gone["hits"], gone["feedback"], gone["datasets"], gone["dataset_classes"]) == (2, 2, 1, 2)
+    assert (gone["hits"], gone["feedback"], gone["datasets"], gone["class_lists"]) == (2, 2, 1, 1)
     assert gone["categories"] == 2  # bus and tram: nothing names them any more
     assert [c.name for c in store.categories()] == ["car"]
     assert store.selection("query").hits == ()
