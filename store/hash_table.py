@@ -14,7 +14,7 @@ and where the right side is beyond the radius (98 to 99% of the pairs), no hash 
 The answer is that of comparing all 38. Hashes lie in columns, in blocks of `ROWS` pictures that fit a core's
 cache; adding pictures moves none.
 
-Why no index: benchmarks/scale.py and docs/decisions/0010.
+Why this and no index of bits: docs/decisions/0008.
 """
 
 from __future__ import annotations
