@@ -71,6 +71,11 @@ class HashTable:
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return sum(block.nbytes for block in self._blocks)
+
     def append(self, hashes: Hashes) -> None:
         """Add (N, HASHES) after the others."""
         start = 0
@@ -93,7 +98,7 @@ class HashTable:
         of_block = rows // ROWS
         for number in np.unique(of_block).tolist():
             chosen = of_block == number
-            found[chosen] = self._blocks[number][_PLACES][:, rows[chosen] % ROWS].T
+            found[chosen] = self._blocks[number][np.ix_(_PLACES, rows[chosen] % ROWS)].T
         return found
 
     def near(self, asked: Hashes) -> Iterator[Near]:
