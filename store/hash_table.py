@@ -37,7 +37,7 @@ each side lies within 12 of a window (benchmarks/near_duplicates.py)."""
 ROWS = 8192
 """Pictures in a block: 64 KiB a column."""
 _AT_ONCE = 8 * ROWS  # pairs tested together: 512 KiB
-_MOST = 1 << 21  # pairs of hashes that are near, held at a time: 50 MB
+_MOST = 1 << 21  # pairs held at a time, 16 MB, where one picture does not have more
 _MIRROR = HASHES - 1
 _ORDER = (5, 0, 4, 6, 1, 2, 3, 7, 8, 9, _MIRROR)  # columns of a block: hashes of a group beside one another
 _PLACES = [_ORDER.index(number) for number in range(HASHES)]
@@ -135,8 +135,11 @@ class HashTable:
                 for i, j, mirrored in _in_block(part, columns, *room):
                     found.append(((i + start) * self._count + j + number * ROWS) * 2 + mirrored)
                     total += len(i)
-            if total > _MOST and len(asked) > 1:
-                return None
+            if total > _MOST:
+                found = [np.unique(np.concatenate(found))]
+                total = len(found[0])
+                if total > _MOST and len(asked) > 1:
+                    return None
         # several hashes of a pair may be near
         keys = np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
         i, j = np.divmod(keys // 2, max(1, self._count))
