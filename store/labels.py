@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Select, delete, func, insert, select
+from sqlalchemy.orm import aliased
 
 from store.access import check_annotations
 from store.keys import content_key
@@ -33,8 +34,8 @@ def put_annotations(
             (row[0], (row[1], row[2]))
             for row in connection.execute(
                 _newest_versions(
-                    AnnotationVersion.image_id, AnnotationVersion.version, AnnotationVersion.key
-                ).where(AnnotationVersion.image_id.in_(part))
+                    part, AnnotationVersion.image_id, AnnotationVersion.version, AnnotationVersion.key
+                )
             )
         )
     keys = {i: content_key(_plain(image.annotations or ()), image.status) for i, image in labelled.items()}
@@ -128,15 +129,13 @@ def _plain(annotations: Sequence[NewAnnotation]) -> list[dict[str, Any]]:
     ]
 
 
-def _newest_versions(*columns: Any) -> Select[Any]:
-    newest = (
-        select(AnnotationVersion.image_id, func.max(AnnotationVersion.version).label("version"))
-        .group_by(AnnotationVersion.image_id)
-        .subquery()
-    )
-    return select(*columns).join(
-        newest,
-        (newest.c.image_id == AnnotationVersion.image_id) & (newest.c.version == AnnotationVersion.version),
+def _newest_versions(images: Sequence[int], *columns: Any) -> Select[Any]:
+    """Of each image its newest version, looked up in the index of (image, version): what it costs does not
+    depend on how many others there are."""
+    other = aliased(AnnotationVersion)
+    newest = select(func.max(other.version)).where(other.image_id == AnnotationVersion.image_id)
+    return select(*columns).where(
+        AnnotationVersion.image_id.in_(images), AnnotationVersion.version == newest.scalar_subquery()
     )
 
 
@@ -172,9 +171,7 @@ def annotation_sets(database: Database, ids: Sequence[int], reader: Reader) -> d
     with database.reading() as connection:
         check_annotations(connection, ids, reader)
         for part in chunks(sorted(set(ids))):
-            versions = connection.execute(
-                _newest_versions(table(AnnotationVersion)).where(AnnotationVersion.image_id.in_(part))
-            ).all()
+            versions = connection.execute(_newest_versions(part, table(AnnotationVersion))).all()
             for some in chunks([row.id for row in versions]):
                 rows = connection.execute(
                     select(table(AnnotationRow), Category.name)

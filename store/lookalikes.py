@@ -1,8 +1,8 @@
 """Which images of the workspace look like which: found by their hashes, judged by their thumbnails.
 
-In: image ids. Out: pairs of ids. The hashes of all images stay in memory, 105 bytes an image; thumbnails are
-read for candidates alone. An image that came before thumbnails were stored gets one from its file when it is
-first compared; where the file is gone, its 64-bit hash decides.
+In: image ids. Out: pairs of ids. The hashes of all images stay in memory (`store.known_images`); thumbnails
+are read for candidates alone. An image that came before thumbnails were stored gets one from its file when it
+is first compared; where the file is gone, its 64-bit hash decides.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, func, select
+from sqlalchemy import select
 
-from store.appearance import HASHES, LUMA, Planes, appearance, planes
+from store.appearance import LUMA, Planes, appearance, planes
 from store.comparisons import Comparisons
-from store.duplicates import candidates, pairs_within, parse_hashes
+from store.duplicates import pairs_within
 from store.errors import CorruptionError, ImageError
+from store.hash_table import Rows
 from store.images import read_pixels
+from store.known_images import KnownImages
 from store.likeness import ALIGNED, LIE_SHARE, SAME, block_range, unlikeness
 from store.models import AppearanceRow, Image
 from store.session import Database, chunks, upsert
@@ -28,10 +30,8 @@ HASH_DISTANCE = 4
 """Bits up to which two images count as one where there is no thumbnail to compare."""
 _KEPT = 8192  # thumbnails in memory: 85 MB
 _TOGETHER = 256  # candidates of an image judged at a time
-_PAIRS = 500_000
+_BLOCK = 64  # images compared at a time
 _FILLED = 64  # images described in one transaction
-
-Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +65,30 @@ class Lookalikes:
         self._database = database
         self._compared = Comparisons(database)
         self._gone: set[int] = set()
-        self.forget()
-        database.on_end.append(lambda committed: None if committed else self.forget())
+        self._known = KnownImages()
+        self._thumbnails: dict[int, Thumbnail] = {}
+        self._may_be_undone = False  # was something read in the transaction that is open?
+        database.on_end.append(self._ended)
+        database.on_undo.append(self._undone)
+
+    def _ended(self, committed: bool) -> None:
+        if committed:
+            self._may_be_undone = False
+
+    def _undone(self) -> None:
+        if self._may_be_undone:
+            self.forget()
 
     def forget(self) -> None:
         """Know nothing: what is asked next is read."""
-        self._ids: Rows = np.zeros(0, dtype=np.int64)
-        self._phashes = np.zeros(0, dtype=np.uint64)
-        self._hashes = np.zeros((0, HASHES), dtype=np.uint64)
-        self._described = np.zeros(0, dtype=bool)
-        self._thumbnails: dict[int, Thumbnail] = {}
+        self._known.forget()
+        self._thumbnails = {}
+        self._may_be_undone = False
+
+    def _refresh(self) -> None:
+        with self._database.reading() as connection:
+            self._known.refresh(connection)
+        self._may_be_undone |= self._database.connection is not None
 
     # ------------------------------------------------------------ questions
 
@@ -94,19 +108,18 @@ class Lookalikes:
             threshold: largest `likeness.unlikeness` of one picture.
             first: one pair an id at most. fill: describe images that have no thumbnail yet.
         """
-        with self._database.reading() as connection:
-            self._refresh(connection)
-            left = self._rows(ids)
-            right = np.arange(len(self._ids)) if among is None else self._rows(among)
+        known = self._known
+        self._refresh()
+        left = known.rows(ids)
+        right = None if among is None else known.rows(among)
         if fill:
-            self._fill(np.union1d(left, right))
-        step = max(1, _PAIRS // max(1, len(right)))
+            self._fill(np.arange(len(known)) if right is None else np.union1d(left, right))
         try:
-            for start in range(0, len(left), step):
-                block = left[start : start + step]
-                self._compared.load(self._ids[block].tolist())
+            for start in range(0, len(left), _BLOCK):
+                block = left[start : start + _BLOCK]
+                self._compared.load(known.ids[block].tolist())
                 for one, other in list(self._of_block(block, right, threshold, first)):
-                    yield int(self._ids[one]), int(self._ids[other])
+                    yield int(known.ids[one]), int(known.ids[other])
         finally:
             self._compared.close()
 
@@ -118,59 +131,72 @@ class Lookalikes:
         Args:
             described: (hashes, thumbnail) each, as `store.appearance` makes them.
         """
-        with self._database.reading() as connection:
-            self._refresh(connection)
-            right = self._rows(among)
+        known = self._known
+        self._refresh()
+        right = known.rows(among)
         self._fill(right)
-        right = right[self._described[right]]
-        if not described:
+        right = right[known.described[right]]
+        if not described or not len(right):
             return
         hashes = np.stack([np.frombuffer(h, dtype="<u8").astype(np.uint64) for h, _ in described])
-        for i, j, mirrored in candidates(hashes, self._hashes[right]):
+        for i, j, mirrored in known.part(right).near(hashes):
             for place in np.unique(i):
                 own = Thumbnail.of(described[place][1])
                 of = i == place
                 for row in self._alike(own, right[j[of]], mirrored[of], threshold, first=False):
-                    yield int(place), int(self._ids[row])
+                    yield int(place), int(known.ids[row])
 
     def fill(self, advance: Callable[[int], None] | None = None) -> tuple[int, int]:
         """Describe every image that has no thumbnail yet; returns (described, without a readable file)."""
-        with self._database.reading() as connection:
-            self._refresh(connection)
-        before = int(self._described.sum())
-        self._fill(np.arange(len(self._ids)), advance)
-        done = int(self._described.sum())
-        return done - before, len(self._ids) - done
+        known = self._known
+        self._refresh()
+        before = int(known.described.sum())
+        self._fill(np.arange(len(known)), advance)
+        done = int(known.described.sum())
+        return done - before, len(known) - done
 
     # ------------------------------------------------------------ comparing
 
     def _of_block(
-        self, left: Rows, right: Rows, threshold: float, first: bool
+        self, left: Rows, right: Rows | None, threshold: float, first: bool
     ) -> Iterator[tuple[int, int]]:
-        """Row pairs of a few images with many, by the order of both."""
-        seen_left, seen_right = (np.flatnonzero(self._described[rows]) for rows in (left, right))
+        """Row pairs of a few images with many (None: all), by the order of both."""
+        known = self._known
         found: list[list[int]] = [[] for _ in left]
-        distance = HASH_DISTANCE if threshold > 0 else 0
-        for i, j in pairs_within(self._phashes[left], self._phashes[right], distance):
-            unsure = ~(self._described[left[i]] & self._described[right[j]])
-            for one, other in zip(i[unsure].tolist(), j[unsure].tolist(), strict=True):
-                found[one].append(other)
-        for i, j, mirrored in candidates(self._hashes[left[seen_left]], self._hashes[right[seen_right]]):
+        for one, other in self._by_phash(left, right, HASH_DISTANCE if threshold > 0 else 0):
+            found[one].append(other)
+        seen_left = np.flatnonzero(known.described[left])
+        table = known.table if right is None else known.part(right)
+        for i, j, mirrored in table.near(known.table.rows(left[seen_left])):
+            rows = j if right is None else right[j]
+            own_rows = left[seen_left[i]]
+            real = known.described[rows] & (rows != own_rows)
+            i, j, mirrored, rows = i[real], j[real], mirrored[real], rows[real]
             bounds = np.searchsorted(i, np.arange(len(seen_left) + 1))
             for place in np.unique(i).tolist():
                 of = slice(bounds[place], bounds[place + 1])
                 row = int(left[seen_left[place]])
-                places, flags = seen_right[j[of]], mirrored[of]
-                other_one = right[places] != row
-                places, flags = places[other_one], flags[other_one]
                 own = self._thumbnail([row])[0]
-                image = int(self._ids[row])
-                alike = set(self._alike(own, right[places], flags, threshold, first=first, image=image))
-                found[seen_left[place]] += [p for p in places.tolist() if int(right[p]) in alike]
+                image = int(known.ids[row])
+                alike = set(self._alike(own, rows[of], mirrored[of], threshold, first=first, image=image))
+                pairs = zip(j[of].tolist(), rows[of].tolist(), strict=True)
+                found[seen_left[place]] += [p for p, other in pairs if other in alike]
         for one, others in enumerate(found):
-            ordered = [other for other in sorted(set(others)) if right[other] != left[one]]
+            ordered = sorted(set(others))
             for other in ordered[:1] if first else ordered:
-                yield int(left[one]), int(right[other])
+                yield int(left[one]), other if right is None else int(right[other])
+
+    def _by_phash(self, left: Rows, right: Rows | None, distance: int) -> Iterator[tuple[int, int]]:
+        """Places of pairs of which one is not described, by the one hash that all have."""
+        known = self._known
+        described = known.described if right is None else known.described[right]
+        for seen, others in ((False, np.arange(len(described))), (True, np.flatnonzero(~described))):
+            own = np.flatnonzero(known.described[left] == seen)
+            if len(own) and len(others):
+                rows = others if right is None else right[others]
+                for i, j in pairs_within(known.phashes[left[own]], known.phashes[rows], distance):
+                    different = left[own[i]] != rows[j]
+                    yield from zip(own[i[different]].tolist(), others[j[different]].tolist(), strict=True)
 
     def _alike(
         self,
@@ -202,7 +228,7 @@ class Lookalikes:
         self, own: Thumbnail, seen: Thumbnail, rows: Rows, flag: bool, threshold: float, image: int | None
     ) -> Iterator[tuple[int, float]]:
         """(row, unlikeness) of those that are not surely different, in their order."""
-        ids = self._ids[rows].tolist()
+        ids = self._known.ids[rows].tolist()
         known = [None if image is None else self._compared.known(image, other, flag) for other in ids]
         open_ = np.array([value is None for value in known], bool)
         thumbnails = dict(zip(rows[open_].tolist(), self._thumbnail(rows[open_].tolist()), strict=True))
@@ -226,43 +252,8 @@ class Lookalikes:
 
     # ------------------------------------------------------------ what is known
 
-    def _rows(self, ids: Sequence[int]) -> Rows:
-        wanted = np.array(list(dict.fromkeys(ids)), dtype=np.int64)
-        rows = np.searchsorted(self._ids, wanted)
-        known = rows < len(self._ids)
-        known[known] = self._ids[rows[known]] == wanted[known]
-        return np.asarray(rows[known], dtype=np.int64)
-
-    def _refresh(self, connection: Connection) -> None:
-        """Read what was added since; everything, where that does not add up."""
-        count, newest = connection.execute(select(func.count(), func.max(Image.id))).one()
-        last = int(self._ids[-1]) if len(self._ids) else -1
-        if (count, -1 if newest is None else newest) == (len(self._ids), last):
-            return
-        if count > len(self._ids):
-            self._read(connection, last)
-        if count != len(self._ids) or (count and int(self._ids[-1]) != newest):
-            self.forget()  # images were removed, or another writer's smaller id came later
-            self._read(connection, -1)
-
-    def _read(self, connection: Connection, after: int) -> None:
-        rows = connection.execute(
-            select(Image.id, Image.phash, AppearanceRow.hashes)
-            .outerjoin(AppearanceRow, AppearanceRow.image_id == Image.id)
-            .where(Image.id > after)
-            .order_by(Image.id)
-        ).all()
-        nothing = bytes(8 * HASHES)
-        hashes = np.frombuffer(b"".join(row[2] or nothing for row in rows), dtype="<u8")
-        self._ids = np.concatenate([self._ids, np.array([row[0] for row in rows], dtype=np.int64)])
-        self._phashes = np.concatenate([self._phashes, parse_hashes([row[1] for row in rows])])
-        self._hashes = np.concatenate([self._hashes, hashes.astype(np.uint64).reshape(-1, HASHES)])
-        self._described = np.concatenate(
-            [self._described, np.array([row[2] is not None for row in rows], dtype=bool)]
-        )
-
     def _thumbnail(self, rows: Sequence[int]) -> list[Thumbnail]:
-        ids = [int(self._ids[row]) for row in rows]
+        ids = [int(self._known.ids[row]) for row in rows]
         missing = [i for i in dict.fromkeys(ids) if i not in self._thumbnails]
         if missing:
             if len(self._thumbnails) + len(missing) > _KEPT:
@@ -282,7 +273,8 @@ class Lookalikes:
         comparing them by their hashes."""
         if self._database.read_only is not None:
             return
-        wanted = [int(self._ids[row]) for row in rows[~self._described[rows]]]
+        known = self._known
+        wanted = [int(known.ids[row]) for row in rows[~known.described[rows]]]
         wanted = [i for i in wanted if i not in self._gone]
         for part in chunks(wanted, _FILLED):
             with self._database.reading() as connection:
@@ -308,9 +300,7 @@ class Lookalikes:
                 with self._database.writing() as connection:
                     upsert(connection, AppearanceRow, made, unique=("image_id",), update=())
             for row in made:
-                place = int(np.searchsorted(self._ids, row["image_id"]))
-                self._hashes[place] = np.frombuffer(row["hashes"], dtype="<u8")
-                self._described[place] = True
+                known.describe(row["image_id"], row["hashes"])
             if advance is not None:
                 advance(len(part))
 

@@ -43,6 +43,7 @@ class Database:
         self.engine = make_engine(url, writable=read_only is None)
         self.before_commit: list[Callable[[], None]] = []
         self.on_end: list[Callable[[bool], None]] = []  # called after each outermost end with "committed"
+        self.on_undo: list[Callable[[], None]] = []  # called after a transaction or a savepoint was undone
         self._local = threading.local()
 
     @property
@@ -62,8 +63,12 @@ class Database:
         self.require_writable()
         outer = self.connection
         if outer is not None:
-            with outer.begin_nested():
-                yield outer
+            try:
+                with outer.begin_nested():
+                    yield outer
+            except BaseException:
+                self._undone()
+                raise
             return
         committed = False
         with self.engine.connect().execution_options(curator_write=True, curator_wait=wait) as connection:
@@ -78,6 +83,12 @@ class Database:
                 self._local.connection = None
                 for callback in self.on_end:
                     callback(committed)
+                if not committed:
+                    self._undone()
+
+    def _undone(self) -> None:
+        for callback in self.on_undo:
+            callback()
 
     def require_writable(self) -> None:
         """Refuse a read-only workspace.
