@@ -13,6 +13,7 @@ import os
 import uuid
 
 from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 
 from store.errors import CorruptionError, NotFoundError
 
@@ -24,11 +25,14 @@ class BlobStore:
         self._files, self._root = url_to_fs(root)
 
     def put(self, data: bytes) -> str:
-        """Store `data`; returns its SHA-256. A damaged blob of that name is replaced."""
+        """Store `data`; returns its SHA-256. A damaged blob of that name is replaced; a sound one becomes as
+        young as a new one, since `store.garbage` goes by age."""
         sha256 = hashlib.sha256(data).hexdigest()
         path = self._path(sha256)
-        if self._files.exists(path) and _matches(self._files.cat_file(path), sha256):
-            return sha256
+        with contextlib.suppress(FileNotFoundError):
+            self._renew(path)
+            if _matches(self._files.cat_file(path), sha256):
+                return sha256
         self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
         temporary = f"{path}.{uuid.uuid4().hex}.part"
         try:
@@ -60,6 +64,15 @@ class BlobStore:
                 f"blob {sha256[:12]} in {self._root} is damaged; run the stage that made it again"
             )
         return data
+
+    def _renew(self, path: str) -> None:
+        """Set the time of a blob to now, where it is a file of this machine.
+
+        Raises:
+            FileNotFoundError: no such blob.
+        """
+        if isinstance(self._files, LocalFileSystem):
+            os.utime(path)
 
     def _path(self, sha256: str) -> str:
         return f"{self._root}/{sha256[:2]}/{sha256}"

@@ -7,6 +7,7 @@ bytes, wherever their files lie.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +25,7 @@ from store.records import (
     Reader,
     Role,
 )
+from store.runs import last_id
 from store.session import Database, chunks, put_by_key, table, upsert
 
 Pair = tuple[int, Role]
@@ -53,6 +55,7 @@ def add_images(
                 for image in images
             ],
             key="sha256",
+            last=partial(last_id, connection, Image),
         )
         _follow_moved_files(connection, images, known)
         _put_appearances(connection, run_id, images, ids)

@@ -7,6 +7,7 @@ diagnosis, and detections of the configuration that they name or that ran last.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from store.records import (
     Pin,
     TargetRecord,
 )
-from store.runs import config_key_of, wanted_runs
+from store.runs import config_key_of, last_id, wanted_runs
 from store.session import Database, chunks, put_by_key, table, upsert
 
 
@@ -188,7 +189,7 @@ def put_outcomes(
             }
         )
     with database.writing() as connection:
-        ids = put_by_key(connection, OutcomeRow, rows)
+        ids = put_by_key(connection, OutcomeRow, rows, last=partial(last_id, connection, OutcomeRow))
         links = [{"item_key": item_key, "outcome_id": outcome_id, "run_id": run_id} for outcome_id in ids]
         upsert(connection, OutcomeItem, links, unique=("item_key", "outcome_id"), update=())
     return ids

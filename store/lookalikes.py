@@ -65,10 +65,11 @@ class Lookalikes:
         self._database = database
         self._compared = Comparisons(database)
         self._gone: set[int] = set()
-        self._forget()
-        database.on_end.append(lambda committed: None if committed else self._forget())
+        self.forget()
+        database.on_end.append(lambda committed: None if committed else self.forget())
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Know nothing: what is asked next is read."""
         self._ids: Rows = np.zeros(0, dtype=np.int64)
         self._phashes = np.zeros(0, dtype=np.uint64)
         self._hashes = np.zeros((0, HASHES), dtype=np.uint64)
@@ -234,14 +235,15 @@ class Lookalikes:
 
     def _refresh(self, connection: Connection) -> None:
         """Read what was added since; everything, where that does not add up."""
-        count = connection.scalar(select(func.count()).select_from(Image)) or 0
-        if count < len(self._ids):
-            self._forget()
+        count, newest = connection.execute(select(func.count(), func.max(Image.id))).one()
+        last = int(self._ids[-1]) if len(self._ids) else -1
+        if (count, -1 if newest is None else newest) == (len(self._ids), last):
+            return
         if count > len(self._ids):
-            self._read(connection, int(self._ids[-1]) if len(self._ids) else -1)
-            if count != len(self._ids):  # another writer's smaller id came later
-                self._forget()
-                self._read(connection, -1)
+            self._read(connection, last)
+        if count != len(self._ids) or (count and int(self._ids[-1]) != newest):
+            self.forget()  # images were removed, or another writer's smaller id came later
+            self._read(connection, -1)
 
     def _read(self, connection: Connection, after: int) -> None:
         rows = connection.execute(

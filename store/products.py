@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
@@ -22,7 +23,7 @@ from store.models import (
     VersionRow,
 )
 from store.records import DatasetVersion, Hit, NewAnnotation, Sample, Selection, Trial, Verdict
-from store.runs import config_key_of, current_run
+from store.runs import config_key_of, current_run, last_id
 from store.session import Database, chunks, put_by_key, table
 
 
@@ -145,7 +146,7 @@ def put_sample(database: Database, run_id: int, sample: Sample) -> int:
         "run_id": run_id,
     }
     with database.writing() as connection:
-        sample_id = put_by_key(connection, SampleRow, [row])[0]
+        sample_id = put_by_key(connection, SampleRow, [row], last=partial(last_id, connection, SampleRow))[0]
         judged = connection.scalar(
             select(VerdictRow.position).where(VerdictRow.sample_id == sample_id).limit(1)
         )
@@ -279,6 +280,12 @@ def _new_annotation(raw: dict[str, Any]) -> NewAnnotation:
         polygon=None if polygon is None else tuple(tuple(ring) for ring in polygon),
         attributes=raw["attributes"],
     )
+
+
+def sample_blobs(database: Database) -> set[str]:
+    """The blobs of all samples."""
+    with database.reading() as connection:
+        return set(connection.scalars(select(SampleRow.blob)))
 
 
 # ---------------------------------------------------------------- versions and trials

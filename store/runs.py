@@ -14,10 +14,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Select, exists, insert, or_, select, update
+from sqlalchemy import Connection, Select, exists, func, insert, or_, select, update
 
 from store.errors import NotFoundError
-from store.models import Item, Run
+from store.models import Base, Item, Run
 from store.processes import is_gone, this_process
 from store.records import ItemStatus, RunRecord
 from store.session import Database, chunks, table, upsert
@@ -92,6 +92,45 @@ def mark_interrupted(database: Database) -> None:
             connection.execute(
                 update(Run).where(Run.id.in_(gone), Run.status == "running").values(status="interrupted")
             )
+
+
+REMOVE = "remove"
+"""The stage of removals; their facts hold the largest ids that were given out before ("last")."""
+
+
+def last_id(connection: Connection, model: type[Base]) -> int:
+    """The largest id of a table that was given out before the newest removal, 0 where nothing was removed.
+
+    SQLite gives the largest ids out again once their rows are gone (PostgreSQL does not); what remembers an
+    image by its id must never meet another one there.
+    """
+    query = select(Run.facts).where(Run.stage == REMOVE).order_by(Run.id.desc()).limit(1)
+    facts = connection.scalar(query) or {}
+    return int(facts.get("last", {}).get(table(model).name, 0))
+
+
+def largest_ids(connection: Connection, models: Sequence[type[Base]]) -> dict[str, int]:
+    """Table -> the largest id that was ever given out, for a removal's facts."""
+    return {
+        table(model).name: max(
+            last_id(connection, model), connection.scalar(select(func.max(table(model).c.id))) or 0
+        )
+        for model in models
+    }
+
+
+def other_runs(database: Database) -> list[tuple[int, str, str, datetime, bool]]:
+    """Runs that other processes have not finished, oldest first: id, stage, host, when it started, and
+    whether it is of this host, where its process is known to live (`mark_interrupted`)."""
+    query = select(Run.id, Run.stage, Run.host, Run.started_at, Run.process).where(Run.status == "running")
+    with database.reading() as connection:
+        rows = connection.execute(query.order_by(Run.id)).all()
+    here = platform.node()
+    return [
+        (row.id, row.stage, row.host, row.started_at, row.host == here)
+        for row in rows
+        if row.host != here or row.process != this_process()
+    ]
 
 
 def runs(database: Database, stage: str | None) -> list[RunRecord]:

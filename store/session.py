@@ -119,12 +119,19 @@ def chunks(values: Sequence[Any], size: int = CHUNK) -> Iterator[Sequence[Any]]:
 
 
 def put_by_key(
-    connection: Connection, model: type[Base], rows: Sequence[Mapping[str, Any]], key: str = "key"
+    connection: Connection,
+    model: type[Base],
+    rows: Sequence[Mapping[str, Any]],
+    key: str = "key",
+    *,
+    last: Callable[[], int] = lambda: 0,
 ) -> list[int]:
     """Insert the rows whose `key` is not stored yet; return the ids of all, in order.
 
     Another process may store an equal key at the same time (PostgreSQL): then its row stands.
 
+    Args:
+        last: the largest id that was ever given out, asked where there are new rows (`runs.last_id`).
     Raises:
         ValueError: for an empty key.
     """
@@ -140,6 +147,9 @@ def put_by_key(
             for row in connection.execute(select(column, target.c.id).where(column.in_(part)))
         )
     new = list({row[key]: row for row in rows if row[key] not in ids}.values())
+    given = last() if new and connection.dialect.name == "sqlite" else 0
+    if given and given > (connection.scalar(select(func.max(target.c.id))) or 0):  # its rows were removed
+        new = [{**row, "id": given + place} for place, row in enumerate(new, start=1)]
     if new:
         dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
         statement = dialect.insert(target).on_conflict_do_nothing(index_elements=[key])

@@ -46,6 +46,7 @@ from store.session import Database
 from store.stored_boxes import StoredBoxes
 from store.stored_findings import StoredFindings
 from store.stored_products import StoredProducts
+from store.stored_removals import StoredRemovals
 from store.summary import counts
 from store.vectors.spaces import Spaces
 from store.workspace import (
@@ -58,7 +59,7 @@ from store.workspace import (
 )
 
 
-class Store(StoredFindings, StoredBoxes, StoredProducts):
+class Store(StoredFindings, StoredBoxes, StoredProducts, StoredRemovals):
     """A workspace: a folder with `curator.db` (or a PostgreSQL URL), `blobs/` and `vectors/`."""
 
     path: Path

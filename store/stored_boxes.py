@@ -104,8 +104,14 @@ class StoredBoxes:
         """
         return self._spaces.ranges(name, role=role, image_ids=image_ids)
 
+    def box_end(self, name: str) -> int:
+        """The number after the last row of offered boxes; rows of removed images count, as they keep their
+        numbers."""
+        return self._spaces.end(name)
+
     def box_rows(self, name: str, rows: Ints) -> BoxRows:
-        """Offered boxes by row number, in any order; repeated where asked for twice.
+        """Offered boxes by row number, in any order; repeated where asked for twice. Rows of removed images
+        are those of image -1.
 
         Raises:
             ValueError: a row that is not there. AccessError: a row of an image of the holdout alone.

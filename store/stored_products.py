@@ -64,6 +64,10 @@ class StoredProducts:
         run, which end where its budget is accepted; or all of one configuration."""
         return products.samples(self._database, name=name, accepted=accepted, config_key=config_key)
 
+    def sample_blobs(self) -> set[str]:
+        """The blobs of all samples, of whatever settings."""
+        return products.sample_blobs(self._database)
+
     def put_version(self, run_id: int, version: DatasetVersion) -> int:
         return products.put_version(self._database, run_id, version)
 

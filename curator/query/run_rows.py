@@ -29,8 +29,7 @@ class SpaceRows:
     def __init__(self, store: Store, space: str, sketch: Sketch, dimension: int) -> None:
         self._store, self._space, self._sketch = store, space, sketch
         self._dimension = dimension
-        _, first, count = store.box_ranges(space)
-        self._count = int((first + count).max(initial=0))
+        self._count = store.box_end(space)  # a removed image's rows keep their numbers, and are never asked
 
     @property
     def dimension(self) -> int:

@@ -59,6 +59,11 @@ from store.records.outcomes import (
     OutcomeKind,
     TargetRecord,
 )
+from store.records.removals import (
+    MembershipFilter,
+    RemovalPlan,
+    StaleVersion,
+)
 from store.records.runs import (
     ItemStatus,
     RunRecord,
@@ -109,6 +114,7 @@ __all__ = [
     "ItemStatus",
     "Leak",
     "Membership",
+    "MembershipFilter",
     "ModelRecord",
     "NewAnnotation",
     "NewImage",
@@ -118,6 +124,7 @@ __all__ = [
     "Reader",
     "Region",
     "RegionKind",
+    "RemovalPlan",
     "Role",
     "RunRecord",
     "RunStatus",
@@ -126,6 +133,7 @@ __all__ = [
     "Segmentation",
     "Selection",
     "SpaceShape",
+    "StaleVersion",
     "TargetRecord",
     "Trial",
     "Verdict",

@@ -1,24 +1,31 @@
 """Where the rows of each image lie: one row of SQL an image, as arrays.
 
-In: a space and a kind. Out: `Places`. What is committed never changes, so that it is read from SQL once.
+In: a space and a kind. Out: `Places`. What is committed never changes but for images that are removed, so
+that it is read from SQL once, and again after a removal.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, select
 
+from store.blobs import BlobStore
 from store.models import Image, IndexedImage
 from store.records import BoxesKind, Ints
 from store.session import Database, table
 from store.vectors.codes import CodeGroup
 
 KINDS: dict[BoxesKind, int] = {"offered": 0, "outcomes": 1}
+FACT = "removed"  # of a space's facts: see `store.vectors.removed`
+NOBODY = -1
+"""The image id of rows whose image was removed."""
 _FIELDS = (
+    IndexedImage.place,
     IndexedImage.image_id,
     IndexedImage.first_box,
     IndexedImage.boxes,
@@ -34,7 +41,8 @@ class Places:
     """The images of a kind in the order of its files; all fields (M,).
 
     Attributes:
-        image_ids: of the images. first, boxes: their first row among those of boxes, and how many they have.
+        image_ids: of the images, `NOBODY` for removed ones.
+        first, boxes: their first row among those of boxes, and how many they have.
         first_candidate, candidates: the same among those of candidates.
         heights, widths: of the images.
     """
@@ -75,39 +83,60 @@ class Places:
 
 
 class PlaceReader:
-    """Reads `Places`, and keeps what is committed: 56 bytes an image."""
+    """Reads `Places`, and keeps what is committed: 64 bytes an image."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, blobs: BlobStore) -> None:
         self._database = database
-        self._kept: dict[tuple[int, BoxesKind], NDArray[np.int64]] = {}
+        self._blobs = blobs
+        self._kept: dict[tuple[int, BoxesKind], tuple[str, NDArray[np.int64]]] = {}
 
-    def read(self, connection: Connection, space_id: int, kind: BoxesKind) -> Places:
-        """The places of a kind of a space, as the connection sees them."""
-        kept = self._kept.get((space_id, kind))
-        known = 0 if kept is None else kept.shape[1]
+    def read(self, connection: Connection, space: Any, kind: BoxesKind) -> Places:
+        """The places of a kind of a space (its row of SQL), as the connection sees them."""
+        removed = space.facts.get(FACT, {}).get("blob", "")
+        version, kept = self._kept.get((space.id, kind), ("", np.zeros((len(_FIELDS), 0), np.int64)))
+        if version != removed:  # images were removed since: read all
+            kept = self._removed(removed, kind)
+        known = kept.shape[1] if version == removed else 0
         query = select(*_FIELDS).join_from(IndexedImage, Image).order_by(IndexedImage.place)
         result = connection.execute(
             query.where(
-                IndexedImage.space_id == space_id,
+                IndexedImage.space_id == space.id,
                 IndexedImage.kind == KINDS[kind],
                 IndexedImage.place >= known,
             )
         )
         parts = [np.array([tuple(row) for row in part], np.int64).T for part in result.partitions(20_000)]
-        found = np.hstack([np.zeros((len(_FIELDS), 0), np.int64) if kept is None else kept, *parts])
+        found = np.hstack([kept, *parts])
+        if version != removed:
+            found = found[:, np.argsort(found[0])]
         if self._database.connection is None:  # those of an open transaction may yet be undone
-            self._kept[space_id, kind] = found
-        return Places(*found)
+            self._kept[space.id, kind] = removed, found
+        return Places(*found[1:])
+
+    def _removed(self, blob: str, kind: BoxesKind) -> NDArray[np.int64]:
+        """Places of removed images, as `_FIELDS`."""
+        from safetensors.numpy import load
+
+        arrays = load(self._blobs.get(blob)) if blob else {}
+        places = np.asarray(arrays.get(kind, np.zeros((0, 5))), np.int64)
+        found = np.ones((len(_FIELDS), len(places)), np.int64)  # heights and widths are of no image
+        found[0], found[1], found[2:6] = places[:, 0], NOBODY, places[:, 1:].T
+        return found
 
 
-def committed(connection: Connection, space_id: int, kind: BoxesKind) -> dict[CodeGroup, int]:
-    """How many rows of each group's files count."""
+def committed(connection: Connection, space: Any, kind: BoxesKind) -> dict[CodeGroup, int]:
+    """How many rows of each group's files count, those of removed images among them.
+
+    Args:
+        space: its row of SQL.
+    """
     query = select(table(IndexedImage)).where(
-        IndexedImage.space_id == space_id, IndexedImage.kind == KINDS[kind]
+        IndexedImage.space_id == space.id, IndexedImage.kind == KINDS[kind]
     )
     last = connection.execute(query.order_by(IndexedImage.place.desc()).limit(1)).one_or_none()
-    if last is None:
-        return {"boxes": 0, "candidates": 0, "images": 0}
+    boxes, candidates, images = space.facts.get(FACT, {}).get("ends", {}).get(kind, (0, 0, 0))
+    if last is None or last.place < images:
+        return {"boxes": boxes, "candidates": candidates, "images": images}
     return {
         "boxes": last.first_box + last.boxes,
         "candidates": last.first_candidate + last.candidates,

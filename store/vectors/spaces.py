@@ -24,10 +24,12 @@ from store.models import IndexedImage, SpaceRow
 from store.records import BoxesKind, BoxRows, ClassRows, ImageBoxes, Ints, Role, SpaceShape
 from store.session import Database, table
 from store.vectors.codes import check_images, columns, encode, folder_name
+from store.vectors.compaction import compacted
 from store.vectors.files import ColumnFile
-from store.vectors.places import KINDS, PlaceReader, Places, committed, stored_key
+from store.vectors.places import FACT, KINDS, NOBODY, PlaceReader, Places, committed, stored_key
 from store.vectors.queries import check_sizes, find_space, may_read, one_writer, places_of, require_space
 from store.vectors.reading import BoxReader
+from store.vectors.removed import bury
 
 Part = TypeVar("Part")
 OLD_FILES = ("*.f32", "*.faiss")  # of the schema before 0003
@@ -51,7 +53,7 @@ class Spaces:
         self._database = database
         self._folder = folder
         self._blobs = blobs
-        self._places = PlaceReader(database)
+        self._places = PlaceReader(database, blobs)
         self._touched = Touched()
         database.before_commit.append(self._sync)
         database.on_end.append(self._finish)
@@ -133,7 +135,7 @@ class Spaces:
             if not new:
                 return
             check_sizes(connection, [image for _, image in new])
-            counts = committed(connection, space.id, kind)
+            counts = committed(connection, space, kind)
             folder = self._folder_of(space)
             for column in columns(shape, kind):
                 file = column.file(folder, kind)
@@ -192,7 +194,7 @@ class Spaces:
         """The files of a space, and how many of their rows count."""
         shape, folder = _shape(space), self._folder_of(space)
         for kind in KINDS:
-            counts = committed(connection, space.id, kind)
+            counts = committed(connection, space, kind)
             for column in columns(shape, kind):
                 yield column.file(folder, kind), counts[column.group]
 
@@ -214,6 +216,32 @@ class Spaces:
                         file.truncate(count)
         except OperationalError:
             return
+
+    # ------------------------------------------------------------ removing
+
+    def bury(self, connection: Connection, image_ids: Sequence[int]) -> int:
+        """Forget the rows of images in all spaces (`store.vectors.removed`); returns how many there were."""
+        one_writer(connection)
+        return bury(connection, self._blobs, image_ids)
+
+    def compact(self, space_id: int) -> None:
+        """Write a space's files without the rows of removed images; the old ones go after the commit."""
+        with self._database.writing() as connection:
+            one_writer(connection)
+            space = connection.execute(select(table(SpaceRow)).where(SpaceRow.id == space_id)).one()
+            files = compacted(connection, self._places, self._folder, space, _shape(space))
+            self._touched.files.update({file.path: file for file in files})
+
+    def dead_bytes(self, space: Any, share: float) -> int:
+        """Bytes of a space's columns that belong to removed images, about: `share` of all."""
+        with self._database.reading() as connection:
+            files = [file.path for file, _ in self._counted(connection, space) if file.path.exists()]
+        return round(share * sum(path.stat().st_size for path in files))
+
+    def space_rows(self) -> list[Any]:
+        """All spaces as rows of SQL, by id."""
+        with self._database.reading() as connection:
+            return list(connection.execute(select(table(SpaceRow)).order_by(SpaceRow.id)).all())
 
     # ------------------------------------------------------------ reading
 
@@ -281,6 +309,14 @@ class Spaces:
         places = reader.places
         return places.image_ids[chosen], places.first[chosen], places.boxes[chosen]
 
+    def end(self, name: str) -> int:
+        """The number after the last row of offered boxes that may be read, those of removed images among
+        them."""
+        with self._reading(name, "offered", None) as (connection, _, reader):
+            places = reader.places
+            mask = may_read(connection, places.image_ids, None)
+        return int((places.first + places.boxes)[mask].max(initial=0))
+
     def rows(self, name: str, rows: Ints) -> BoxRows:
         """Offered boxes by row number, in the order asked for."""
         rows = np.asarray(rows, np.int64).reshape(-1)
@@ -307,7 +343,7 @@ class Spaces:
             )
         with self._database.reading() as connection:
             space = require_space(connection, name)
-            places = self._places.read(connection, space.id, kind)
+            places = self._places.read(connection, space, kind)
             yield connection, space, BoxReader(self._folder_of(space), _shape(space), kind, places)
 
 
@@ -316,7 +352,7 @@ def _shape(space: Any, arrays: Mapping[str, NDArray[Any]] | None = None) -> Spac
         views=space.views,
         image_views=space.image_views,
         classes=space.classes,
-        facts=space.facts,
+        facts={name: value for name, value in space.facts.items() if name != FACT},
         arrays=arrays or {},
     )
 
@@ -337,8 +373,8 @@ def _check_shape(name: str, shape: SpaceShape) -> None:
 def _chosen(
     connection: Connection, places: Places, role: Role | None, image_ids: Sequence[int] | None
 ) -> Ints:
-    """The places of images of a role, in their order."""
-    mask = may_read(connection, places.image_ids, role)
+    """The places of images of a role, in their order; never of removed ones."""
+    mask = may_read(connection, places.image_ids, role) & (places.image_ids != NOBODY)
     if image_ids is not None:
         mask &= np.isin(places.image_ids, np.asarray(image_ids, np.int64))
     return np.flatnonzero(mask).astype(np.int64)
