@@ -13,10 +13,12 @@ from sqlalchemy import Connection, func, or_, select
 
 from store.models import (
     AnnotationRow,
+    Dataset,
     FeedbackRow,
     HitRow,
     Image,
     IndexedImage,
+    Item,
     Member,
     OutcomeRow,
     SampleRow,
@@ -130,6 +132,7 @@ def plan_model(connection: Connection, models: Sequence[int], fingerprints: set[
 def known_names(connection: Connection) -> Mapping[str, list[str]]:
     """What there is to remove, by kind."""
     queries = {
+        "dataset": select(Dataset.name).order_by(Dataset.id),
         "selection": select(SelectionRow.name).order_by(SelectionRow.id),
         "feedback": select(FeedbackRow.selection).distinct().order_by(FeedbackRow.selection),
         "samples": select(SampleRow.name).distinct().order_by(SampleRow.name),
@@ -157,6 +160,12 @@ def known_samples(connection: Connection, ids: Sequence[int]) -> list[int]:
     """Those of some ids that are samples, by id."""
     query = select(SampleRow.id).order_by(SampleRow.id)
     return [i for part in chunks(ids) for i in connection.scalars(query.where(SampleRow.id.in_(part)))]
+
+
+def has_item(connection: Connection, stage: str, beginning: str) -> bool:
+    """Has an item of a stage a key that begins so (hexadecimal digits)?"""
+    query = select(Item.key).where(Item.stage == stage, Item.key.between(beginning, f"{beginning}g"))
+    return connection.scalar(query.limit(1)) is not None
 
 
 def _shown(counts: Counter[str]) -> dict[str, int]:

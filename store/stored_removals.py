@@ -15,7 +15,7 @@ from store.garbage import Quiet
 from store.lookalikes import Lookalikes
 from store.models import Image, OutcomeRow, SampleRow
 from store.records import MembershipFilter, RemovalPlan
-from store.runs import REMOVE, begin_run, largest_ids, other_runs
+from store.runs import largest_ids, other_runs
 from store.session import Database, chunks
 from store.vectors.removed import dead_share
 from store.vectors.spaces import Spaces
@@ -37,29 +37,12 @@ class StoredRemovals:
     _blobs: BlobStore
     _spaces: Spaces
     _lookalikes: Lookalikes
-    _run_id: int | None
 
-    def begin_removal(self, config: Mapping[str, Any]) -> int:
-        """Record the start of a removal, before anything is removed; returns the run id.
-
-        Raises:
-            WorkspaceError: another process of this machine is at work in the workspace.
-        """
-        self.require_alone()
-        with self._database.writing() as connection:
-            self._run_id = begin_run(
-                self._database,
-                REMOVE,
-                config=config,
-                seed=None,
-                models=(),
-                parents=(),
-                config_key="",
-                scope="",
-                aside=False,
-                facts={"last": largest_ids(connection, (Image, OutcomeRow, SampleRow))},
-            )
-        return self._run_id
+    def removal_facts(self) -> dict[str, Any]:
+        """Facts of the run (stage "remove") under which things are removed, begun before anything goes: the
+        ids that were given out so far, which never come back."""
+        with self._database.reading() as connection:
+            return {"last": largest_ids(connection, (Image, OutcomeRow, SampleRow))}
 
     def require_alone(self) -> None:
         """Refuse while a run of another process of this machine goes on.
@@ -106,7 +89,8 @@ class StoredRemovals:
     # ------------------------------------------------------------ products
 
     def removable(self) -> Mapping[str, list[str]]:
-        """Names of what can be removed: "selection", "feedback", "samples", "verification", "index"."""
+        """Names of what can be removed, by kind: "dataset", "selection", "feedback", "samples",
+        "verification", "index"."""
         with self._database.reading() as connection:
             return removal_plan.known_names(connection)
 
@@ -241,6 +225,11 @@ class StoredRemovals:
                 self._spaces.compact(space.id)
         self._cut()
         return found
+
+    def begun_items(self, stage: str, beginnings: Sequence[str]) -> set[str]:
+        """Those of some beginnings of keys that an item of a stage has."""
+        with self._database.reading() as connection:
+            return {own for own in beginnings if removal_plan.has_item(connection, stage, own)}
 
     def space_folders(self) -> list[Path]:
         """The folders of all vector spaces."""

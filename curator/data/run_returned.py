@@ -46,8 +46,8 @@ class Exported:
         known = self.store.ids_by_sha256([image.sha256 for image in images])
         origins = {image.sha256: self.made.get(image.sha256) or known.get(image.sha256) for image in images}
         ids = sorted({i for i in origins.values() if i is not None and i in self.covered})
-        records = {image.id: image for image in self.store.images(reader="export", ids=ids)}
         parts = {m.image_id: m for m in reversed(self.store.memberships(ids))} if ids else {}
+        records = {image.id: image for image in self.store.images(reader="export", ids=sorted(parts))}
         changed = []
         for image in images:
             record = records.get(origins[image.sha256] or -1)

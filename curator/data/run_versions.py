@@ -172,6 +172,7 @@ def export_version(store: Store, config: VersionExportConfig) -> StageResult:
     count = sum(version.manifest["images"].values())
     with recorded_run(store, STAGE, config) as (run_id, counts):
         if not present:
+            _require_whole(store, record, called)
 
             def check(digest: str) -> None:
                 if digest != record.digest:
@@ -230,6 +231,32 @@ def _record(store: Store, version: DatasetVersion) -> VersionRecord:
             "neither be compared nor written again; what is exported now can"
         )
     return VersionRecord.of(store.blob(version.manifest["record"]))
+
+
+def _require_whole(store: Store, record: VersionRecord, called: str) -> None:
+    """Refuse a version that names what was removed from the workspace.
+
+    Raises:
+        InputError: says how many images, and when something was removed last.
+    """
+    removals = store.runs(stage="remove")
+    if not removals:
+        return
+    painted, lacking = store.sample_blobs(), []
+    for images in recorded(store.blob, record.images):
+        known = store.ids_by_sha256([image.source for image in images if image.role != "sample"])
+        lacking += [
+            image.name + image.suffix
+            for image in images
+            if image.source not in (painted if image.role == "sample" else known)
+        ]
+    if lacking:
+        more = " and more" if len(lacking) > SHOWN else ""
+        raise InputError(
+            f"{called} cannot be written again: {len(lacking)} of its images were removed from the workspace "
+            f"({', '.join(lacking[:SHOWN])}{more}; newest removal: run {removals[0].id} of "
+            f"{removals[0].started_at:%Y-%m-%d %H:%M} UTC)"
+        )
 
 
 def _images(store: Store, record: VersionRecord, called: str, count: int) -> Iterator[OutputImage]:

@@ -1,4 +1,4 @@
-"""Settings of `add` and `export`; imports nothing heavy, since the command line reads them."""
+"""Settings of `add`, `export`, `versions`, `remove`; imports nothing heavy: the command line reads them."""
 
 from __future__ import annotations
 
@@ -152,3 +152,35 @@ class VersionExportConfig(StageConfig):
 
     version: str
     out: Path
+
+
+KINDS = ("images", "dataset", "selection", "samples", "verification", "index", "model")
+"""What `curator remove` removes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveConfig(StageConfig):
+    """`curator remove`.
+
+    Attributes:
+        kind: one of `KINDS`.
+        names: ids of images or samples; else names, and of a model its spec or fingerprint.
+        sha256: of images. file: text with the name of an image's file a line.
+        role, dataset: memberships of images; an image that has another one stays.
+    """
+
+    kind: str
+    names: tuple[str, ...] = ()
+    sha256: tuple[str, ...] = ()
+    file: Path | None = None
+    role: Literal["train", "mine", "pool", "holdout"] | None = None
+    dataset: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.kind in KINDS, f"kind: expected one of {', '.join(KINDS)}, got {self.kind!r}")
+        roles = ("train", "mine", "pool", "holdout")
+        require(
+            self.role is None or self.role in roles,
+            f"role: expected one of {', '.join(roles)}, got {self.role!r}",
+        )

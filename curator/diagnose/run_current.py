@@ -158,8 +158,9 @@ def culprits(store: Store, current: Current) -> dict[int, Culprit]:
 
 
 def _class_map(store: Store, run: RunRecord, model: ModelRecord) -> dict[str, str]:
-    if "class_map" in run.facts:
-        return dict(run.facts["class_map"])
+    if "class_map" in run.facts:  # classes may have been removed with the last images that named them
+        there = {category.name for category in store.categories()}
+        return {label: name for label, name in run.facts["class_map"].items() if name in there}
     named = run.config.get("class_map", {})  # a diagnosis of before schema 0002
     classes = ClassMap.resolve(model.classes, [c.name for c in store.categories()], named)
     return mapped(model.classes, classes)

@@ -161,7 +161,8 @@ def train(store: Store, config: TrainConfig, *, executor: Executor | None = None
     )
     recipe = recipe_of(config, trainer)
     work = TrainWork(config, detector.fingerprint, trainer.identity(), recipe, str(store.path / "training"))
-    with recorded_run(store, STAGE, config, models=(detector.fingerprint,)) as (run_id, counts):
+    told = {"training": work.key(item)}  # names its folder, which `curator gc` leaves alone then
+    with recorded_run(store, STAGE, config, models=(detector.fingerprint,), facts=told) as (run_id, counts):
         if work.finished(item) is None and store.done_keys(STAGE, [work.key(item)]):
             work.process(work.setup(config.device), [item])  # the record outlived its file
 
