@@ -119,6 +119,13 @@ def largest_ids(connection: Connection, models: Sequence[type[Base]]) -> dict[st
     }
 
 
+def fresh_id(connection: Connection, model: type[Base]) -> dict[str, int]:
+    """The id of a new row, {} where the database gives a new one by itself."""
+    last = last_id(connection, model) if connection.dialect.name == "sqlite" else 0
+    largest = connection.scalar(select(func.max(table(model).c.id))) or 0
+    return {"id": last + 1} if last > largest else {}
+
+
 def other_runs(database: Database) -> list[tuple[int, str, str, datetime, bool]]:
     """Runs that other processes have not finished, oldest first: id, stage, host, when it started, and
     whether it is of this host, where its process is known to live (`mark_interrupted`)."""

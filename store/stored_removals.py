@@ -13,7 +13,7 @@ from store.blobs import BlobStore
 from store.errors import NotFoundError, WorkspaceError
 from store.garbage import Quiet
 from store.lookalikes import Lookalikes
-from store.models import Image, OutcomeRow, SampleRow
+from store.models import Image, OutcomeRow, SampleRow, SpaceRow
 from store.records import MembershipFilter, RemovalPlan
 from store.runs import largest_ids, other_runs
 from store.session import Database, chunks
@@ -42,7 +42,7 @@ class StoredRemovals:
         """Facts of the run (stage "remove") under which things are removed, begun before anything goes: the
         ids that were given out so far, which never come back."""
         with self._database.reading() as connection:
-            return {"last": largest_ids(connection, (Image, OutcomeRow, SampleRow))}
+            return {"last": largest_ids(connection, (Image, OutcomeRow, SampleRow, SpaceRow))}
 
     def require_alone(self) -> None:
         """Refuse while a run of another process of this machine goes on.

@@ -22,6 +22,7 @@ from store.blobs import BlobStore
 from store.errors import AccessError
 from store.models import IndexedImage, SpaceRow
 from store.records import BoxesKind, BoxRows, ClassRows, ImageBoxes, Ints, Role, SpaceShape
+from store.runs import fresh_id
 from store.session import Database, table
 from store.vectors.codes import check_images, columns, encode, folder_name
 from store.vectors.compaction import compacted
@@ -72,6 +73,7 @@ class Spaces:
             found = find_space(connection, name)
             if found is None:
                 row = {
+                    **fresh_id(connection, SpaceRow),
                     "name": name,
                     "views": dict(shape.views),
                     "image_views": dict(shape.image_views),

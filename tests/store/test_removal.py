@@ -322,7 +322,9 @@ def folder_size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def test_a_selection_a_verification_samples_and_a_space(store: Store, full: dict[str, Any]) -> None:
+def test_a_selection_a_verification_samples_and_a_space(
+    store: Store, full: dict[str, Any], build: Any
+) -> None:
     begin(store)
     assert store.removable() == {
         "dataset": ["field", "pool"],
@@ -346,6 +348,9 @@ def test_a_selection_a_verification_samples_and_a_space(store: Store, full: dict
     gone = store.remove_spaces(["s"])
     assert (gone["spaces"], gone["indexed_images"]) == (1, 6)
     assert not folder.exists()
+    store.create_space(store.begin_run("index", config={}), "s", build.shape)
+    assert store.space_folder("s") != folder  # other processes may know the old one by its id
+    assert len(store.boxes("s", "offered")) == 0
     assert sound(store)
 
 
