@@ -173,8 +173,9 @@ def remove_images(
     named: set[int] = set()  # categories that may be nobody's afterwards
     datasets: set[int] = set()
     with indexed_references(connection, len(ids)):
-        for part in chunks(ids, CHUNK):
-            out = without_others(connection, part, which)
+        going = [(part, without_others(connection, part, which)) for part in chunks(ids, CHUNK)]
+        gone["indexed_images"] += spaces.bury(connection, [image for _, out in going for image in out])
+        for part, out in going:
             theirs = and_(Member.image_id.in_(part), meant(which))
             datasets |= set(connection.scalars(select(Member.dataset_id).where(theirs).distinct()))
             named |= _categories(connection, out)
@@ -185,7 +186,6 @@ def remove_images(
                 hits = or_(HitRow.image_id.in_(out), HitRow.outcome_id.in_(outcomes))
                 outdate_selections(connection, hits)
                 unlink(connection, HitRow, HitRow.outcome_id.in_(outcomes))
-                gone["indexed_images"] += spaces.bury(connection, out)
                 gone += delete_parts(connection, derived(out))
     gone += _tidy(connection, datasets, named)
     return +gone

@@ -11,11 +11,13 @@ import json
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from curator.diagnose.run_suspects import STAGE
 from store.errors import CorruptionError, NotFoundError
 
 if TYPE_CHECKING:
     from store.store import Store
+
+
+STAGE = "suspects"
 
 
 def forget_images(store: Store, ids: Collection[int]) -> None:

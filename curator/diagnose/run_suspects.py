@@ -19,6 +19,7 @@ import numpy as np
 
 from curator.diagnose.current import Current
 from curator.diagnose.run_current import read_current
+from curator.diagnose.run_forget import STAGE
 from curator.diagnose.settings import SuspectsConfig
 from curator.diagnose.suspect_evidence import Looked
 from curator.diagnose.suspect_list import Suspect, Verdict, left_out, standing, suspects_of
@@ -36,7 +37,6 @@ from store.records import AnnotationSet, DetectionSet, ImageRecord, Outcome, Run
 if TYPE_CHECKING:
     from store.store import Store
 
-STAGE = "suspects"
 STAGE_VERSION = 2  # 2: keeps what verdicts may raise above the minimum
 VERDICTS = "verdicts"  # scope of the runs that hold what people said
 ROOM = 10.0  # times that verdicts may raise the odds before a new listing is needed

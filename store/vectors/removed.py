@@ -21,7 +21,7 @@ from sqlalchemy import Connection, delete, select, update
 from store.blobs import BlobStore
 from store.models import IndexedImage, SpaceRow
 from store.records import BoxesKind, Ints
-from store.session import table
+from store.session import chunks, table
 from store.vectors.places import FACT, KINDS, committed
 
 _PLACE = (
@@ -43,21 +43,23 @@ def dead_share(space: Any) -> float:
 
 
 def bury(connection: Connection, blobs: BlobStore, image_ids: Sequence[int]) -> int:
-    """Forget the rows of images in all spaces; returns how many (image, kind, space) there were.
+    """Forget the rows of images in all spaces; returns how many (image, kind, space) there were. The blob is
+    written anew as a whole, 40 bytes a removed image: many images at a time cost least.
 
     The caller's transaction gives out rows of files alone (`one_writer`).
     """
     found: dict[int, dict[BoxesKind, list[tuple[int, ...]]]] = {}
     names = {number: kind for kind, number in KINDS.items()}
-    mine = IndexedImage.image_id.in_(image_ids)
-    for space_id, kind, *place in connection.execute(
-        select(IndexedImage.space_id, IndexedImage.kind, *_PLACE).where(mine)
-    ):
-        found.setdefault(space_id, {}).setdefault(names[kind], []).append(tuple(place))
+    columns = (IndexedImage.space_id, IndexedImage.kind, *_PLACE)
+    for part in chunks(image_ids):
+        own = select(*columns).where(IndexedImage.image_id.in_(part))
+        for space_id, kind, *place in connection.execute(own):
+            found.setdefault(space_id, {}).setdefault(names[kind], []).append(tuple(place))
     for space_id, kinds in found.items():
         space = connection.execute(select(table(SpaceRow)).where(SpaceRow.id == space_id)).one()
         _note(connection, blobs, space, kinds)
-    connection.execute(delete(IndexedImage).where(mine))
+    for part in chunks(image_ids):
+        connection.execute(delete(IndexedImage).where(IndexedImage.image_id.in_(part)))
     return sum(len(places) for kinds in found.values() for places in kinds.values())
 
 
