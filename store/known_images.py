@@ -98,7 +98,7 @@ class KnownImages:
         self._part = None
 
     def refresh(self, connection: Connection) -> None:
-        """Read what was added since. Only the end of the table is looked at, but where images were removed."""
+        """Read what was added since; all of it where images were removed."""
         self._read(connection, int(self.ids[-1]) if len(self) else 0)
         if connection.scalar(select(Run.id).where(Run.stage == REMOVE).limit(1)) is not None:
             count, newest = connection.execute(select(func.count(), func.max(Image.id))).one()
