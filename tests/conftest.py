@@ -9,6 +9,8 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
+from curator.progress import set_quiet
+
 os.environ.setdefault("CURATOR_QUIET", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -26,6 +28,13 @@ def _pillow_as_it_is() -> Iterator[None]:
     """The package ultralytics, where a test imports it, replaces Pillow's `open` for the whole process."""
     yield
     PIL.Image.open = OPEN
+
+
+@pytest.fixture(autouse=True)
+def _as_loud_as_before() -> Iterator[None]:
+    """`curator -q`, run within a test, keeps its whole process quiet, whatever test comes next."""
+    yield
+    set_quiet(False)
 
 
 @pytest.fixture(scope="session")
