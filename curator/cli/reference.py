@@ -22,7 +22,7 @@ Made by `python -m curator.cli.reference > docs/cli.md`; `curator COMMAND --help
 Options before the command hold for every command. A TOML file for `curator run` has a table per stage whose
 keys are the names of the settings (`roles`, `selections`, `recipes` and `class_map` where the options are
 `--role`, `--selection`, `--recipe` and `--map`).
-Exit codes: 0 done; 1 failed; 2 wrong usage or input; 3 partly done (the items that failed are listed).
+Exit codes: 0 done; 1 failed, or all items did; 2 wrong usage or input; 3 partly done (failures are listed).
 """
 
 

@@ -17,13 +17,13 @@ from curator.errors import InputError
 from curator.jobs.stage import StageResult, recorded_run
 from curator.progress import progress
 from store.records import RemovalPlan
+from store.removal import BATCH
 from store.session import chunks
 
 if TYPE_CHECKING:
     from store.store import Store
 
 STAGE = "remove"
-BATCH = 20_000  # images of a transaction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

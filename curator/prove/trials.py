@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -112,7 +113,6 @@ class TrialWork:
 
     def key(self, item: TrialItem) -> str:
         """Content key: name, arm, seed, initial weights, training parts, holdout, thresholds, recipe."""
-        unlabelled = {h.image.sha256: self.classes.unlabelled(h.labelled) for h in self.holdout}
         return content_key(
             STAGE,
             STAGE_VERSION,
@@ -124,12 +124,22 @@ class TrialWork:
             self.criteria,
             self.recipe,
             self.identity,
-            digest(self.originals),
+            self._originals_key,
             digest(item.added),
             [(h.image.sha256, h.annotation_key, h.conditions, h.condition) for h in self.holdout],
             self.condition_tag,
-            *([sorted(unlabelled.items())] if any(unlabelled.values()) else []),
+            *self._not_judged,
         )
+
+    @cached_property
+    def _originals_key(self) -> str:
+        return digest(self.originals)
+
+    @cached_property
+    def _not_judged(self) -> list[list[tuple[str, tuple[str, ...]]]]:
+        """Classes that are not judged, by holdout image; [] where all are."""
+        found = {h.image.sha256: self.classes.unlabelled(h.labelled) for h in self.holdout}
+        return [sorted(found.items())] if any(found.values()) else []
 
     def setup(self, device: str) -> TrialState:
         """Load the detector and evaluate the base.
