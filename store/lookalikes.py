@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import select
+from threadpoolctl import threadpool_limits
 
 from store.appearance import LUMA, Planes, appearance, planes
 from store.comparisons import Comparisons
@@ -118,7 +119,9 @@ class Lookalikes:
             for start in range(0, len(left), _BLOCK):
                 block = left[start : start + _BLOCK]
                 self._compared.load(known.ids[block].tolist())
-                for one, other in list(self._of_block(block, right, threshold, first)):
+                with threadpool_limits(1, user_api="blas"):  # products of 64 x 64
+                    found = list(self._of_block(block, right, threshold, first))
+                for one, other in found:
                     yield int(known.ids[one]), int(known.ids[other])
         finally:
             self._compared.close()
