@@ -1,6 +1,6 @@
 """How often a copy of a picture is found, and how often a frame of a fixed camera is taken for one.
 
-    python benchmarks/near_duplicates.py [--quick] [--tuning] [--seed N] [--out FILE.json]
+    python benchmarks/near_duplicates.py [--quick] [--tuning] [--seed N] [--radius N] [--out FILE.json]
 
 The rule, stated before the figures: two pictures are one where the product says so: a hash lies within
 `store.duplicates.RADIUS` bits (of the picture, a window of it or its mirror image), and the unlikeness of the
@@ -39,8 +39,9 @@ import numpy as np
 from environment import machine, versions
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
+from store import hash_table
 from store.appearance import Planes, appearance, planes
-from store.duplicates import RADIUS, candidates
+from store.duplicates import candidates
 from store.likeness import ALIGNED, WINDOWED, unlikeness
 
 SETS = {
@@ -252,8 +253,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a sixth of the pictures")
     parser.add_argument("--tuning", action="store_true", help="the half that the constants were chosen on")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--radius", type=int, default=hash_table.RADIUS, help="bits of a hash")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    hash_table.RADIUS = arguments.radius
     shared = os.environ.get("CURATOR_SHARED", Path(__file__).resolve().parents[2] / "shared")
     result = measure(
         Path(shared) / "data", tuning=arguments.tuning, quick=arguments.quick, seed=arguments.seed
@@ -264,7 +267,7 @@ def main() -> None:
     report = {
         "claims": claims(result),
         "constants": {
-            "radius": RADIUS,
+            "radius": arguments.radius,
             "aligned": [ALIGNED.floor, ALIGNED.share],
             "windowed": [WINDOWED.floor, WINDOWED.share],
         },

@@ -1,7 +1,8 @@
 """Does retraining with what a query chose beat class-wise uncertainty and chance, at equal labelling cost?
 
     python benchmarks/query_retrain.py --set bccd|vehicles [--method NAME ...] [--seeds 0,1,2] [--budget 30]
-                                       [--failures SELECTOR] [--cache FOLDER] [--out FILE.json]
+                                       [--mode images|boxes|asked ...] [--failures SELECTOR]
+                                       [--cache FOLDER] [--out FILE.json]
 
 bccd as in docs/examples/bccd.toml: an SSD trained on part 0-35 of the published training split, the pool is
 the rest of it, failures are mined on val, the published test split proves. vehicles likewise, with train,
@@ -127,7 +128,10 @@ def chosen(store: Store, method: str, seed: int, arguments: argparse.Namespace) 
     cost = {i: len(labels[i].annotations) if i in labels else 0 for i in pool}
     allowed = arguments.budget * sum(cost.values()) / len(pool)
     names = {}
-    for mode in MODES if method != "random" else MODES[:2]:
+    wanted = [m for m in arguments.mode if m != "asked" or method != "random"]
+    if method == "random" and "asked" in arguments.mode and "boxes" not in wanted:
+        wanted.append("boxes")  # stands for it
+    for mode in wanted:
         name = f"{method}-{mode}" + (f"-{seed}" if method == "random" else "")
         deep = {"images": arguments.budget, "boxes": arguments.budget * DEPTH, "asked": len(pool)}[mode]
         config = QueryConfig(
@@ -149,7 +153,7 @@ def chosen(store: Store, method: str, seed: int, arguments: argparse.Namespace) 
             key = content_key("equal boxes", found.key, allowed)
             store.put_selection(run.run_id, replace(found, name=name, hits=tuple(hits), key=key, id=None))
         names[mode] = name
-    return {**names, "asked": names.get("asked", names["boxes"])}
+    return {mode: names.get(mode, names.get("boxes", "")) for mode in arguments.mode}
 
 
 def trained(store: Store, selection: str, seed: int, steps: int, *, arm: str = "query") -> dict[str, Any]:
@@ -190,7 +194,7 @@ def measure(store: Store, arguments: argparse.Namespace) -> list[dict[str, Any]]
     rows = []
     for seed in arguments.seeds:
         nothing = trained(store, "nothing", seed, arguments.steps, arm="nothing")
-        rows += [{"method": "nothing", "mode": mode, "seed": seed, **nothing} for mode in MODES]
+        rows += [{"method": "nothing", "mode": mode, "seed": seed, **nothing} for mode in arguments.mode]
         for method in arguments.method:
             for mode, name in chosen(store, method, seed, arguments).items():
                 row = {"method": method, "mode": mode, "seed": seed}
@@ -205,10 +209,12 @@ def values(rows: list[dict[str, Any]], method: str, mode: str, figure: str) -> l
     return [math.nan if r[figure] is None else float(r[figure]) for r in own]
 
 
-def report(rows: list[dict[str, Any]], methods: list[str], judged: str) -> dict[str, Any]:
+def report(
+    rows: list[dict[str, Any]], methods: list[str], judged: str, modes: list[str]
+) -> dict[str, Any]:
     """Means per method and mode, and the judged method's differences from the others."""
     table, claims = {}, []
-    for mode in MODES:
+    for mode in modes:
         for method in ("nothing", *methods):
             means = {f: bootstrap_interval(values(rows, method, mode, f)) for f in FIGURES}
             spent = {f: sum(own := values(rows, method, mode, f)) / len(own) for f in ("images", "boxes")}
@@ -241,6 +247,7 @@ def main() -> None:
     )
     parser.add_argument("--set", choices=sorted(SETS), required=True)
     parser.add_argument("--method", nargs="+", default=["predictor", "class-uncertainty", "random"])
+    parser.add_argument("--mode", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--judge", default="predictor")
     parser.add_argument("--seeds", type=lambda text: [int(v) for v in text.split(",")], default=[0, 1, 2])
     parser.add_argument("--budget", type=int, default=30)
@@ -257,7 +264,7 @@ def main() -> None:
     with Store.open(workspace) if known else Store.create(workspace) as store:
         prepared(store, SETS[arguments.set], folder)
         rows = measure(store, arguments)
-    found = report(rows, arguments.method, arguments.judge)
+    found = report(rows, arguments.method, arguments.judge, arguments.mode)
     if arguments.out:
         plain = {
             "set": arguments.set,

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import select
-from threadpoolctl import threadpool_limits
 
 from store.appearance import LUMA, Planes, appearance, planes
+from store.blas import one_blas_thread
 from store.comparisons import Comparisons
 from store.duplicates import pairs_within
 from store.errors import CorruptionError, ImageError
@@ -119,7 +119,7 @@ class Lookalikes:
             for start in range(0, len(left), _BLOCK):
                 block = left[start : start + _BLOCK]
                 self._compared.load(known.ids[block].tolist())
-                with threadpool_limits(1, user_api="blas"):  # products of 64 x 64
+                with one_blas_thread():  # products of 64 x 64
                     found = list(self._of_block(block, right, threshold, first))
                 for one, other in found:
                     yield int(known.ids[one]), int(known.ids[other])

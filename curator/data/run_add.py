@@ -30,8 +30,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from threadpoolctl import threadpool_limits
-
 from curator.data.formats.base import Broken, LabelledImage, Source
 from curator.data.formats.placement import place
 from curator.data.run_returned import Exported
@@ -40,6 +38,7 @@ from curator.errors import ConfigError, FormatError
 from curator.jobs.stage import StageResult, recorded_run
 from curator.progress import progress
 from curator.registry import FORMATS
+from store.blas import one_blas_thread
 from store.errors import ImageError
 from store.images import ImageProbe, probe
 from store.keys import content_key
@@ -106,7 +105,7 @@ def add(store: Store, config: AddConfig) -> StageResult:
         _Seen() as seen,
         ThreadPoolExecutor(config.workers) as threads,
         progress(f"add {dataset}", source.count) as advance,
-        threadpool_limits(1, user_api="blas"),  # its products are small, and the threads have the cores
+        one_blas_thread(),  # its products are small, and the threads have the cores
     ):
         counts.update(done=0, skipped=0, failed=0)
         tally.notes += source.notes[:NAMED]

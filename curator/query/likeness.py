@@ -83,11 +83,12 @@ def _top(vectors: Floats, image_ids: Ints, references: References, view: str, k:
     cosines = vectors @ others.T
     cosines[_own(image_ids, references.image_ids)] = -np.inf
     k = min(k, cosines.shape[1])
-    if k == 1:
-        best = cosines.max(axis=1, keepdims=True)
-    else:
-        best = np.partition(cosines, cosines.shape[1] - k, axis=1)[:, -k:]
-        best = -np.sort(-best, axis=1)
+    best = np.empty((len(vectors), k), np.float32)
+    every = np.arange(len(vectors))
+    for rank in range(k):  # k of at most 5 passes cost a third of a partition
+        first = cosines.argmax(axis=1)
+        best[:, rank] = cosines[every, first]
+        cosines[every, first] = -np.inf
     alone = np.isneginf(best)
     # Fewer than k on other images: the mean of those there are.
     known = np.where(alone, 0, best).sum(1) / np.maximum((~alone).sum(1), 1)

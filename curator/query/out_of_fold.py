@@ -5,6 +5,7 @@ In: `Mined` and what is asked. Out: cross-fitted logits, the curve that calibrat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -94,41 +95,81 @@ def out_of_fold(
     Raises:
         NotFittedError: fewer than two failing images.
     """
-    failing = np.unique([o.image_id for o in mined.known.values() if asked.matches(o)])
-    partly = np.array([*mined.partly, *mined.unlisted(asked)], np.int64)
-    failing = failing[~np.isin(failing, partly)]
-    if len(failing) < 2:
-        raise NotFittedError(f"{len(failing)} failing image: nothing to judge by")
-    whole = prepared or Prepared.of(mined, asked, recipe or FeatureRecipe())
-    data = whole.data
-    fold = folds(mined, failing, seed)
+    split = _Split.of(mined, asked, recipe, seed, prepared)
+    return split.judged(each(split.predicted, range(FOLDS)))
 
-    def predicted(number: int) -> tuple[Ints, Array]:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Split:
+    """Mined images in folds, each to be judged by a model of the others.
+
+    Attributes:
+        whole: of all of them. fold: (M,) of each. partly: images known in part.
+    """
+
+    mined: Mined
+    asked: Asked
+    recipe: FeatureRecipe | None
+    seed: int
+    whole: Prepared
+    fold: Ints
+    partly: Ints
+
+    @classmethod
+    def of(
+        cls, mined: Mined, asked: Asked, recipe: FeatureRecipe | None, seed: int, prepared: Prepared | None
+    ) -> _Split:
+        """Draw the folds.
+
+        Raises:
+            NotFittedError: fewer than two failing images.
+        """
+        failing = np.unique([o.image_id for o in mined.known.values() if asked.matches(o)])
+        partly = np.array([*mined.partly, *mined.unlisted(asked)], np.int64)
+        failing = failing[~np.isin(failing, partly)]
+        if len(failing) < 2:
+            raise NotFittedError(f"{len(failing)} failing image: nothing to judge by")
+        return cls(
+            mined=mined,
+            asked=asked,
+            recipe=recipe,
+            seed=seed,
+            whole=prepared or Prepared.of(mined, asked, recipe or FeatureRecipe()),
+            fold=folds(mined, failing, seed),
+            partly=partly,
+        )
+
+    def predicted(self, number: int) -> tuple[Ints, Array]:
         """Places of rows of a fold that are units, and their logits by a model of the others."""
-        inside, others = mined.image_ids[fold == number], mined.image_ids[fold != number]
-        held = whole.of_images(inside)
+        images = self.mined.image_ids
+        inside, others = images[self.fold == number], images[self.fold != number]
+        held = self.whole.of_images(inside)
         if not len(held.data.rows):
             return np.zeros(0, np.int64), np.zeros(0)
-        known = whole.of_images(others)
-        model = FailurePredictor.fit(mined.only(others), asked, recipe, seed=seed, prepared=known)
+        known = self.whole.of_images(others)
+        own = self.mined.only(others)
+        model = FailurePredictor.fit(own, self.asked, self.recipe, seed=self.seed, prepared=known)
         values, places = model.logits(held.data.rows, prepared=held)
-        return np.flatnonzero(np.isin(data.rows.image_ids, inside))[places], values
+        return np.flatnonzero(np.isin(self.whole.data.rows.image_ids, inside))[places], values
 
-    logits = np.full(len(data.rows), np.nan)
-    for places, values in each(predicted, range(FOLDS)):
-        logits[places] = values
-    known = ~np.isin(data.rows.image_ids, partly)
-    logits, part = np.where(known, logits, np.nan), np.where(known, data.part, 0)
-    slope, shift = _calibration(logits, data.rows, part)
-    return OutOfFold(
-        rows=data.rows,
-        logits=logits,
-        part=part,
-        fold=fold[np.searchsorted(mined.image_ids, data.rows.image_ids)],
-        slope=slope,
-        shift=shift,
-        factor=_factor(data.rows, part),
-    )
+    def judged(self, predictions: Sequence[tuple[Ints, Array]]) -> OutOfFold:
+        """What `predicted` says of every fold, calibrated."""
+        data = self.whole.data
+        logits = np.full(len(data.rows), np.nan)
+        for places, values in predictions:
+            logits[places] = values
+        known = ~np.isin(data.rows.image_ids, self.partly)
+        logits, part = np.where(known, logits, np.nan), np.where(known, data.part, 0)
+        slope, shift = _calibration(logits, data.rows, part)
+        return OutOfFold(
+            rows=data.rows,
+            logits=logits,
+            part=part,
+            fold=self.fold[np.searchsorted(self.mined.image_ids, data.rows.image_ids)],
+            slope=slope,
+            shift=shift,
+            factor=_factor(data.rows, part),
+        )
 
 
 def _factor(rows: BoxRows, part: Array) -> float:
@@ -164,9 +205,26 @@ def fitted(
         NotFittedError: see `FailurePredictor.fit`.
     """
     prepared = Prepared.of(mined, asked, recipe or FeatureRecipe())
-    model = FailurePredictor.fit(mined, asked, recipe, seed=seed, prepared=prepared)
     try:
-        judged = out_of_fold(mined, asked, recipe, seed=seed, prepared=prepared)
+        split = _Split.of(mined, asked, recipe, seed, prepared)
     except NotFittedError:
+        return FailurePredictor.fit(mined, asked, recipe, seed=seed, prepared=prepared), None
+
+    def one(number: int) -> FailurePredictor | tuple[Ints, Array] | NotFittedError:
+        """The model of all, or what a fold's says; the cores share them."""
+        try:
+            if number < 0:
+                return FailurePredictor.fit(mined, asked, recipe, seed=seed, prepared=prepared)
+            return split.predicted(number)
+        except NotFittedError as error:
+            return error
+
+    model, *predictions = each(one, range(-1, FOLDS))
+    if isinstance(model, NotFittedError):
+        raise model
+    assert isinstance(model, FailurePredictor)
+    sound = [found for found in predictions if isinstance(found, tuple)]
+    if len(sound) < FOLDS:
         return model, None
+    judged = split.judged(sound)
     return replace(model, slope=judged.slope, shift=judged.shift, factor=judged.factor), judged
