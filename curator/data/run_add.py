@@ -108,7 +108,7 @@ def add(store: Store, config: AddConfig) -> StageResult:
         one_blas_thread(),  # its products are small, and the threads have the cores
     ):
         counts.update(done=0, skipped=0, failed=0)
-        tally.notes += source.notes[:NAMED]
+        tally.notes += [*source.notes[:NAMED], *_twins(source.categories, store)]
         exported = Exported(store)
         store.put_categories(source.categories)
         for batch in _batches(_part(source.items, *config.part_bounds), config.batch_size):
@@ -127,6 +127,20 @@ def add(store: Store, config: AddConfig) -> StageResult:
         **{name: getattr(tally, name) for name in tally.__slots__},
     }
     return StageResult(stage=STAGE, run_id=run_id, failures=tuple(failures), summary=summary, **counts)
+
+
+def _twins(names: Sequence[str], store: Store) -> list[str]:
+    """A line for every new class whose name differs from another's by case or blanks alone: they are two
+    classes to all that follows."""
+    stored = [category.name for category in store.categories()]
+    known = {"".join(name.casefold().split()): name for name in stored}
+    others = {name: known.setdefault("".join(name.casefold().split()), name) for name in names}
+    return [
+        f"the class {name!r} differs from {other!r} by case or blanks alone and is another class; where they "
+        "are the same, give them one name in the data set's files"
+        for name, other in others.items()
+        if other != name and name not in stored
+    ]
 
 
 def _open(store: Store, config: AddConfig) -> Source:

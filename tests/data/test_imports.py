@@ -301,3 +301,16 @@ def test_parts_split_a_data_set_without_overlap(tmp_path: Path) -> None:
     assert 100 < len(low) < 180
     with pytest.raises(ConfigError, match="FROM-TO in percent"):
         AddConfig(format="voc", path=tmp_path, role="pool", part="35")
+
+
+def test_classes_that_differ_by_case_alone_are_named(store: Store, tmp_path: Path) -> None:
+    picture(tmp_path / "one/a.png", 1)
+    picture(tmp_path / "two/b.png", 2)
+    first = run(store, coco(tmp_path / "one", {"a.png": [[1, 1, 8, 8]]}))
+    assert first.summary["notes"] == []
+    labels = coco(tmp_path / "two", {"b.png": [[1, 1, 8, 8]]})
+    labels.write_text(labels.read_text().replace('"car"', '"Car"'))
+    notes = run(store, labels).summary["notes"]
+    assert len(notes) == 1
+    assert notes[0].startswith("the class 'Car' differs from 'car' by case")
+    assert run(store, labels).summary["notes"] == []  # said once
