@@ -13,10 +13,12 @@ the seed 0. Those whose number leaves 0 or 1 when divided by 4 were looked at wh
 
 copies     each picture resized (35 to 140%, four filters), encoded anew (JPEG quality 25 to 80), brightened
            or darkened (60 to 140%), of changed contrast, mirrored, cropped to 90% of each side at a random
-           place; all end as JPEG of quality 90. Mirrored crops and brightened crops beside them.
+           place; all end as JPEG of quality 90. Beside them: mirrored crops, brightened crops, pictures
+           without a strip along one side, pictures moved by a little.
 frames     two JPEGs of one background with one or two other objects each: crops of labelled objects of the
            same data set, cut out as ellipses, at random places. The longer side of an object is 10, 15 or 25%
-           of the picture's shorter side (5%: beside). `gone`: a frame against the empty background.
+           of the picture's shorter side (5%: beside). `gone`: a frame against the empty background;
+           `moved`: the camera moved by .6% of the width between the two (beside).
 template   deeppcb_1bit: the tested board against its template, which lacks the defects: different pictures.
 others     all pairs of different pictures within a data set. Some may be copies in the data as published.
 """
@@ -85,6 +87,25 @@ def cropped(picture: Picture, draw: random.Random) -> Picture:
     return jpeg(picture.crop((x, y, x + width, y + height)))
 
 
+def trimmed(picture: Picture, draw: random.Random, share: float = 0.01) -> Picture:
+    """Without a strip along one side."""
+    width, height = picture.size
+    side, strip = draw.randrange(4), max(1, round(share * width))
+    box = [0, 0, width, height]
+    box[side] += strip if side < 2 else -strip
+    return jpeg(picture.crop((box[0], box[1], box[2], box[3])))
+
+
+def moved(picture: Picture, draw: random.Random, share: float = 0.01) -> Picture:
+    """Moved by a share of its width to one side, and up or down or not; its edge is repeated."""
+    across = draw.choice([-1, 1]) * max(1, round(share * picture.width))
+    down = draw.choice([-1, 0, 1]) * max(1, round(share * picture.height))
+    sides = ((max(down, 0), max(-down, 0)), (max(across, 0), max(-across, 0)), (0, 0))
+    wide = np.pad(np.asarray(picture), sides, mode="edge")
+    top, left = max(-down, 0), max(-across, 0)
+    return jpeg(Image.fromarray(wide[top : top + picture.height, left : left + picture.width]))
+
+
 COPIES: dict[str, Change] = {
     "resized": resized,
     "recompressed": lambda picture, draw: jpeg(picture, draw.choice([25, 40, 60, 80])),
@@ -96,6 +117,9 @@ COPIES: dict[str, Change] = {
 BESIDE: dict[str, Change] = {
     "mirrored and cropped": lambda picture, draw: cropped(ImageOps.mirror(picture), draw),
     "cropped and brightened": lambda picture, draw: brightened(cropped(picture, draw), draw),
+    "trimmed by 1%": trimmed,
+    "moved by 1%": moved,
+    "moved by 2.5%": lambda picture, draw: moved(picture, draw, 0.025),
 }
 
 
@@ -179,6 +203,8 @@ def measure(data: Path, *, tuning: bool, quick: bool, seed: int) -> dict[str, An
             one, other = (Seen(frame(picture, objects[name], size, draw)) for _ in range(2))
             frames[f"other objects of {size:.0%}"][name].append(one.unlike(other))
             frames[f"gone, {size:.0%}"][name].append(own.unlike(one))
+            shaken = Seen(moved(frame(picture, objects[name], size, draw), draw, 0.006))
+            frames[f"other objects of {size:.0%}, moved by .6%"][name].append(one.unlike(shaken))
     for path in sorted(data.glob("deeppcb_1bit/**/*_temp.png"))[int(tuning) :: 60 if quick else 10]:
         tested = path.with_name(path.name.replace("_temp", "_test"))
         if tested.is_file():

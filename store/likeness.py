@@ -15,8 +15,10 @@ Brightening cuts off what gets whiter than white (Pillow, cameras): where a bloc
 may be darker by as much. a is the picture that needs the larger gain, so that the measure is symmetric.
 
 Where the whole pictures do not lie on one another, the window of one that shows the other is sought: from
-nine windows on, by steps that halve, for the least mean difference. A window is found to a fraction of a
-block, so means of 2 x 2 blocks are compared then, with a larger share.
+the whole and nine windows on, by steps that halve, for the least mean difference. A window may reach a
+sixteenth beyond its picture, which was moved then; what both show is compared. A window is found to a
+fraction of a block, so means of 2 x 2 blocks are compared, with a larger share; where it is no crop but
+nearly all of the picture, `_NEARLY` times as strictly: frames of a camera that shakes differ in objects.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from functools import cache
 
 import numpy as np
 
-from store.appearance import COLOUR, FULL, LUMA, WINDOWS, Doubles, Planes, Window, resampling
+from store.appearance import COLOUR, LUMA, WINDOWS, Doubles, Planes, Window, resampling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +41,7 @@ class Tolerance:
     share: float
 
 
-MEASURE = 1
+MEASURE = 2
 """Counts up when `unlikeness` gives other numbers: stored ones are then computed anew."""
 ALIGNED = Tolerance(floor=16.0, share=0.15)
 WINDOWED = Tolerance(floor=11.0, share=0.4)
@@ -49,9 +51,12 @@ than this part of their tolerance."""
 SAME, LIE_SHARE = 2, 0.85
 """Grey levels, and the share of blocks that differ by no more, from which on no brightness is fitted."""
 _SEARCH = 32  # blocks a side, to search with
-_STEPS = (1 / 32, 1 / 64, 1 / 128, 1 / 256)
+_STEPS = (1 / 32, 1 / 64, 1 / 128, 1 / 256, 1 / 512)
+_MOVES = ((0,), (1,), (2,), (3,), (0, 1), (2, 3))  # sides of a window that move together
+_PAD = 4  # blocks that a window may reach beyond the picture
 _SMALLEST = 0.8  # side of a window
 _CROPPED = 0.95  # area of a window above which it is no crop, but the whole picture, not quite in place
+_NEARLY = 1.25
 _WORTH = 0.75  # mean difference, in mean contrasts, of the best start from which a search is worth while
 _STARTS = 3  # windows to start from
 _REACH = 0.8  # of the range around, how far a block's pixels may lie from its mean
@@ -62,26 +67,33 @@ def unlikeness(a: Planes, b: Planes) -> float:
     """How unlike two pictures are, whichever shows more of the scene; symmetric, to the last bit."""
     # Which of two needs the larger gain is a matter of rounding where they are mirror images.
     a, b = sorted((a, b), key=lambda planes: (planes.luma.tobytes(), planes.colour.tobytes()))
-    whole, lying = _compare(a, b, FULL, ALIGNED)
+    whole, lying = _compare(a, b, ALIGNED)
     if lying:
         return whole
     return min(whole, _windowed(a, b), _windowed(b, a))
 
 
 def _windowed(a: Planes, b: Planes) -> float:
-    """Unlikeness of `b` and the part of `a` that shows it; infinite where that is all of `a`."""
+    """Unlikeness of what `b` and a window of `a` both show; infinite where no window comes near."""
     window = find_window(a, b)
     if window is None:
         return float("inf")
     top, bottom, left, right = window
-    if (bottom - top) * (right - left) > _CROPPED:
-        return float("inf")
-    return _compare(a, b, window, WINDOWED)[0]
+    rows, columns = _inside(top, bottom, LUMA, 2), _inside(left, right, LUMA, 2)
+    of_colour = tuple(slice(part.start // 2, part.stop // 2) for part in (rows, columns))
+    shown = Planes(
+        _shown(_padded(a.luma, _PAD), window, LUMA)[rows, columns],
+        _shown(_padded(a.colour, _PAD // 2), window, COLOUR)[of_colour],
+    )
+    found = _compare(shown, Planes(b.luma[rows, columns], b.colour[of_colour]), WINDOWED)[0]
+    seen = max(0.0, min(bottom, 1) - max(top, 0)) * max(0.0, min(right, 1) - max(left, 0))
+    moved = min(top, left) < 0 or max(bottom, right) > 1
+    return found * _NEARLY if moved or seen > _CROPPED else found
 
 
-def _compare(a: Planes, b: Planes, window: Window, tolerance: Tolerance) -> tuple[float, bool]:
-    """(unlikeness of `b` and the window of `a`, do most blocks differ next to nothing)."""
-    dark, light = Planes(_shown(a.luma, window, LUMA), _shown(a.colour, window, COLOUR)), b
+def _compare(a: Planes, b: Planes, tolerance: Tolerance) -> tuple[float, bool]:
+    """(unlikeness of two planes of one size, do most blocks differ next to nothing)."""
+    dark, light = a, b
     gain, offset = fit_brightness(dark.luma, light.luma)
     back = fit_brightness(light.luma, dark.luma)
     if (back[0], light.luma.mean()) > (gain, dark.luma.mean()):
@@ -94,10 +106,11 @@ def _compare(a: Planes, b: Planes, window: Window, tolerance: Tolerance) -> tupl
     if gain > _CUT or abs(offset) > 255 * (_CUT - 1):
         slack = _cut_off(luma, colour, range_luma)
         luma = np.clip(luma, 0, 255)
-    slack_colour = slack.reshape(COLOUR, LUMA // COLOUR, COLOUR, LUMA // COLOUR).max((1, 3))
+    height, width = colour.shape[:2]
+    slack_colour = slack.reshape(height, LUMA // COLOUR, width, LUMA // COLOUR).max((1, 3))
     left = _beyond(light.luma - luma, slack)
     left_colour = _beyond(light.colour - colour, slack_colour[..., None])
-    if window != FULL:
+    if tolerance is WINDOWED:
         left, left_colour = _mean4(left), _mean4(left_colour)
         range_luma, range_colour = _mean4(range_luma), _mean4(range_colour)
     out = np.abs(left) / (tolerance.floor + tolerance.share * range_luma)
@@ -155,49 +168,61 @@ def _quantile(values: Doubles, share: float) -> float:
 
 def find_window(a: Planes, b: Planes) -> Window | None:
     """The window of `a` whose grey blocks, of equal mean and contrast, differ least from `b`'s; None where no
-    start comes near (a crop to 90% starts below .71, two of three other pairs above .9)."""
-    own, other = (
-        plane.reshape(_SEARCH, LUMA // _SEARCH, _SEARCH, LUMA // _SEARCH).mean((1, 3))
-        for plane in (a.luma, b.luma)
-    )
-    other = (other - other.mean()).ravel()
-    size = _SEARCH * _SEARCH
-    contrast = math.sqrt(float(other @ other) / size)
+    start comes near (a crop to 90% starts below .71, two of three other pairs above .9). Where it reaches
+    beyond `a`, what lies inside is compared."""
+    half = (LUMA + 2 * _PAD) // 2
+    own = _padded(a.luma, _PAD).reshape(half, 2, half, 2).mean((1, 3))
+    other = b.luma.reshape(_SEARCH, LUMA // _SEARCH, _SEARCH, LUMA // _SEARCH).mean((1, 3))
+
+    @cache
+    def matrix(low: float, high: float) -> Doubles:
+        return resampling(*_of_padded(low, high), _SEARCH, half)
 
     @cache
     def rows_of(top: float, bottom: float) -> Doubles:
-        return np.asarray(resampling(top, bottom, _SEARCH, _SEARCH) @ own)
+        return np.asarray(matrix(top, bottom) @ own)
+
+    @cache
+    def wanted(top: int, bottom: int, left: int, right: int) -> tuple[Doubles, float, float]:
+        """A part of `b` about its mean, its contrast, its mean difference from the mean."""
+        part = other[top:bottom, left:right].ravel()
+        part = part - float(part.sum()) / part.size
+        return part, math.sqrt(float(part @ part) / part.size), float(np.abs(part).sum()) / part.size
 
     @cache  # a search comes back to where it was: four of ten windows are asked for again
     def cost(window: Window) -> float:
+        """Mean difference over that of `b` from its mean."""
         top, bottom, left, right = window
-        shown = (rows_of(top, bottom) @ resampling(left, right, _SEARCH, _SEARCH).T).ravel()
-        shown = shown - float(shown.sum()) / size
-        scale = contrast / max(math.sqrt(float(shown @ shown) / size), 1e-6)
+        rows, columns = _inside(top, bottom, _SEARCH), _inside(left, right, _SEARCH)
+        part, contrast, spread = wanted(rows.start, rows.stop, columns.start, columns.stop)
+        shown = (rows_of(top, bottom)[rows] @ matrix(left, right)[columns].T).ravel()
+        shown = shown - float(shown.sum()) / shown.size
+        scale = contrast / max(math.sqrt(float(shown @ shown) / shown.size), 1e-6)
         shown *= scale
-        shown -= other
-        return float(np.abs(shown).sum()) / size
+        shown -= part
+        return float(np.abs(shown).sum()) / shown.size / max(spread, 1e-6)
 
-    starts = sorted((cost(window), window) for window in WINDOWS[1:])[:_STARTS]
-    if starts[0][0] > _WORTH * float(np.abs(other).sum()) / size:
+    starts = sorted((cost(window), window) for window in WINDOWS)[:_STARTS]
+    if starts[0][0] > _WORTH:
         return None
     return min(_descend(cost, window, value) for value, window in starts)[1]
 
 
 def _descend(cost: Callable[[Window], float], window: Window, value: float) -> tuple[float, Window]:
-    """Move one side at a time while that helps, by steps that halve."""
+    """Move one side or two while that helps, by steps that halve."""
+    beyond = _PAD / LUMA
     for step in _STEPS:
         moved = True
         while moved:
             moved = False
-            for side in range(4):
+            for sides in _MOVES:
                 for way in (-step, step):
                     top, bottom, left, right = (
-                        edge + way * (number == side) for number, edge in enumerate(window)
+                        edge + way * (number in sides) for number, edge in enumerate(window)
                     )
-                    if min(top, left) < 0 or max(bottom, right) > 1:
+                    if min(top, left) < -beyond or max(bottom, right) > 1 + beyond:
                         continue
-                    if min(bottom - top, right - left) < _SMALLEST:
+                    if not all(_SMALLEST <= side <= 1 for side in (bottom - top, right - left)):
                         continue
                     found = cost((top, bottom, left, right))
                     if found < value - 1e-9:
@@ -205,13 +230,31 @@ def _descend(cost: Callable[[Window], float], window: Window, value: float) -> t
     return value, window
 
 
+def _padded(plane: Doubles, blocks: int) -> Doubles:
+    """The plane with its edges repeated, so that a window may reach beyond it."""
+    sides = [(blocks, blocks), (blocks, blocks)] + [(0, 0)] * (plane.ndim - 2)
+    return np.pad(plane, sides, mode="edge")
+
+
+def _of_padded(low: float, high: float) -> tuple[float, float]:
+    """A stretch of a side in parts of the padded side."""
+    beyond = _PAD / LUMA
+    return (low + beyond) / (1 + 2 * beyond), (high + beyond) / (1 + 2 * beyond)
+
+
+def _inside(low: float, high: float, count: int, together: int = 1) -> slice:
+    """Those of `count` blocks of the stretch [low, high] that lie in [0, 1], in groups of `together`."""
+    step = (high - low) / count
+    first = max(0, math.ceil(-low / step - 1e-9))
+    last = min(count, math.floor((1 - low) / step + 1e-9))
+    return slice(-(-first // together) * together, last // together * together)
+
+
 def _shown(plane: Doubles, window: Window, count: int) -> Doubles:
-    """What a window of the plane shows, in count x count blocks."""
-    if window == FULL:
-        return plane
+    """What a window of a padded plane shows, in count x count blocks."""
     top, bottom, left, right = window
-    rows = resampling(top, bottom, count, plane.shape[0])
-    columns = resampling(left, right, count, plane.shape[1])
+    rows = resampling(*_of_padded(top, bottom), count, plane.shape[0])
+    columns = resampling(*_of_padded(left, right), count, plane.shape[1])
     if plane.ndim == 2:
         return np.asarray(rows @ plane @ columns.T)
     return np.stack([rows @ plane[..., c] @ columns.T for c in range(plane.shape[2])], axis=-1)

@@ -48,11 +48,13 @@ def query_lines(summary: Mapping[str, Any]) -> list[str]:
     for group in summary["groups"]:
         holds = group.get("coverage")
         pool = (
-            f", the pool holds about {holds['expected']:.0f} [{holds['low']:.0f}, {holds['high']:.0f}]"
+            f", the pool holds about {holds['expected']:.0f} [{holds['low']:.0f}, {holds['high']:.0f}] if it "
+            "is like the mined images"
             if holds
             else ""
         )
-        lines.append(f"  {group['name']}: {group['failures']} failures asked{pool}: {group['hits']} images")
+        asked = f"{group['failures']} failures asked{pool}: " if group["failures"] else ""  # not by a picture
+        lines.append(f"  {group['name']}: {asked}{group['hits']} images")
     lines += [summary["refined"]] if summary["refined"] else []
     lines.append(explained_by(summary))
     lines += [f"warning: {warning}" for warning in summary["warnings"]]

@@ -92,7 +92,7 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
         _sha256(store, list(leaks)),
         store.near_threshold,
         _sha256(store, store.image_ids(role="train")),
-        _picture(config) if found is None else found.state,
+        _picture(store, config) if found is None else found.state,
     )
     with recorded_run(
         store, STAGE, config, models=[current.model.fingerprint], config_key=key, scope=config.name
@@ -116,12 +116,19 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
     )
 
 
-def _picture(config: QueryConfig) -> str:
-    """What a picture that asks holds now, "" where none does."""
-    if not config.like:
+def _picture(store: Store, config: QueryConfig) -> str:
+    """What a picture that asks holds now, "" where none does.
+
+    Raises:
+        InputError: it is a held-out image, which `verify` alone reads.
+    """
+    path = parse_like(config.like)[0] if config.like else None
+    if path is None or not path.is_file():
         return ""
-    path, _ = parse_like(config.like)
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest in store.hashes_of(store.image_ids(role="holdout")):
+        raise InputError(f"--like: {path} is a held-out image, which verify alone reads; ask by another one")
+    return digest
 
 
 def _questions(
@@ -277,7 +284,9 @@ def _select(
             "groups": [
                 {
                     **_group(question),
-                    "hits": sum(asks(question.asked, hit.group) for hit in hits),
+                    "hits": sum(
+                        hit.group in question.groups or asks(question.asked, hit.group) for hit in hits
+                    ),
                     "expected": None if there is None else round(there.expected, 2),
                     "coverage": None if there is None else there.plain(),
                 }
@@ -308,9 +317,10 @@ def _asking(failures: Sequence[Outcome], mined: Mined) -> dict[str, Any]:
 
 
 def _group(question: Question) -> dict[str, Any]:
+    failures = len(set(question.kinds.outcome_ids.tolist()))
     return {
-        "name": question.asked.name,
-        "failures": len(set(question.kinds.outcome_ids.tolist())),
+        "name": question.asked.name if failures else question.groups[0],  # of a picture or words, "like NAME"
+        "failures": failures,
         "kinds": len(question.groups),
         "classes": list(question.asked.categories),
     }

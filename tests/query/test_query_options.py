@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 from curator import pipeline
 from curator.cli import app
+from curator.cli.fix import query_lines
+from curator.data.settings import AddConfig
 from curator.diagnose.run_current import read_current
 from curator.errors import ConfigError, InputError
 from curator.query.run_answers import answers
@@ -95,6 +97,22 @@ def test_a_picture_of_the_pool_finds_itself_first(folder: Path, store: Store) ->
     assert again.skipped == 1
     with pytest.raises(InputError, match="there is no file"):
         pipeline.query(store, QueryConfig(like="absent.jpg"))
+
+
+def test_a_held_out_picture_asks_nothing(folder: Path, store: Store) -> None:
+    pipeline.add(store, AddConfig(format="coco", path=folder / "data" / "holdout", role="holdout"))
+    held = next((folder / "data" / "holdout" / "images").glob("*.jpg"))
+    with pytest.raises(InputError, match="is a held-out image"):
+        pipeline.query(store, QueryConfig(name="held", like=str(held), budget=3))
+    assert "held" not in [selection.name for selection in store.selections()]
+
+
+def test_the_lines_of_a_query_by_a_picture_name_no_failures(store: Store) -> None:
+    wanted = store.images(reader="query", role="pool")[5]
+    lines = query_lines(pipeline.query(store, QueryConfig(name="like", like=wanted.uri, budget=3)).summary)
+    assert any(line.strip() == f"like {Path(wanted.uri).name}: 3 images" for line in lines)
+    lines = query_lines(pipeline.query(store, QueryConfig(name="asked", failures="FN", budget=3)).summary)
+    assert any("failures asked, the pool holds about" in line and "mined images: " in line for line in lines)
 
 
 def space_of(store: Store) -> str:
