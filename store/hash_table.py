@@ -31,9 +31,9 @@ Rows = NDArray[np.int64]
 Near = tuple[Rows, Rows, NDArray[np.bool_]]
 """(i, j, mirrored): places on the left and on the right, and whether one of the two is mirrored."""
 
-RADIUS = 12
+RADIUS = 10
 """Bits of 64 up to which two pictures are compared at all: real pictures lie 32 +- 5 apart, a crop to 90% of
-each side lies within 12 of a window (benchmarks/near_duplicates.py)."""
+each side lies within 10 of a window (benchmarks/near_duplicates.py)."""
 ROWS = 8192
 """Pictures in a block: 64 KiB a column."""
 _AT_ONCE = 8 * ROWS  # pairs tested together: 512 KiB

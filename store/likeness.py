@@ -18,7 +18,8 @@ Where the whole pictures do not lie on one another, the window of one that shows
 the whole and nine windows on, by steps that halve, for the least mean difference. A window may reach a
 sixteenth beyond its picture, which was moved then; what both show is compared. A window is found to a
 fraction of a block, so means of 2 x 2 blocks are compared, with a larger share; where it is no crop but
-nearly all of the picture, `_NEARLY` times as strictly: frames of a camera that shakes differ in objects.
+nearly all of the picture, `_NEARLY` times as strictly and both ways, which must agree: frames of a camera
+that shakes differ in objects.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ _MOVES = ((0,), (1,), (2,), (3,), (0, 1), (2, 3))  # sides of a window that move
 _PAD = 4  # blocks that a window may reach beyond the picture
 _SMALLEST = 0.8  # side of a window
 _CROPPED = 0.95  # area of a window above which it is no crop, but the whole picture, not quite in place
-_NEARLY = 1.25
+_NEARLY = 1.55
 _WORTH = 0.75  # mean difference, in mean contrasts, of the best start from which a search is worth while
 _STARTS = 3  # windows to start from
 _REACH = 0.8  # of the range around, how far a block's pixels may lie from its mean
@@ -70,14 +71,16 @@ def unlikeness(a: Planes, b: Planes) -> float:
     whole, lying = _compare(a, b, ALIGNED)
     if lying:
         return whole
-    return min(whole, _windowed(a, b), _windowed(b, a))
+    (one, nearly), (other, too) = _windowed(a, b), _windowed(b, a)
+    return min(whole, max(one, other) if nearly and too else min(one, other))
 
 
-def _windowed(a: Planes, b: Planes) -> float:
-    """Unlikeness of what `b` and a window of `a` both show; infinite where no window comes near."""
+def _windowed(a: Planes, b: Planes) -> tuple[float, bool]:
+    """(unlikeness of what `b` and a window of `a` both show, is that no crop but nearly all of the picture);
+    infinite where no window comes near."""
     window = find_window(a, b)
     if window is None:
-        return float("inf")
+        return float("inf"), False
     top, bottom, left, right = window
     rows, columns = _inside(top, bottom, LUMA, 2), _inside(left, right, LUMA, 2)
     of_colour = tuple(slice(part.start // 2, part.stop // 2) for part in (rows, columns))
@@ -88,7 +91,8 @@ def _windowed(a: Planes, b: Planes) -> float:
     found = _compare(shown, Planes(b.luma[rows, columns], b.colour[of_colour]), WINDOWED)[0]
     seen = max(0.0, min(bottom, 1) - max(top, 0)) * max(0.0, min(right, 1) - max(left, 0))
     moved = min(top, left) < 0 or max(bottom, right) > 1
-    return found * _NEARLY if moved or seen > _CROPPED else found
+    nearly = moved or seen > _CROPPED
+    return found * _NEARLY if nearly else found, nearly
 
 
 def _compare(a: Planes, b: Planes, tolerance: Tolerance) -> tuple[float, bool]:
@@ -222,7 +226,7 @@ def _descend(cost: Callable[[Window], float], window: Window, value: float) -> t
                     )
                     if min(top, left) < -beyond or max(bottom, right) > 1 + beyond:
                         continue
-                    if not all(_SMALLEST <= side <= 1 for side in (bottom - top, right - left)):
+                    if not all(_SMALLEST <= side <= 1 + beyond for side in (bottom - top, right - left)):
                         continue
                     found = cost((top, bottom, left, right))
                     if found < value - 1e-9:

@@ -45,6 +45,13 @@ def cropped(picture: Image.Image, x: float, y: float, side: float = 0.9) -> Imag
     return picture.crop((left, top, left + round(side * width), top + round(side * height)))
 
 
+def moved(picture: Image.Image, x: int, y: int) -> Image.Image:
+    """Moved to the right and down; its edge is repeated."""
+    wide = np.pad(np.asarray(picture), [(abs(y), abs(y)), (abs(x), abs(x)), (0, 0)], mode="edge")
+    left, top = abs(x) - x, abs(y) - y
+    return Image.fromarray(wide[top : top + picture.height, left : left + picture.width])
+
+
 COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "smaller": lambda p: jpeg(p.resize((p.width // 2, p.height // 2), Image.Resampling.BICUBIC)),
     "larger": lambda p: jpeg(p.resize((p.width * 3 // 2, p.height * 3 // 2), Image.Resampling.BICUBIC)),
@@ -56,6 +63,10 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "cropped in the middle": lambda p: jpeg(cropped(p, 0.5, 0.5)),
     "cropped in a corner": lambda p: jpeg(cropped(p, 0.0, 1.0)),
     "cropped anywhere": lambda p: jpeg(cropped(p, 0.3, 0.8)),
+    "without a strip of three pixels": lambda p: jpeg(p.crop((3, 0, p.width, p.height))),
+    "without three pixels all round": lambda p: jpeg(p.crop((3, 3, p.width - 3, p.height - 3))),
+    "moved by three pixels": lambda p: jpeg(moved(p, 3, -2)),
+    "moved by seven pixels": lambda p: jpeg(moved(p, -7, 0)),
     "cropped and mirrored": lambda p: jpeg(ImageOps.mirror(cropped(p, 0.6, 0.1))),
 }
 

@@ -13,13 +13,13 @@ from sqlalchemy import delete, select, update
 
 from store import lookalikes
 from store.appearance import HASHES, Appearance, Planes, appearance, planes
-from store.duplicates import candidates
+from store.duplicates import RADIUS, candidates
 from store.images import probe
 from store.likeness import unlikeness
 from store.models import AppearanceRow, ComparisonRow
 from store.records import Leak, NewImage
 from store.store import Store
-from tests.pictures import COPIES, Camera, jpeg, scene, with_object
+from tests.pictures import COPIES, Camera, jpeg, moved, scene, with_object
 
 
 @pytest.fixture
@@ -50,6 +50,14 @@ def test_frames_of_a_fixed_camera_with_other_objects_are_different(store: Store,
     assert list(store.leaks([*frames, empty, same])) == [same]
     assert store.leaks([same])[same].image_id == held
     assert store.near_duplicates(frames, [*frames, empty]) == {}
+
+
+def test_frames_of_a_shaking_camera_with_other_objects_are_different(store: Store, camera: Camera) -> None:
+    background = scene(1)
+    camera.add(with_object(background, (40, 60), (200, 30, 30)), "holdout")
+    objects = [((40, 60), (30, 200, 30)), ((90, 60), (200, 30, 30)), ((250, 180), (20, 20, 20))]
+    frames = [camera.add(jpeg(moved(with_object(background, *placed), 2, 1)), "pool") for placed in objects]
+    assert store.leaks(frames) == {}
 
 
 def test_plain_pictures_of_other_colours_are_different(store: Store, camera: Camera) -> None:
@@ -195,7 +203,7 @@ def test_candidates_agree_with_a_loop(seed: int, one: int, other: int) -> None:
     left, right = hashes[:one], hashes[7 : 7 + other]
 
     def near(a: int, b: int) -> bool:
-        return (a ^ b).bit_count() <= 12
+        return (a ^ b).bit_count() <= RADIUS
 
     expected = [
         (i, j, side != 0)
