@@ -126,7 +126,8 @@ stage_command(
     ExportConfig,
     lines=export_lines,
     without=("device", "seed"),
-    help="Write the training set with selected images and accepted samples, in the trainer's format.",
+    help="Write the training set with selected images and accepted samples, in the trainer's format.\n\n"
+    "Images that cannot be read are left out and named (exit code 3); the same command tries them again.",
 )
 stage_command(
     "train",
