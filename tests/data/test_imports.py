@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from curator.cli.data import add_lines
 from curator.data.formats.base import Broken
-from curator.data.run_add import _part, add, dataset_name, is_leak
+from curator.data.run_add import _part, add, dataset_name
+from curator.data.run_equals import is_leak
 from curator.data.settings import AddConfig
 from curator.errors import ConfigError, FormatError
 from curator.jobs.stage import StageResult
@@ -207,6 +209,30 @@ def test_leaks_and_duplicates_are_named(store: Store, tmp_path: Path) -> None:
     assert train.summary["leaks"] == []
     assert train.summary["duplicates"] == ["4.png (train) equals pool/4.png (pool)"]
     assert len(store.leaks(store.image_ids(role="pool"))) == 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_equal_images_are_counted_as_images_and_their_pairs_apart(
+    store: Store, tmp_path: Path, batch_size: int
+) -> None:
+    """Four files that are all alike make six pairs; a fifth is another's file; a sixth equals none."""
+    original = picture(tmp_path / "pool/0.png", 1, size=(200, 160))
+    for number, size in enumerate(((160, 128), (150, 120), (140, 112)), start=1):
+        Image.open(original).resize(size).save(tmp_path / f"pool/{number}.png")
+    picture(tmp_path / "pool/other.png", 2, size=(200, 160))
+    alone = tmp_path / "pool/own.png"
+    (tmp_path / "pool/twin.png").write_bytes(picture(alone, 3, size=(200, 160)).read_bytes())
+    for _ in range(2):  # added again, both of a pair report it
+        told = run(store, tmp_path / "pool", "pool", "images", batch_size=batch_size).summary
+        assert (told["duplicate_count"], told["duplicate_pairs"], told["near_count"]) == (6, 7, 6)
+        assert len(set(told["duplicates"])) == 7
+    (tmp_path / "held").mkdir()
+    Image.open(original).resize((130, 104)).save(tmp_path / "held/a.png")
+    (tmp_path / "held/b.png").write_bytes(original.read_bytes())
+    held = run(store, tmp_path / "held", "holdout", "images", batch_size=batch_size).summary
+    assert (held["leak_count"], held["leak_pairs"]) == (2, 8)
+    assert (held["duplicate_count"], held["duplicate_pairs"]) == (2, 1)
+    assert "2 images equal or nearly equal to others (1 pair)" in add_lines(held)
 
 
 def test_a_re_encoded_image_is_found_too(store: Store, tmp_path: Path) -> None:
