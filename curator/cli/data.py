@@ -15,6 +15,20 @@ def leak_lines(summary: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def add_failed(summary: Mapping[str, Any], failed: int) -> str:
+    """What failed in `curator add`: images and objects apart, since its number counts both."""
+    known = {
+        "broken_images": ("image failed", "images failed"),
+        "dropped_objects": ("object left out", "objects left out"),
+        "incomplete_images": ("image without its labels", "images without their labels"),
+    }
+    counts = {name: int(summary[name]) for name in known}
+    parts = [f"{counts[name]} {words[counts[name] != 1]}" for name, words in known.items() if counts[name]]
+    other = failed - sum(counts.values())
+    parts += [f"{other} {'copy' if other == 1 else 'copies'} with other labels"] if other > 0 else []
+    return ", ".join(parts) or "0 failed"
+
+
 def add_lines(summary: Mapping[str, Any]) -> list[str]:
     """Of `curator add`."""
     splits = {name: count for name, count in summary["splits"].items() if name}

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from curator.cli import app
 from curator.cli.data import add_lines
 from curator.data.formats.base import Broken
 from curator.data.run_add import _part, add, dataset_name
@@ -260,6 +262,27 @@ def test_a_re_encoded_image_is_found_too(store: Store, tmp_path: Path) -> None:
 )
 def test_which_pairs_are_leaks(one: Role, other: Role, leak: bool) -> None:
     assert is_leak(one, other) is is_leak(other, one) is leak
+
+
+def test_the_command_says_failed_images_and_objects_apart(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And progress counts no more images than there are: a row that names no image is none."""
+    monkeypatch.setattr("curator.progress._quiet", False)
+    monkeypatch.delenv("CURATOR_QUIET", raising=False)
+    original = picture(tmp_path / "set/a.png", 1)
+    (tmp_path / "set/b.png").write_bytes(original.read_bytes())
+    boxes: dict[str, list[list[float]]] = {"a.png": [[1, 2, 3, 4], [1, 2, 0, 0], [99, 99, 3, 4]]}
+    path = coco(tmp_path / "set", {**boxes, "b.png": [], "gone.png": []})
+    table = json.loads(path.read_text())
+    table["annotations"].append({"image_id": 77, "category_id": 1, "bbox": [1, 2, 3, 4]})
+    path.write_text(json.dumps(table))
+    words = ["-w", str(store.path), "add", "coco", str(path), "--role", "train"]
+    told = CliRunner().invoke(app, words)
+    assert told.exit_code == 3
+    first = "add: 1 done, 0 already stored, 2 images failed, 2 objects left out, 1 copy with other labels"
+    assert told.stdout.splitlines()[0] == first
+    assert "add set: 3 in" in told.stderr
 
 
 def test_a_copy_in_one_data_set_does_not_fight_over_the_labels(store: Store, tmp_path: Path) -> None:
