@@ -168,8 +168,8 @@ def _pool(store: Store, config: QueryConfig) -> list[int]:
     }
     if not passing:
         raise InputError(
-            f"query: none of {len(pool)} pool images passes --where {config.where!r}; their data sets: "
-            f"{', '.join(sorted({m.dataset for m in members})[:8])}"
+            f"query: none of {len(pool)} pool images passes --where {config.where!r}: "
+            f"{wanted.why_none(members)}"
         )
     return sorted(passing)
 
