@@ -54,7 +54,7 @@ def query_lines(summary: Mapping[str, Any]) -> list[str]:
         )
         lines.append(f"  {group['name']}: {group['failures']} failures asked{pool}: {group['hits']} images")
     lines += [summary["refined"]] if summary["refined"] else []
-    lines.append(explained_by(summary))
+    lines += [explained_by(summary)] if "explained_by" in summary else []
     lines += [f"warning: {warning}" for warning in summary["warnings"]]
     lines += [f"{h['rank']:>4}  image {h['image']}  {h['uri']}: {h['reason']}" for h in summary["hits"]]
     return lines
