@@ -87,9 +87,17 @@ def open_store() -> Store:
 
 
 def finish(
-    result: StageResult, *, as_json: bool, lines: Callable[[Mapping[str, Any]], list[str]] | None = None
+    result: StageResult,
+    *,
+    as_json: bool,
+    lines: Callable[[Mapping[str, Any]], list[str]] | None = None,
+    failed: Callable[[Mapping[str, Any], int], str] | None = None,
 ) -> None:
-    """Print a stage's result (JSON, or counts and what `lines(summary)` makes), exit with its code."""
+    """Print a stage's result (JSON, or counts and what `lines(summary)` makes), exit with its code.
+
+    Args:
+        failed: says what failed, where the number alone says too little.
+    """
     if as_json:
         typer.echo(
             json.dumps(
@@ -105,9 +113,8 @@ def finish(
             )
         )
     else:
-        typer.echo(
-            f"{result.stage}: {result.done} done, {result.skipped} already stored, {result.failed} failed"
-        )
+        said = failed(result.summary, result.failed) if failed else f"{result.failed} failed"
+        typer.echo(f"{result.stage}: {result.done} done, {result.skipped} already stored, {said}")
         for line in lines(result.summary) if lines and result.summary else ():  # none where all failed
             typer.echo(line)
         for item, reason in result.failures[:20]:

@@ -10,9 +10,23 @@ from typing import Any
 def leak_lines(summary: Mapping[str, Any]) -> list[str]:
     """Images that are in two roles that must stay apart, for stderr."""
     lines = [f"leak: {leak}" for leak in summary["leaks"][:20]]
-    if summary["leak_count"] > 20:
-        lines.append(f"leak: ... {summary['leak_count']} in all (--json names up to 200)")
+    if summary["leak_pairs"] > 20:
+        lines.append(f"leak: ... {summary['leak_pairs']} in all (--json names up to 200)")
     return lines
+
+
+def add_failed(summary: Mapping[str, Any], failed: int) -> str:
+    """What failed in `curator add`: images and objects apart, since its number counts both."""
+    known = {
+        "broken_images": ("image failed", "images failed"),
+        "dropped_objects": ("object left out", "objects left out"),
+        "incomplete_images": ("image without its labels", "images without their labels"),
+    }
+    counts = {name: int(summary[name]) for name in known}
+    parts = [f"{counts[name]} {words[counts[name] != 1]}" for name, words in known.items() if counts[name]]
+    other = failed - sum(counts.values())
+    parts += [f"{other} {'copy' if other == 1 else 'copies'} with other labels"] if other > 0 else []
+    return ", ".join(parts) or "0 failed"
 
 
 def add_lines(summary: Mapping[str, Any]) -> list[str]:
@@ -28,8 +42,10 @@ def add_lines(summary: Mapping[str, Any]) -> list[str]:
         "dropped_objects": "objects dropped",
         "incomplete_images": "images without their labels, as these are incomplete or may be another image's",
         "changed_objects": "objects or images read otherwise than written (clipped, listed twice, ...)",
-        "duplicate_count": "images equal or nearly equal to others",
-        "leak_count": "leaks (named on stderr): queries, exports and trainings leave these images out",
+        "duplicate_count": f"images equal or nearly equal to others ({_pairs(summary['duplicate_pairs'])})",
+        "leak_count": "images equal or nearly equal to images of a role that must stay apart "
+        f"({_pairs(summary['leak_pairs'])}, leaks, named on stderr): queries, exports and trainings leave "
+        "such images out",
         "passed_over": "synthetic images of an export passed over",
         "still_pre_annotated": "images still marked as pre-annotations: their boxes were not taken as labels "
         "(correct them and remove the mark, or add with --reviewed)",
@@ -42,11 +58,15 @@ def add_lines(summary: Mapping[str, Any]) -> list[str]:
         )
     lines += [f"  note: {note}" for note in summary["notes"][:10]]
     lines += [f"  duplicate: {pair}" for pair in summary["duplicates"][:10]]
-    if summary["duplicate_count"] > 10:
+    if summary["duplicate_pairs"] > 10:
         lines.append(
-            f"  ... {summary['duplicate_count']} in all (--json lists up to {len(summary['duplicates'])})"
+            f"  ... {summary['duplicate_pairs']} in all (--json lists up to {len(summary['duplicates'])})"
         )
     return lines
+
+
+def _pairs(count: int) -> str:
+    return f"{count} pair{'s' * (count != 1)}"
 
 
 def export_lines(summary: Mapping[str, Any]) -> list[str]:

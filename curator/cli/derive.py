@@ -34,6 +34,7 @@ def stage_command(
     without: Sequence[str] = (),
     warnings: Lines | None = None,
     call: str = "",
+    failed: Callable[[Mapping[str, Any], int], str] | None = None,
 ) -> None:
     """Add the command `name`, which calls the function of this name in `curator.pipeline`.
 
@@ -41,6 +42,7 @@ def stage_command(
         call: that function, where it has another name.
         lines: what people read, made from the stage's summary. warnings: for stderr, also with --json.
         without: fields of every stage that this one does not read.
+        failed: what people read of the failures, made from the summary and their number.
     """
 
     def run(config: StageConfig, as_json: bool) -> None:
@@ -50,7 +52,7 @@ def stage_command(
             result = getattr(pipeline, call or name.replace("-", "_"))(store, config)
         for line in warnings(result.summary) if warnings else ():
             typer.echo(line, err=True)
-        finish(result, as_json=as_json, lines=lines)
+        finish(result, as_json=as_json, lines=lines, failed=failed)
 
     add_command(app, name, settings, run, help=help, without=without)
 

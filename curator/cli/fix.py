@@ -56,7 +56,7 @@ def query_lines(summary: Mapping[str, Any]) -> list[str]:
         asked = f"{group['failures']} failures asked{pool}: " if group["failures"] else ""  # not by a picture
         lines.append(f"  {group['name']}: {asked}{group['hits']} images")
     lines += [summary["refined"]] if summary["refined"] else []
-    lines.append(explained_by(summary))
+    lines += [explained_by(summary)] if "explained_by" in summary else []
     lines += [f"warning: {warning}" for warning in summary["warnings"]]
     lines += [f"{h['rank']:>4}  image {h['image']}  {h['uri']}: {h['reason']}" for h in summary["hits"]]
     return lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from curator.cli.data import add_lines, export_lines, leak_lines
+from curator.cli.data import add_failed, add_lines, export_lines, leak_lines
 from curator.cli.derive import stage_command
 from curator.cli.explanations import evaluate_lines, fit_patches_lines, interpret_lines
 from curator.cli.fix import (
@@ -31,6 +31,7 @@ stage_command(
     AddConfig,
     lines=add_lines,
     warnings=leak_lines,
+    failed=add_failed,
     without=("device", "seed"),
     help="Add images and labels; a corrected file added again gives its images new labels.\n\n"
     "Broken items are listed and skipped (exit code 3); equal images and leaks are named.",
@@ -126,7 +127,8 @@ stage_command(
     ExportConfig,
     lines=export_lines,
     without=("device", "seed"),
-    help="Write the training set with selected images and accepted samples, in the trainer's format.",
+    help="Write the training set with selected images and accepted samples, in the trainer's format.\n\n"
+    "Images that cannot be read are left out and named (exit code 3); the same command tries them again.",
 )
 stage_command(
     "train",

@@ -29,6 +29,7 @@ from curator.errors import InputError
 
 MANIFEST = "manifest.json"
 _PARTIAL = ".curator-export-"
+_OLD = ".old"  # ends the name of an export while another takes its place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +120,22 @@ def changed_files(out: Path) -> Iterator[str]:
             yield entry["path"]
 
 
+def require_untouched(out: Path) -> None:
+    """Refuse to replace an export that people changed, or keep files in.
+
+    Raises:
+        InputError: names the first file.
+    """
+    known = {MANIFEST, *(entry["path"] for entry in files(out))}
+    own = (path.relative_to(out).as_posix() for path in sorted(out.rglob("*")) if not path.is_dir())
+    found = next(changed_files(out), None) or next((path for path in own if path not in known), None)
+    if found is not None:
+        raise InputError(
+            f"{out}: images that this export left out can be read now, but {found} in it was changed or "
+            "added, so it is not written anew; export to another folder, or remove this one first"
+        )
+
+
 def write(
     form: Format,
     out: Path,
@@ -126,10 +143,12 @@ def write(
     images: Iterable[OutputImage],
     *,
     check: Callable[[str], None] = lambda digest: None,
+    replacing: bool = False,
 ) -> None:
     """Write, read back and rename.
 
     Args:
+        replacing: an export stands at `out`, whose place this one takes.
         check: is called with `digest_of` the folder before it gets its place; it may raise.
     Raises:
         InputError: nothing to write, or something was put at `out` meanwhile. StageError: what was read back
@@ -162,16 +181,25 @@ def write(
                 os.fsync(manifest.fileno())
             read_back(form, part, expected, contents.left_out)
         check(digest_of(part))
-        _place(part, out)
+        _place(part, out, replacing)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
 
 
-def _place(part: Path, out: Path) -> None:
-    """Give the whole folder its name; an empty folder may stand there."""
+def _place(part: Path, out: Path, replacing: bool) -> None:
+    """Give the whole folder its name; an empty folder may stand there, or the export that it replaces."""
+    old = part.with_name(part.name + _OLD)
     try:
-        os.replace(part, out)
+        if replacing:
+            os.replace(out, old)
+        try:
+            os.replace(part, out)
+        except BaseException:
+            if replacing:
+                os.replace(old, out)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
@@ -204,7 +232,8 @@ def _clean(out: Path) -> None:
     """Remove what killed exports to `out` left: folders of this host's processes that are gone, and those of
     other hosts where nothing was written for a day."""
     for path in out.parent.glob(f".{glob.escape(out.name)}{_PARTIAL}*"):
-        host, _, pid = path.name.removeprefix(f".{out.name}{_PARTIAL}").rpartition("-")
+        name = path.name.removeprefix(f".{out.name}{_PARTIAL}").removesuffix(_OLD)
+        host, _, pid = name.rpartition("-")
         with suppress(FileNotFoundError):  # another process ended, or cleans too
             if host == socket.gethostname() and pid.isdigit():
                 gone = int(pid) == os.getpid() or not _alive(int(pid))

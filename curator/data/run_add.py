@@ -21,10 +21,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -32,6 +31,7 @@ from typing import TYPE_CHECKING
 
 from curator.data.formats.base import Broken, LabelledImage, Source
 from curator.data.formats.placement import place
+from curator.data.run_equals import NAMED, EqualTally, Seen, name_equals
 from curator.data.run_returned import Exported
 from curator.data.settings import AddConfig
 from curator.errors import ConfigError, FormatError
@@ -42,15 +42,13 @@ from store.blas import one_blas_thread
 from store.errors import ImageError
 from store.images import ImageProbe, probe
 from store.keys import content_key
-from store.records import AddedImage, ItemStatus, NewImage, Role
+from store.records import ItemStatus, NewImage
 
 if TYPE_CHECKING:
     from store.store import Store
 
 STAGE = "add"
 STAGE_VERSION = 1
-NAMED = 200
-"""Pairs of equal images that a summary names; it counts them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +60,10 @@ class _Ready:
 
 
 @dataclass(slots=True)
-class _Tally:
-    """What the summary says."""
+class _Tally(EqualTally):
+    """What the summary says; these are its keys, and `EqualTally`'s. Of the failures `broken_images` are
+    images, `dropped_objects` objects, `incomplete_images` the labels of images, and the rest are files with
+    the bytes of another and other labels."""
 
     images: int = 0
     new_images: int = 0
@@ -78,11 +78,6 @@ class _Tally:
     broken_images: int = 0
     splits: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    duplicate_count: int = 0
-    duplicates: list[str] = field(default_factory=list)
-    leak_count: int = 0
-    leaks: list[str] = field(default_factory=list)
-    near_count: int = 0
 
 
 def add(store: Store, config: AddConfig) -> StageResult:
@@ -99,10 +94,10 @@ def add(store: Store, config: AddConfig) -> StageResult:
     """
     source = _open(store, config)
     dataset = config.dataset or dataset_name(config.path)
-    tally, failures = _Tally(), []
+    tally, failures, left = _Tally(), [], source.count
     with (
         recorded_run(store, STAGE, config) as (run_id, counts),
-        _Seen() as seen,
+        Seen() as seen,
         ThreadPoolExecutor(config.workers) as threads,
         progress(f"add {dataset}", source.count) as advance,
         one_blas_thread(),  # its products are small, and the threads have the cores
@@ -118,13 +113,15 @@ def add(store: Store, config: AddConfig) -> StageResult:
                     store, run_id, config, dataset, source.listed, ready, seen, exported, tally, counts
                 )
             counts["failed"] = len(failures)
-            advance(len(batch))
+            step = len(batch) if left is None else min(len(batch), left)  # broken rows are no images
+            left = None if left is None else left - step
+            advance(step)
     summary = {
         "dataset": dataset,
         "role": config.role,
         "categories": list(source.categories),
         "near_duplicates": store.near_threshold,
-        **{name: getattr(tally, name) for name in tally.__slots__},
+        **{key.name: getattr(tally, key.name) for key in fields(tally)},
     }
     return StageResult(stage=STAGE, run_id=run_id, failures=tuple(failures), summary=summary, **counts)
 
@@ -222,7 +219,7 @@ def _store_batch(
     dataset: str,
     listed: tuple[str, ...] | None,
     items: Sequence[_Ready | Broken],
-    seen: _Seen,
+    seen: Seen,
     exported: Exported,
     tally: _Tally,
     counts: dict[str, int],
@@ -253,10 +250,8 @@ def _store_batch(
         elif image.status == "pre-annotation" and not config.reviewed:
             tally.still_pre_annotated += 1
             item = replace(item, image=replace(image, annotations=None))
-        if first := seen.first(item):
-            tally.duplicate_count += 1
-            if len(tally.duplicates) < NAMED:
-                tally.duplicates.append(f"{image.name} (same file as {first[0]})")
+        if first := seen.first(item.probe.sha256, image):
+            seen.twin(image.name, item.probe.sha256, first[0], tally)
             if first[1]:
                 failures.append(
                     (image.name, f"same file as {first[0]} with other labels; those of {first[0]} are kept")
@@ -283,7 +278,7 @@ def _store_batch(
         tally.splits[split] = tally.splits.get(split, 0) + 1
         statuses.append(ItemStatus(key=key, status="done", image_id=result.image_id))
     store.record_items(run_id, statuses)
-    _name_equals(store, new, names, added, tally)
+    name_equals(store, new, names, added, seen, tally)
     return failures
 
 
@@ -331,64 +326,3 @@ def _key(image: NewImage) -> str:
         image.annotations,
         dict(image.tags),
     )
-
-
-# ---------------------------------------------------------------- equal images
-
-
-class _Seen:
-    """Files of this command by hash, in a private SQLite file: memory stays flat."""
-
-    def __enter__(self) -> _Seen:
-        self.database = sqlite3.connect("")
-        self.database.execute("CREATE TABLE seen (sha256 TEXT PRIMARY KEY, name TEXT, labels TEXT)")
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.database.close()
-
-    def first(self, item: _Ready) -> tuple[str, bool] | None:
-        """(name, are its labels different) of an earlier file with the same bytes; None for the first one."""
-        labels = content_key(item.image.annotations)
-        row = self.database.execute(
-            "SELECT name, labels FROM seen WHERE sha256 = ?", (item.probe.sha256,)
-        ).fetchone()
-        if row is None:
-            self.database.execute(
-                "INSERT INTO seen VALUES (?, ?, ?)", (item.probe.sha256, item.image.name, labels)
-            )
-            return None
-        return row[0], row[1] != labels
-
-
-def is_leak(one: Role, other: Role) -> bool:
-    """True when equal images in these two roles would spoil what is proven on holdout or mined images."""
-    roles = {one, other}
-    return ("holdout" in roles and len(roles) == 2) or roles == {"pool", "mine"}
-
-
-def _name_equals(
-    store: Store, new: Sequence[NewImage], names: Sequence[str], added: Sequence[AddedImage], tally: _Tally
-) -> None:
-    others = sorted({other for result in added for other, _ in result.same_as})
-    sources = (
-        {(m.image_id, m.role): f"{m.dataset}/{m.source or m.image_id}" for m in store.memberships(others)}
-        if others
-        else {}
-    )
-    for record, name, result in zip(new, names, added, strict=True):
-        for other, role in result.same_as:
-            if other == result.image_id and role == record.role:
-                continue
-            near = other != result.image_id
-            tally.near_count += near
-            verb = "nearly equals" if near else "equals"
-            text = f"{name} ({record.role}) {verb} {sources.get((other, role), other)} ({role})"
-            count, named = (
-                ("leak_count", tally.leaks)
-                if is_leak(record.role, role)
-                else ("duplicate_count", tally.duplicates)
-            )
-            setattr(tally, count, getattr(tally, count) + 1)
-            if len(named) < NAMED:
-                named.append(text)

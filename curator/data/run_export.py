@@ -9,15 +9,20 @@ Training images are copied byte for byte (with their EXIF orientation, where the
 the upright image). All added images, selected or synthetic, are written in one encoding, and no more is
 claimed: training images keep the encoding that they came with, so the added ones may differ from them in it.
 Selected images without labels carry the detector's boxes, marked as pre-annotations.
+
+Images whose files cannot be read are left out and named. The same command tries them again; once one can be
+read, the whole folder is written anew, as a first export would write it, and takes the old one's place.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import PIL
 
@@ -44,6 +49,7 @@ if TYPE_CHECKING:
 
 STAGE = "export"
 STAGE_VERSION = 4  # 3: data.yaml names `val`; the manifest counts objects; 4: the key holds file names
+REMEDY = "put the file back, or add the images again from where they lie, then give the same command again"
 
 
 @dataclass(slots=True)
@@ -65,12 +71,13 @@ def export(store: Store, config: ExportConfig, *, annotator: PreAnnotator | None
     Args:
         annotator: gives selected images without labels boxes to correct.
     Returns:
-        done: images written (skipped: the same export is there already; failed: images left out, with
-        reasons).
+        done: images written (skipped: the same export is there already, and what it left out cannot be read
+        yet; failed: images left out, with reasons).
         The summary names the folder, its manifest's key, the version's number and the counts by role and by
         class.
     Raises:
-        InputError: `config.out` holds something else or cannot be made, or there is nothing to export.
+        InputError: `config.out` holds something else or cannot be made, there is nothing to export, or an
+            unfinished export there was changed by hand.
         StageError: what was read back is not what was to be written.
     """
     form: Format = FORMATS.load(config.format)()
@@ -92,6 +99,11 @@ def export(store: Store, config: ExportConfig, *, annotator: PreAnnotator | None
         "samples": list(config.samples),
     }
     present = export_folder.stands(out, key)
+    before = export_folder.told(out).left_out if present else ()
+    unfinished = bool(before) and _readable_now(store, additions, encoding, out)
+    if unfinished:
+        export_folder.require_untouched(out)
+        present = False
     with recorded_run(store, STAGE, config) as (run_id, counts):
         counts.update(done=0, skipped=0, failed=0)
         written = _Written(Recorder(store.put_blob))
@@ -102,7 +114,9 @@ def export(store: Store, config: ExportConfig, *, annotator: PreAnnotator | None
             left_out = list(additions.left_out)
             contents = Contents(head=head, names=names, notes=notes, left_out=left_out)
             images = _images(store, additions, encoding, written, left_out)
-            export_folder.write(form, out, contents, images)
+            if unfinished:
+                images = _no_fewer(images, before, left_out, out)
+            export_folder.write(form, out, contents, images, replacing=unfinished)
         told = export_folder.told(out)
         version = _version(store, config, out, told, additions, written, names, notes)
         facts = version.manifest["images"]
@@ -158,26 +172,71 @@ def _images(
                 item = output(store, image, of, encoding)
             except (ImageError, CorruptionError, NotFoundError) as error:
                 source = image.lineage["source"] if image.role == "train" else image.name
-                left_out.append((source, str(error)))
+                remedy = f"; {REMEDY}" if isinstance(error, ImageError) else ""
+                left_out.append((source, f"{error}{remedy}"))
                 continue
             written.add(image, of)
             yield item
 
 
+def _no_fewer(
+    images: Iterator[OutputImage],
+    before: Sequence[tuple[str, str]],
+    left_out: list[tuple[str, str]],
+    out: Path,
+) -> Iterator[OutputImage]:
+    """The images, unless one is left out that the folder there holds.
+
+    Raises:
+        InputError: names the first.
+    """
+    yield from images
+    known = Counter(name for name, _ in before)
+    for name, reason in left_out:
+        known[name] -= 1
+        if known[name] < 0:
+            raise InputError(f"{out} stays as it is; it holds {name}, now unreadable: {reason}")
+
+
+def _readable_now(store: Store, additions: Additions, encoding: Encoding, out: Path) -> bool:
+    """Can an image be read that the export in `out` had to leave out?"""
+    for image, of, entry in _compared(store, additions, encoding, out):
+        if entry is None:
+            with suppress(ImageError, CorruptionError, NotFoundError):
+                output(store, image, of, encoding)
+                return True
+    return False
+
+
 def _named(
     store: Store, additions: Additions, encoding: Encoding, out: Path
 ) -> Iterator[tuple[PlannedImage, ImageRecord | None]]:
-    """The images that the folder there holds: its order is that of the plan, less what was left out. Their
-    lineage is what its manifest says, as the version is written again with that."""
-    plan = planned(store, additions, encoding, [])
-    for entry in export_folder.files(out):
-        if "lineage" in entry:
-            name = Path(entry["path"]).name
-            found = next((found for found in plan if found[0].name + found[0].suffix == name), None)
-            if found is None:
-                raise InputError(f"{out}: its {MANIFEST} was changed; remove the folder, and export again")
-            image, of = found
+    """The images that the folder there holds. Their lineage is what its manifest says, as the version is
+    written again with that."""
+    for image, of, entry in _compared(store, additions, encoding, out):
+        if entry is not None:
             yield replace(image, lineage=entry["lineage"]), of
+
+
+def _compared(
+    store: Store, additions: Additions, encoding: Encoding, out: Path
+) -> Iterator[tuple[PlannedImage, ImageRecord | None, Mapping[str, Any] | None]]:
+    """The plan's images with the manifest's entry of each, None for those that were left out: the folder's
+    order is that of the plan.
+
+    Raises:
+        InputError: an entry that is not of the plan.
+    """
+    entries = (entry for entry in export_folder.files(out) if "lineage" in entry)
+    entry = next(entries, None)
+    for image, of in planned(store, additions, encoding, []):
+        if entry is not None and Path(entry["path"]).name == image.name + image.suffix:
+            yield image, of, entry
+            entry = next(entries, None)
+        else:
+            yield image, of, None
+    if entry is not None:
+        raise InputError(f"{out}: its {MANIFEST} was changed; remove the folder, and export again")
 
 
 def _version(

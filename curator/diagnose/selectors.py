@@ -1,6 +1,7 @@
 """Selectors: how people name failures on the command line, e.g. `FN:miss,class=Car`.
 
-Grammar: alternatives joined by ";", each `KIND[:CAUSE][,class=NAME]`; "" selects all failures.
+Grammar: alternatives joined by ";", each `KIND[:CAUSE][,class=NAME]`; "" selects all failures. `class=NAME`
+alone is a class's failures of both kinds; among several alternatives it is refused, as a slip of ";" for ",".
 """
 
 from __future__ import annotations
@@ -32,9 +33,19 @@ class FailureSelector:
         """Parse `text`.
 
         Raises:
-            InputError: unknown kind, cause or key, with the choices.
+            InputError: unknown kind, cause or key, with the choices; one of several alternatives has no kind.
         """
-        return cls(tuple(_alternative(part.strip()) for part in text.split(";") if part.strip()))
+        parts = [part.strip() for part in text.split(";") if part.strip()]
+        found = tuple(_alternative(part) for part in parts)
+        for number, alternative in enumerate(found):
+            if len(found) > 1 and alternative.kind is None:
+                before = found[number - 1] if number else None
+                start = parts[number - 1] if before and before.kind and not before.category else "FN"
+                raise InputError(
+                    f"failures: expected FN or FP at the start of every alternative (';' begins one), got "
+                    f"{parts[number]!r}; a class is joined by ',': {start},{parts[number]}"
+                )
+        return cls(found)
 
     def among(self, outcomes: Iterable[Outcome]) -> list[Outcome]:
         """The failures of `outcomes` that it names.

@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from curator.detect.load import load_detector
 from curator.diagnose.current import Current
 from curator.diagnose.run_suspects import without_suspects
 from curator.diagnose.selectors import FailureSelector
 from curator.errors import InputError
 from curator.pipeline.round_settings import Asked, LoopConfig
+from curator.pipeline.training import require_replaceable
 from curator.prove.run_rounds import STAGE
 from curator.registry import Spec
 from store.errors import NotFoundError
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
 
 
 def spare_base(base: str, config: LoopConfig, suffix: str) -> None:
-    """Refuse to write over the weights with which the loop begins.
+    """Refuse to write over the weights with which the loop begins, and over those of another architecture.
 
+    Args:
+        suffix: of a round's detector; "" where a program trains, which writes a folder.
     Raises:
         InputError: they lie where a round's detector goes.
     """
@@ -33,6 +37,8 @@ def spare_base(base: str, config: LoopConfig, suffix: str) -> None:
     places = [(config.out / f"round-{k}{suffix}").absolute() for k in range(1, config.rounds + 1)]
     if any(place == path or place in path.parents for place in places):
         raise InputError(f"loop: --out {config.out}: a round would overwrite {path}; name another folder")
+    for place in places if suffix else ():
+        require_replaceable(place, load_detector(base, config.device))
 
 
 def asks(store: Store, config: LoopConfig, current: Current) -> bool:

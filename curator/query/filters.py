@@ -1,4 +1,4 @@
-"""Which pool images may answer: `dataset=night,source=cam1,after=2026-01-01,selected=no`.
+"""Which pool images may answer: `dataset=night|dusk,split=train,after=2026-01-01,selected=no`.
 
 In: the words, and what is known of images. Out: a predicate. The keys are the facts of a membership;
 alternatives of one key are joined by "|".
@@ -6,13 +6,16 @@ alternatives of one key are joined by "|".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from curator.errors import InputError
+from curator.query.settings import WHERE
 from store.records import Membership
 
 KEYS = ("dataset", "source", "group", "split", "after", "before", "selected")
+SHOWN = 8  # values that an error names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +46,7 @@ class PoolFilter:
         for part in filter(None, (part.strip() for part in text.split(","))):
             key, equals, value = (piece.strip() for piece in part.partition("="))
             if not equals or not value or key not in KEYS:
-                raise InputError(
-                    f"--where: expected KEY=VALUE joined by ',' with the keys {', '.join(KEYS)}, got {part!r}"
-                )
+                raise InputError(f"--where: expected {WHERE}; got {part!r}")
             if key in ("after", "before"):
                 moments[key] = _moment(value, part)
             elif key == "selected":
@@ -68,20 +69,44 @@ class PoolFilter:
 
     def allows(self, member: Membership) -> bool:
         """True for a membership with these facts; an unknown moment lies within no bounds."""
-        facts = {
-            "dataset": member.dataset,
-            "source": member.source,
-            "group": member.group_key,
-            "split": member.split,
-        }
-        if any(facts[key] not in values for key, values in self.words):
-            return False
+        return all(_fact(member, key) in values for key, values in self.words) and self._within(member)
+
+    def _within(self, member: Membership) -> bool:
         if self.after is None and self.before is None:
             return True
         if member.captured_at is None:
             return False
         moment = member.captured_at.replace(tzinfo=None)
         return (self.after is None or moment >= self.after) and (self.before is None or moment < self.before)
+
+    def why_none(self, members: Sequence[Membership]) -> str:
+        """Which part lets none of the memberships through, and what there is instead: of those that pass the
+        parts before it. For memberships of which none passes, or none that no selection holds."""
+        for key, values in self.words:
+            passing = [member for member in members if _fact(member, key) in values]
+            if not passing:
+                there = sorted({fact for member in members if (fact := _fact(member, key)) is not None})
+                if not there:
+                    return f"none of them has a {key}"
+                more = f", ... ({len(there)} in all)" if len(there) > SHOWN else ""
+                named = ", ".join(there[:SHOWN]) + more
+                return f"there is no {key} {'|'.join(sorted(values))}; there are {named}"
+            members = passing
+        if not any(self._within(member) for member in members):
+            moments = sorted(m.captured_at.replace(tzinfo=None) for m in members if m.captured_at is not None)
+            if not moments:
+                return "none of them has a date"
+            return f"their dates reach from {moments[0].isoformat()} to {moments[-1].isoformat()}"
+        return "all that pass the rest are in a selection already"
+
+
+def _fact(member: Membership, key: str) -> str | None:
+    return {
+        "dataset": member.dataset,
+        "source": member.source,
+        "group": member.group_key,
+        "split": member.split,
+    }[key]
 
 
 def _moment(value: str, part: str) -> datetime:

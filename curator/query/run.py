@@ -28,7 +28,7 @@ from curator.query.run_choice import BLIND, draw, gains, refused, unlike
 from curator.query.run_coverage import covered
 from curator.query.run_examples import example_question, parse_like
 from curator.query.run_indexed import IndexState, indexed, read_mined
-from curator.query.run_questions import asked_for, judged_table, questions
+from curator.query.run_questions import asked_for, judged_table, method, questions
 from curator.query.run_refine import Refinement, known_already, refined, refinement
 from curator.query.run_retrieval import retrieve
 from curator.query.selection import Answers, as_hits, choose
@@ -55,7 +55,8 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
         a result whose summary holds "selection", "groups" (name, failures, hits, expected), "judged" (the
         out-of-fold table by what is asked), "hits" (rank, image, uri, score, group, outcome, box, reason),
         "left_out" (of suspect labels, one line or None), "refined" (what was learned from people, None
-        without `refine`) and "warnings". With `preview` "judged" and "groups" alone, and nothing is stored.
+        without `refine`), "explained_by" (only of a method that reads explanations) and "warnings". With
+        `preview` "judged" and "groups" alone, and nothing is stored.
 
     Raises:
         InputError: no failure matches, a class is unknown, or the pool is not indexed (names `curator
@@ -112,7 +113,7 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
         run_id=run_id,
         done=counts["done"],
         skipped=counts["skipped"],
-        summary=_summary(store, selection, trusted),
+        summary=_summary(store, config, selection, trusted),
     )
 
 
@@ -175,8 +176,8 @@ def _pool(store: Store, config: QueryConfig) -> list[int]:
     }
     if not passing:
         raise InputError(
-            f"query: none of {len(pool)} pool images passes --where {config.where!r}; their data sets: "
-            f"{', '.join(sorted({m.dataset for m in members})[:8])}"
+            f"query: none of {len(pool)} pool images passes --where {config.where!r}: "
+            f"{wanted.why_none(members)}"
         )
     return sorted(passing)
 
@@ -330,7 +331,8 @@ def _notes(asking: Sequence[Question]) -> list[str]:
     return [question.scorer.note for question in asking if question.scorer.note]
 
 
-def _summary(store: Store, selection: Selection, trusted: Trusted) -> dict[str, Any]:
+def _summary(store: Store, config: QueryConfig, selection: Selection, trusted: Trusted) -> dict[str, Any]:
+    reads = getattr(method(config), "reads_explanations", False)
     uris = {i.id: i.uri for i in store.images(reader="query", ids=list(selection.image_ids))}
     return {
         "selection": selection.name,
@@ -342,7 +344,7 @@ def _summary(store: Store, selection: Selection, trusted: Trusted) -> dict[str, 
         "asking": selection.config["asking"],
         "scored": selection.config["scored"],
         "refined": selection.config.get("refined"),
-        "explained_by": selection.config["explained_by"],
+        **({"explained_by": selection.config["explained_by"]} if reads else {}),
         "hits": [
             {
                 "rank": h.rank,

@@ -40,7 +40,7 @@ class Refinement:
 
     Attributes:
         feedback: of hits that have no labels. labelled: judged or chosen images with their labels, which say
-            more.
+            more. replaced: how many of these were judged too.
         kept: hits that were accepted or labelled, best first.
         judged: all images of which something was said; none of them answers again.
         warnings: for people. state: content key of all of it.
@@ -48,6 +48,7 @@ class Refinement:
 
     feedback: tuple[Feedback, ...]
     labelled: tuple[tuple[ImageRecord, AnnotationSet], ...]
+    replaced: int
     kept: tuple[Hit, ...]
     judged: tuple[int, ...]
     warnings: tuple[str, ...]
@@ -62,6 +63,12 @@ class Refinement:
         yes, others = sum(said.accepted for said in own), len(self.feedback) - len(own)
         also = f"; {others} judged for other failures teach nothing here" if others else ""
         learned = f"{yes} accepted, {len(own) - yes} rejected and {len(self.labelled)} labelled images"
+        if self.replaced:
+            many = self.replaced > 1
+            also += (
+                f"; the labels of {self.replaced} chosen image{'s' * many} replace what was said of "
+                f"{'them' if many else 'it'}"
+            )
         return f"learned from {learned}{also}"
 
 
@@ -113,6 +120,7 @@ def refinement(store: Store, config: QueryConfig) -> Refinement:
     return Refinement(
         feedback=tuple(own for i, own in said.items() if i not in known and i not in leaks),
         labelled=tuple(labelled),
+        replaced=len(known & said.keys()),
         kept=tuple(replace(hit, rank=rank) for rank, hit in enumerate(kept, start=1)),
         judged=tuple(sorted({*said, *known})),
         warnings=tuple(warnings),

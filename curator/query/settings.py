@@ -9,6 +9,12 @@ from curator.config import StageConfig, option, require, required
 from curator.errors import ConfigError
 from curator.registry import RANKERS
 
+WHERE = (
+    "KEY=VALUE joined by ',', alternatives by '|' (dataset=day|night), with the keys dataset, source, group, "
+    "split, after, before (dates such as 2026-01-31), selected=no"
+)
+"""What `--where` takes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class IndexConfig(StageConfig):
@@ -68,8 +74,7 @@ class QueryConfig(StageConfig):
     quota: int = option(0, "Images that each group gets first, while the pool answers.")
     where: str = option(
         "",
-        "Which pool images may answer: KEY=VALUE joined by ',': dataset, source, group, after, before "
-        "(dates), selected=no.",
+        f"Which pool images may answer: {WHERE}.",
     )
     without: tuple[str, ...] = option((), "Selection whose images are not chosen again; may be repeated.")
     unlike: tuple[int, ...] = option(

@@ -192,6 +192,63 @@ def test_leaks_changed_files_and_unlabelled_training_images_are_left_out(
     assert run(store, tmp_path / "out", selections=("leaky",)).exit_code == 3
 
 
+@pytest.mark.parametrize("format", ["coco", "yolo"])
+def test_images_that_failed_are_tried_again_and_the_export_is_finished(
+    store: Store, tmp_path: Path, format: str
+) -> None:
+    run(store, tmp_path / "fresh", format)
+    data, away = tmp_path / "data", tmp_path / "away"
+    (data / "train").rename(away)
+    (data / "pool/10.png").rename(tmp_path / "10.png")
+    first = run(store, tmp_path / "out", format)
+    assert (first.done, first.failed, first.exit_code) == (2, 4, 3)
+    assert all("No such file" in why and "put the file back, or add" in why for _, why in first.failures)
+    before = tree(tmp_path / "out")
+    still = run(store, tmp_path / "out", format)  # nothing can be read that could not be read before
+    assert (still.done, still.skipped, still.failures) == (0, 2, first.failures)
+    assert tree(tmp_path / "out") == before
+
+    away.rename(data / "train")  # one is missing still: what can be read comes in
+    some = run(store, tmp_path / "out", format)
+    assert (some.done, some.skipped, some.failed, some.exit_code) == (5, 0, 1, 3)
+    (data / "moved").mkdir()
+    (tmp_path / "10.png").rename(data / "moved/10.png")
+    add(store, AddConfig(format="images", path=data / "moved", dataset="pool", role="pool"))
+    whole = run(store, tmp_path / "out", format)
+    assert (whole.done, whole.failed, whole.exit_code) == (6, 0, 0)
+    assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
+    assert run(store, tmp_path / "out", format).skipped == 6
+    assert not list(tmp_path.glob(".out*"))
+    assert len(store.versions()[-1].image_ids) == 5
+
+
+def test_an_unfinished_export_that_people_changed_stays(store: Store, tmp_path: Path) -> None:
+    lost, out = tmp_path / "data/train/0.jpg", tmp_path / "out"
+    lost.rename(tmp_path / "0.jpg")
+    run(store, out)
+    (out / "notes.txt").write_text("mine")
+    (tmp_path / "0.jpg").rename(lost)
+    with pytest.raises(InputError, match=r"notes\.txt in it was changed or added"):
+        run(store, out)
+    (out / "notes.txt").unlink()
+    (out / "annotations.json").write_text((out / "annotations.json").read_text() + " ")
+    with pytest.raises(InputError, match=r"annotations\.json in it was changed"):
+        run(store, out)
+
+
+def test_an_unfinished_export_loses_no_image_that_it_holds(store: Store, tmp_path: Path) -> None:
+    train, out = tmp_path / "data/train", tmp_path / "out"
+    (train / "0.jpg").rename(tmp_path / "0.jpg")
+    run(store, out)
+    before = tree(out)
+    (tmp_path / "0.jpg").rename(train / "0.jpg")
+    (train / "1.jpg").unlink()
+    with pytest.raises(InputError, match=r"holds 1\.jpg, now unreadable"):
+        run(store, out)
+    assert tree(out) == before
+    assert not list(tmp_path.glob(".out*"))
+
+
 def test_nothing_to_export(tmp_path: Path) -> None:
     with Store.create(tmp_path / "workspace") as empty:
         with pytest.raises(InputError, match="nothing to export"):

@@ -10,9 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from curator.cli import app
+from curator.cli.data import add_lines
 from curator.data.formats.base import Broken
-from curator.data.run_add import _part, add, dataset_name, is_leak
+from curator.data.run_add import _part, add, dataset_name
+from curator.data.run_equals import is_leak
 from curator.data.settings import AddConfig
 from curator.errors import ConfigError, FormatError
 from curator.jobs.stage import StageResult
@@ -209,6 +213,30 @@ def test_leaks_and_duplicates_are_named(store: Store, tmp_path: Path) -> None:
     assert len(store.leaks(store.image_ids(role="pool"))) == 1
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_equal_images_are_counted_as_images_and_their_pairs_apart(
+    store: Store, tmp_path: Path, batch_size: int
+) -> None:
+    """Four files that are all alike make six pairs; a fifth is another's file; a sixth equals none."""
+    original = picture(tmp_path / "pool/0.png", 1, size=(200, 160))
+    for number, size in enumerate(((160, 128), (150, 120), (140, 112)), start=1):
+        Image.open(original).resize(size).save(tmp_path / f"pool/{number}.png")
+    picture(tmp_path / "pool/other.png", 2, size=(200, 160))
+    alone = tmp_path / "pool/own.png"
+    (tmp_path / "pool/twin.png").write_bytes(picture(alone, 3, size=(200, 160)).read_bytes())
+    for _ in range(2):  # added again, both of a pair report it
+        told = run(store, tmp_path / "pool", "pool", "images", batch_size=batch_size).summary
+        assert (told["duplicate_count"], told["duplicate_pairs"], told["near_count"]) == (6, 7, 6)
+        assert len(set(told["duplicates"])) == 7
+    (tmp_path / "held").mkdir()
+    Image.open(original).resize((130, 104)).save(tmp_path / "held/a.png")
+    (tmp_path / "held/b.png").write_bytes(original.read_bytes())
+    held = run(store, tmp_path / "held", "holdout", "images", batch_size=batch_size).summary
+    assert (held["leak_count"], held["leak_pairs"]) == (2, 8)
+    assert (held["duplicate_count"], held["duplicate_pairs"]) == (2, 1)
+    assert "2 images equal or nearly equal to others (1 pair)" in add_lines(held)
+
+
 def test_a_re_encoded_image_is_found_too(store: Store, tmp_path: Path) -> None:
     original = picture(tmp_path / "holdout/a.png", 1, size=(200, 160))
     run(store, tmp_path / "holdout", "holdout", "images")
@@ -234,6 +262,27 @@ def test_a_re_encoded_image_is_found_too(store: Store, tmp_path: Path) -> None:
 )
 def test_which_pairs_are_leaks(one: Role, other: Role, leak: bool) -> None:
     assert is_leak(one, other) is is_leak(other, one) is leak
+
+
+def test_the_command_says_failed_images_and_objects_apart(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And progress counts no more images than there are: a row that names no image is none."""
+    monkeypatch.setattr("curator.progress._quiet", False)
+    monkeypatch.delenv("CURATOR_QUIET", raising=False)
+    original = picture(tmp_path / "set/a.png", 1)
+    (tmp_path / "set/b.png").write_bytes(original.read_bytes())
+    boxes: dict[str, list[list[float]]] = {"a.png": [[1, 2, 3, 4], [1, 2, 0, 0], [99, 99, 3, 4]]}
+    path = coco(tmp_path / "set", {**boxes, "b.png": [], "gone.png": []})
+    table = json.loads(path.read_text())
+    table["annotations"].append({"image_id": 77, "category_id": 1, "bbox": [1, 2, 3, 4]})
+    path.write_text(json.dumps(table))
+    words = ["-w", str(store.path), "add", "coco", str(path), "--role", "train"]
+    told = CliRunner().invoke(app, words)
+    assert told.exit_code == 3
+    first = "add: 1 done, 0 already stored, 2 images failed, 2 objects left out, 1 copy with other labels"
+    assert told.stdout.splitlines()[0] == first
+    assert "add set: 3 in" in told.stderr
 
 
 def test_a_copy_in_one_data_set_does_not_fight_over_the_labels(store: Store, tmp_path: Path) -> None:

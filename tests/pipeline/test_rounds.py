@@ -136,6 +136,10 @@ def test_a_stopped_loop_begins_where_it_began(workspace: Path, monkeypatch: pyte
         assert (out / "round-1.safetensors").read_bytes() == weights
         assert read_current(store, "test").model.spec == base
         own = settings(out, name="other", detector=f"curator:{out / 'round-1.safetensors'}")
+        (workspace.parent / "taken").mkdir()
+        (workspace.parent / "taken/round-2.safetensors").write_text("notes")
+        with pytest.raises(InputError, match=r"round-2\.safetensors: a file lies there"):  # before any round
+            pipeline.loop_rounds(store, settings(workspace.parent / "taken", name="taken"))
         with pytest.raises(InputError, match="a round would overwrite"):
             pipeline.loop_rounds(store, own)
 

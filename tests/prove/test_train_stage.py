@@ -78,6 +78,30 @@ def test_selected_images_are_added_and_change_the_weights(workspace: Path, tmp_p
     assert added.summary["fingerprint"] != without.summary["fingerprint"]
 
 
+def test_out_is_a_safetensors_file_and_replaces_no_other_detector(workspace: Path, tmp_path: Path) -> None:
+    out = tmp_path / "weights.safetensors"
+    with Store.open(workspace) as store:
+        with pytest.raises(InputError, match=r"ends with \.safetensors, such as .*/weights\.safetensors$"):
+            pipeline.train(store, config(tmp_path / "weights.pth"))
+        first = pipeline.train(store, config(out))
+        again = pipeline.train(store, config(out, steps=5))  # the same detector, trained otherwise
+        assert again.summary["fingerprint"] != first.summary["fingerprint"]
+        assert pipeline.train(store, config(out)).skipped == 1
+        held = out.read_bytes()
+        lies = r"curator-ssd of 6 classes \(red-blossom, .* \.\.\.\) lies there, not "
+        fewer = SPEC.replace(",violet-stem", "")
+        with pytest.raises(InputError, match=lies + "curator-ssd of 5 classes .*; name another --out"):
+            pipeline.train(store, config(out, detector=fewer))
+        other = SPEC.replace("curator:ssd?", "curator:fcos?").partition("&")[0]
+        with pytest.raises(InputError, match=lies + "curator-fcos of 6 classes"):
+            pipeline.train(store, config(out, detector=other))
+        assert out.read_bytes() == held
+        out.write_text("notes")
+        with pytest.raises(InputError, match="a file lies there that curator did not write"):
+            pipeline.train(store, config(out))
+        assert out.read_text() == "notes"
+
+
 def test_average_precision_is_shown_while_it_trains_and_changes_no_weight(
     tmp_path: Path,
 ) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from curator.errors import InputError, StageError
 from curator.query.asked import Images
-from curator.query.filters import PoolFilter
+from curator.query.filters import KEYS, PoolFilter
 from curator.query.judging import failures_per_image, judge
 from curator.query.kinds import Kinds
 from curator.query.methods.base import image_scores
 from curator.query.run_answers import Question, scores_by_group
+from curator.query.settings import QueryConfig
 from curator.registry import RANKERS
 from store.records import Membership
 from tests.query.tables import ASKED, planted
@@ -124,6 +127,42 @@ def test_filters_read_the_facts_of_memberships() -> None:
     assert not spring.allows(member())
     assert PoolFilter.parse("").empty
     assert PoolFilter.parse("selected=no").unselected
+
+
+def test_one_list_of_keys_stands_everywhere() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    with pytest.raises(InputError) as refused:
+        PoolFilter.parse("nonsense=1")
+    option = next(f for f in fields(QueryConfig) if f.name == "where").metadata["help"]
+    (table,) = re.findall(r"^\| `--where`.*", (docs / "cli.md").read_text(), re.M)
+    (page,) = re.findall(r"- `--where .*?(?=\n- )", (docs / "query.md").read_text(), re.S)
+    for text in (option, str(refused.value), table, page):
+        assert [key for key in KEYS if key not in text] == []
+        assert "alternatives" in text
+        assert "|" in text
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("split=val", "there is no split val; there are test, train"),
+        ("split=val|dev", "there is no split dev|val; there are test, train"),
+        ("split=train,source=5.jpg", "there is no source 5.jpg; there are 0.jpg, 1.jpg, 2.jpg, 3.jpg"),
+        ("dataset=b", "there is no dataset b; there are a"),
+        ("group=cam1", "none of them has a group"),
+        ("split=test,after=2026-01-01", "their dates reach from 2025-05-01T00:00:00 to 2025-05-02T00:00:00"),
+        ("split=train,before=2026-01-01", "none of them has a date"),
+        ("split=train,selected=no", "all that pass the rest are in a selection already"),
+    ],
+)
+def test_a_filter_that_nothing_passes_says_what_there_is(where: str, said: str) -> None:
+    members = [
+        *(member(split="train", source=f"{n}.jpg") for n in range(4)),
+        *(member(split="test", source=f"{n}.jpg", captured_at=datetime(2025, 5, n - 4)) for n in (5, 6)),
+    ]
+    assert PoolFilter.parse(where).why_none(members) == said
+    many = [member(source=f"{n:02}.jpg") for n in range(12)]
+    assert PoolFilter.parse("source=x").why_none(many).endswith("06.jpg, 07.jpg, ... (12 in all)")
 
 
 @pytest.mark.parametrize("text", ["source", "nonsense=1", "after=yesterday", "selected=yes", "source="])

@@ -213,11 +213,14 @@ def test_labelled_images_teach(folder: Path, tmp_path: Path) -> None:
         assert len(new) == 5
         pipeline.feedback(store, FeedbackConfig(selection="b", reject=(first[2]["image"],)))
         third = pipeline.query(store, refined).summary
-        assert third["refined"] == second["refined"]  # labels say more than a verdict, and are not forgotten
+        # Labels say more than a verdict, and are not forgotten.
+        replaced = "; the labels of 1 chosen image replace what was said of it"
+        assert third["refined"] == second["refined"] + replaced
         again = pipeline.feedback(store, FeedbackConfig(selection="b", accept=(new[1],)))
         fourth = pipeline.query(store, refined).summary
         assert again.summary["rejected"] == [first[2]["image"]]
-        assert fourth["refined"] == "learned from 1 accepted, 0 rejected and 2 labelled images"
+        learned = "learned from 1 accepted, 0 rejected and 2 labelled images"
+        assert fourth["refined"] == learned + replaced
         assert first[2]["image"] not in [hit["image"] for hit in third["hits"]]
         for method in ("predictor", "random"):  # nothing chooses again what was labelled
             later = pipeline.query(

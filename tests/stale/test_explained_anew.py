@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from curator import pipeline
+from curator.cli.fix import query_lines
 from curator.diagnose.run_current import read_current
 from curator.errors import InputError
 from curator.query.run_indexed import indexed, read_mined
@@ -140,10 +141,13 @@ def test_stages_say_whose_explanations_they_use(fresh: Open, inpainter: Path) ->
     pipeline.explain(store, FIRST)
     for stage, config in (
         ("index", indexing()),
-        ("query", querying()),
+        ("query", querying(method="contrastive")),
         ("synthesize", painting(inpainter)),
     ):
         assert getattr(pipeline, stage)(store, config).summary["explained_by"].startswith("e2x"), stage
+    for method in ("predictor", "similarity", "random"):  # these read none
+        told = pipeline.query(store, querying(method=method)).summary
+        assert not any("explained" in line for line in [*told, *query_lines(told)]), method
 
 
 def test_a_stale_index_is_named(fresh: Open) -> None:

@@ -35,7 +35,11 @@ class Scorer(Protocol):
 
 
 class Ranker(Protocol):
-    """A method, by name in `curator.registry.RANKERS`. Questions are fitted side by side, in threads."""
+    """A method, by name in `curator.registry.RANKERS`. Questions are fitted side by side, in threads.
+
+    Attributes:
+        reads_explanations: (may be absent) True where it learns from the regions that explanations blame.
+    """
 
     def fit(self, mined: Mined, asked: Asked, *, seed: int) -> Scorer:
         """Learn from mined images what is asked."""

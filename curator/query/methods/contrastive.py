@@ -59,6 +59,8 @@ class ContrastiveScorer:
 class Contrastive:
     """See the module."""
 
+    reads_explanations: bool = True
+
     def fit(self, mined: Mined, asked: Asked, *, seed: int) -> Scorer:
         """Fit the queries."""
         views = (*mined.offered.views, *mined.offered.image_views)
