@@ -12,6 +12,7 @@ from curator.progress import say
 from curator.prove import run_verify
 from curator.prove.settings import VerifyConfig
 from curator.query.run import query
+from curator.query.run_pool import ArmOf
 from curator.query.settings import QueryConfig
 from curator.registry import ARMS, RANKERS
 from store.errors import NotFoundError
@@ -39,12 +40,13 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
         like = replace(
             _asked_by(store, config.selection), budget=max(config.all_budgets), device=config.device
         )
+        own = ArmOf(verification=config.name, compared=config.selection)
         for arm in methods:
             name = f"{config.name}-{arm}"
             if arm in VIEWS:
-                query(store, replace(like, name=name, method="similarity", view=VIEWS[arm]))
+                query(store, replace(like, name=name, method="similarity", view=VIEWS[arm]), arm_of=own)
             else:
-                query(store, replace(like, name=name, method=arm))
+                query(store, replace(like, name=name, method=arm), arm_of=own)
             asked[arm] = name
     return run_verify.verify(store, config, asked=asked, executor=executor)
 

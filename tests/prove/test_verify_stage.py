@@ -234,6 +234,30 @@ def test_query_methods_stored_selections_and_several_budgets_are_arms(workspace:
     assert len(said) == 6
 
 
+def test_what_a_verification_draws_for_its_arms_is_not_selected(workspace: tuple[Path, str]) -> None:
+    with Store.open(workspace[0]) as store:
+        pipeline.index(store, IndexConfig(device="cpu"))
+        pipeline.query(store, QueryConfig(name="verify-kept", method="random", failures="FN", budget=4))
+        people = {"mine", "asked", "verify-kept"}  # all others of this workspace are arms
+        mine = {i for s in store.selections() if s.name in people for i in s.image_ids}
+        pipeline.verify(store, config(name="own", arms=("random", "oracle", "class-uncertainty"), budget=9))
+        assert {f"own-{arm}" for arm in ("random-0", "oracle-0", "class-uncertainty")} <= {
+            s.name for s in store.selections()
+        }
+        rest = QueryConfig(name="rest", method="random", failures="FN", budget=3, where="selected=no")
+        pipeline.query(store, rest)
+        left = len(set(store.image_ids(role="pool")) - mine)
+        assert store.selection("rest").config["scored"] == f"{left} images drawn from"
+        # the same question of one's own is a selection as any other
+        pipeline.query(store, QueryConfig(name="own-class-uncertainty", method="class-uncertainty", budget=9))
+        pipeline.query(store, rest)
+        left = len(
+            set(store.image_ids(role="pool")) - mine - set(store.selection("own-class-uncertainty").image_ids)
+        )
+        assert store.selection("rest").config["scored"] == f"{left} images drawn from"
+        store.remove_selection("verify-kept")
+
+
 def test_missed_objects_are_pasted_and_every_reading_is_told(
     workspace: tuple[Path, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

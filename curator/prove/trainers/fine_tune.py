@@ -133,9 +133,9 @@ def fine_tune(
     """Train a copy of `detector`.
 
     Args:
-        checkpoint: safetensors file to write every `checkpoint_every` steps, on Ctrl-C and after the last step,
-            and to continue from when it exists; it must belong to the same training (the caller names it by
-            content key).
+        checkpoint: safetensors file to write every `checkpoint_every` steps, on Ctrl-C and after the last
+            step, and to continue from when it exists; it must belong to the same training (the caller names
+            it by content key).
         on_step: called with (step, loss) after each step. watch: looks at the network between steps.
     Returns:
         the trained copy, frozen and in eval mode, and the loss of every step.
