@@ -213,7 +213,7 @@ def differences_from(
                     reading: of_arm.among(own) - values[other][figure][reading].among(theirs)
                     for reading, of_arm in values[arm][figure].items()
                 },
-            )
+            ).between_arms(figure)
             against[arm] = other, len(common)
         adjusted = holm({arm: estimate.p for arm, estimate in estimates.items()})
         found += [

@@ -219,6 +219,25 @@ def test_advice_names_a_real_winner_though_another_mean_is_higher() -> None:
     assert advice(replace(compared, differences=tuple(missing)), trials) == ""
 
 
+def test_a_difference_of_shares_lies_within_one() -> None:
+    wide = Estimate(-0.5, -1.772, 0.772, 0.3)
+    for figure in ("fn_fixed", "fp_fixed", "broken", "ap50"):
+        assert (wide.between_arms(figure).low, wide.between_arms(figure).high) == (-1.0, 0.772)
+    assert wide.between_arms("new_false_per_image") == wide
+    base = base_of(drawn_results(np.random.default_rng(0), 3, 0.5))
+    rng = np.random.default_rng(1)
+    arms = {
+        name: [match_all(drawn_results(rng, 3, skill)) for skill in (0.0, 1.0)]
+        for name in ("random", "query")
+    }
+    trials, blobs = stored(base, arms)
+    compared = compare_arms(trials, blobs.__getitem__, floor=FLOOR)
+    assert compared is not None
+    reach = [d.value for d in compared.differences if d.figure in ("fn_fixed", "fp_fixed", "broken")]
+    assert min(e.low for e in reach) == -1.0
+    assert max(e.high for e in reach) == 1.0
+
+
 def test_one_common_seed_is_never_real() -> None:
     value = Estimate(0.5, 0.4, 0.6, 0.0001)
     assert Difference("query", "random", "fn_fixed", value, 0.0001, 2).real
