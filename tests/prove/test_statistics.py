@@ -219,6 +219,35 @@ def test_advice_names_a_real_winner_though_another_mean_is_higher() -> None:
     assert advice(replace(compared, differences=tuple(missing)), trials) == ""
 
 
+def advised(*arms: tuple[str, float, float, float]) -> str:
+    """The advice on arms: name, missed objects fixed and AP50 against random (+-0.03), p of the latter."""
+    said = [
+        Difference(arm, "random", figure, Estimate(mean, mean - 0.03, mean + 0.03, p), p, 5)
+        for arm, fixed, ap, p_ap in arms
+        for figure, mean, p in [
+            (name, ap if name == "ap50" else fixed, p_ap if name == "ap50" else 0.3) for name in FIGURES
+        ]
+    ]
+    names = ["random", *(arm for arm, *_ in arms)]
+    trials = [Trial(verification="v", arm=arm, seed=0, metrics={"n_added": 40}, key=arm) for arm in names]
+    return advice(
+        Comparison({name: {"fn_fixed": Estimate(0.1, 0, 0.2, 1)} for name in names}, tuple(said)), trials
+    )
+
+
+def test_advice_calls_no_arm_the_best_that_lies_below_random() -> None:
+    assert advised(("query", -0.02, -0.046, 0.001), ("diversity", -0.05, 0.0, 1.0)) == (
+        "no arm is better than random here; query: -0.02 [-0.05, 0.01] of the missed objects fixed; "
+        "AP50 -0.046 [-0.076, -0.016]; surely worse than random in AP50: query; "
+        "more holdout images or seeds would tell"
+    )
+    assert advised(("query", -0.1, -0.01, 1.0)).endswith("AP50 -0.010 [-0.040, 0.020]")  # more would not help
+    assert advised(("query", 0.02, 0.01, 1.0)).startswith(
+        "no arm is surely better than random here; the best, query: +0.02"
+    )
+    assert "here; query: +0.02" in advised(("query", 0.02, -0.04, 0.2))
+
+
 def test_a_difference_of_shares_lies_within_one() -> None:
     wide = Estimate(-0.5, -1.772, 0.772, 0.3)
     for figure in ("fn_fixed", "fp_fixed", "broken", "ap50"):
@@ -359,7 +388,7 @@ def test_arms_are_compared_with_random_first_and_advice_follows_the_figures() ->
     same, kept = stored(base, equal)
     nothing = compare_arms(same, kept.__getitem__, floor=FLOOR)
     assert nothing is not None
-    assert advice(nothing, same).startswith("no arm is surely better than random here")
+    assert advice(nothing, same).startswith("no arm is better than random here; query: +0.00 [")
 
 
 def test_a_verification_stops_early_when_the_answer_is_clear_or_hopeless() -> None:
