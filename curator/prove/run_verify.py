@@ -86,8 +86,9 @@ def verify(
         asked: arm that is a query method -> the selection that it answered with.
     Returns:
         with a summary: "columns" and "rows" of the table, "base" (its figures), "arms" (mean and interval per
-        figure), "differences" between arms with "difference_columns", "difference_rows", "advice", "notes",
-        "unscored_conditions", "missing_classes", "stopped" (why `stop_early` ended it, if it did), "left_out"
+        figure), "differences" between arms with "difference_columns", "difference_rows", "difference_note",
+        "advice", "notes", "unscored_conditions", "missing_classes", "stopped" (why `stop_early` ended it, if
+        it did), "left_out"
         (number of images not trained on,
         because they tell of the holdout; "left_out_by_reason"), "holdout_left_out" (holdout images not
         scored, because they equal or nearly equal mined ones), "warnings".

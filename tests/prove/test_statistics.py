@@ -38,7 +38,13 @@ from curator.prove.statistics import (
     weights,
     worse_of,
 )
-from curator.prove.trial_tables import difference_table, learning_curves, summarise, trial_table
+from curator.prove.trial_tables import (
+    difference_note,
+    difference_table,
+    learning_curves,
+    summarise,
+    trial_table,
+)
 from store.records import Trial
 
 FLOOR = 0.05
@@ -265,6 +271,21 @@ def test_a_difference_of_shares_lies_within_one() -> None:
     reach = [d.value for d in compared.differences if d.figure in ("fn_fixed", "fp_fixed", "broken")]
     assert min(e.low for e in reach) == -1.0
     assert max(e.high for e in reach) == 1.0
+
+
+def test_a_line_says_why_a_difference_is_not_that_of_the_rows() -> None:
+    def compared(minus: float) -> Comparison:
+        def figures(mean: float) -> dict[str, Estimate]:
+            return {figure: Estimate(mean, mean, mean, 1.0) for figure in FIGURES}
+
+        said = tuple(
+            Difference("query", "random", figure, Estimate(minus, -1.0, 0.5, 1.0), 1.0, 2)
+            for figure in FIGURES
+        )
+        return Comparison({"random": figures(0.75), "query": figures(0.75)}, said)
+
+    assert difference_note(compared(-0.25)).endswith("it need not equal the difference of the rows")
+    assert difference_note(compared(0.001)) == ""
 
 
 def test_one_common_seed_is_never_real() -> None:
