@@ -10,6 +10,7 @@ from curator.jobs.base import Executor
 from curator.jobs.stage import StageResult
 from curator.progress import say
 from curator.prove import run_verify
+from curator.prove.run_arms import check_names, load_arms
 from curator.prove.settings import VerifyConfig
 from curator.query.run import query
 from curator.query.run_pool import ArmOf
@@ -33,29 +34,35 @@ def verify(store: Store, config: VerifyConfig, *, executor: Executor | None = No
 
     Raises:
         InputError: as there, and what the query says.
+        NotFoundError: an unknown selection; nothing is made then.
     """
-    asked: dict[str, str] = {}
     methods = [arm for arm in config.arms if arm in (*RANKERS.names(), *VIEWS) and arm not in ARMS.names()]
+    asked = {arm: f"{config.name}-{arm}" for arm in methods}
+    check_names(store, config, load_arms(config.arms, asked).values(), asked.values())
     if methods:
         like = replace(
             _asked_by(store, config.selection), budget=max(config.all_budgets), device=config.device
         )
         own = ArmOf(verification=config.name, compared=config.selection)
-        for arm in methods:
-            name = f"{config.name}-{arm}"
+        for arm, name in asked.items():
             if arm in VIEWS:
                 query(store, replace(like, name=name, method="similarity", view=VIEWS[arm]), arm_of=own)
             else:
                 query(store, replace(like, name=name, method=arm), arm_of=own)
-            asked[arm] = name
     return run_verify.verify(store, config, asked=asked, executor=executor)
 
 
 def _asked_by(store: Store, selection: str) -> QueryConfig:
-    """The query that made a selection; the default one where there is no such selection."""
+    """The query that made a selection; the default one where there is none and none was named.
+
+    Raises:
+        NotFoundError: one was named.
+    """
     try:
         said: dict[str, Any] = dict(store.selection(selection).config)
     except NotFoundError:
+        if selection != VerifyConfig.selection:
+            raise
         return QueryConfig()
     if said.get("like") or said.get("text"):
         say(f"verify: {selection!r} was asked for by a picture or by words; its methods ask for all failures")

@@ -230,15 +230,43 @@ def usable_hits(store: Store, name: str, without: LeftOut) -> list[int]:
     return ids
 
 
+def check_names(
+    store: Store, config: VerifyConfig, arms: Iterable[Arm], to_be_made: Collection[str] = ()
+) -> None:
+    """Refuse names under which nothing is stored, before anything is made or trained.
+
+    Args:
+        to_be_made: selections that are still to be made.
+    Raises:
+        NotFoundError: an unknown selection. InputError: a batch without an accepted sample.
+    """
+    needs = [arm.needs(budget) for arm in arms for budget in config.all_budgets]
+    for name in wanted_hits(needs):
+        if (name or config.selection) not in to_be_made:
+            store.selection(name or config.selection)
+    if any(n.samples for n in needs):
+        accepted_samples(store, config.samples)
+
+
+def accepted_samples(store: Store, name: str) -> list[Sample]:
+    """The accepted samples of a batch.
+
+    Raises:
+        InputError: there is none.
+    """
+    accepted = store.samples(name=name, accepted=True)
+    if not accepted:
+        raise InputError(f"samples {name!r}: no accepted sample; run `curator synthesize` first")
+    return accepted
+
+
 def usable_samples(store: Store, name: str, without: LeftOut) -> list[Sample]:
     """The accepted samples of a batch, those that leak left out.
 
     Raises:
         InputError: nothing remains.
     """
-    accepted = store.samples(name=name, accepted=True)
-    if not accepted:
-        raise InputError(f"samples {name!r}: no accepted sample; run `curator synthesize` first")
+    accepted = accepted_samples(store, name)
     usable = [sample for sample in accepted if sample.blob not in without.samples[name]]
     if not usable:
         raise InputError(

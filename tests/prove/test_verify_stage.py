@@ -30,6 +30,7 @@ from curator.prove.settings import VerifyConfig
 from curator.prove.trainers.fine_tune import FineTuneConfig, fine_tune
 from curator.prove.trials import TrainingFiles
 from curator.query.settings import IndexConfig, QueryConfig
+from store.errors import NotFoundError
 from store.images import read_bytes_as_pixels
 from store.keys import content_key
 from store.records import ROLES, Hit, NewAnnotation, Selection
@@ -256,6 +257,27 @@ def test_what_a_verification_draws_for_its_arms_is_not_selected(workspace: tuple
         )
         assert store.selection("rest").config["scored"] == f"{left} images drawn from"
         store.remove_selection("verify-kept")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"arms": ("class-uncertainty", "selection:nosuch")}, "no selection called 'nosuch'"),
+        ({"arms": ("class-uncertainty", "query"), "selection": "nosuch"}, "no selection called 'nosuch'"),
+        ({"arms": ("class-uncertainty",), "selection": "nosuch"}, "no selection called 'nosuch'"),
+        ({"arms": ("class-uncertainty", "synthesis"), "samples": "nosuch"}, "samples 'nosuch': no accepted"),
+        ({"arms": ("class-uncertainty", "nosuch")}, "arms: expected some of .* got nosuch"),
+    ],
+)
+def test_a_wrong_name_is_told_before_anything_is_made(
+    workspace: tuple[Path, str], wrong: dict[str, Any], said: str
+) -> None:
+    with Store.open(workspace[0]) as store:
+        pipeline.index(store, IndexConfig(device="cpu"))
+        before = (len(store.runs()), store.selections())
+        with pytest.raises((InputError, NotFoundError), match=said):
+            pipeline.verify(store, config(name="wrong", **wrong))
+        assert (len(store.runs()), store.selections()) == before
 
 
 def test_missed_objects_are_pasted_and_every_reading_is_told(
