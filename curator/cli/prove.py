@@ -93,6 +93,7 @@ def verify_lines(summary: Mapping[str, Any]) -> list[str]:
         )
     if summary.get("can_show"):
         lines.append(f"{base['missed']} missed objects: {summary['can_show']}")
+    lines += [f"note: {summary['drawn_from']}"] if summary.get("drawn_from") else []
     lines += [f"note: {note}" for note in [*summary.get("stopped", []), *summary.get("notes", [])]]
     if summary.get("advice"):
         lines.append(summary["advice"])

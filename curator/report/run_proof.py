@@ -65,7 +65,11 @@ def verifications(store: Store, proven: Mapping[str, Proven]) -> tuple[Table, ..
                 "95% intervals over images and training seeds; * differs from zero at 5% with Holm's "
                 "correction over the arms",
                 difference_note(compared),
-                *(run.facts.get("stopped", []) if run is not None else []),
+                *(
+                    [run.facts.get("drawn_from", ""), *run.facts.get("stopped", [])]
+                    if run is not None
+                    else []
+                ),
                 *images_for_the_same(compared, own),
                 *compared.notes,
                 f"{base['missed']} missed objects: {can_show(base)}",

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from curator import pipeline
+from curator.cli.prove import verify_lines
 from curator.config import ReportConfig
 from curator.data.run_add import add
 from curator.data.settings import AddConfig
@@ -256,7 +257,8 @@ def test_what_a_verification_draws_for_its_arms_is_not_selected(workspace: tuple
             set(store.image_ids(role="pool")) - mine - set(store.selection("own-class-uncertainty").image_ids)
         )
         assert store.selection("rest").config["scored"] == f"{left} images drawn from"
-        store.remove_selection("verify-kept")
+        for name in ("verify-kept", "own-class-uncertainty", "rest"):
+            store.remove_selection(name)
 
 
 @pytest.mark.parametrize(
@@ -278,6 +280,32 @@ def test_a_wrong_name_is_told_before_anything_is_made(
         with pytest.raises((InputError, NotFoundError), match=said):
             pipeline.verify(store, config(name="wrong", **wrong))
         assert (len(store.runs()), store.selections()) == before
+
+
+def test_arms_draw_from_what_the_compared_selection_was_chosen_from(workspace: tuple[Path, str]) -> None:
+    with Store.open(workspace[0]) as store:
+        pipeline.index(store, IndexConfig(device="cpu"))
+        pool = store.image_ids(role="pool")
+        sources = {m.image_id: m.source for m in store.memberships(pool) if m.role == "pool"}
+        people = {"mine", "asked"}  # all others of this workspace are arms
+        taken = {i for s in store.selections() if s.name in people for i in s.image_ids}
+        allowed = set([i for i in pool if i not in taken][:8])
+        where = "source=" + "|".join(str(sources[i]) for i in sorted(allowed))
+        pipeline.query(store, QueryConfig(name="first", method="random", budget=2, where=where))
+        said = {"method": "random", "budget": 3, "where": f"{where},selected=no"}
+        pipeline.query(store, QueryConfig(name="part", without=("first",), **said))
+        allowed -= set(store.selection("first").image_ids)
+        arms = ("random", "oracle", "class-uncertainty", "query")
+        result = pipeline.verify(store, config(name="parted", arms=arms, selection="part", budget=7))
+        chosen = {s.name: set(s.image_ids) for s in store.selections()}
+    drawn = {arm: chosen[f"parted-{arm}"] for arm in ("random-0", "oracle-0", "class-uncertainty")}
+    assert all(images <= allowed for images in drawn.values())
+    assert len(drawn["random-0"]) == len(drawn["oracle-0"]) == 6
+    assert result.summary["drawn_from"] == (
+        f"arms drawn from the pool images that pass {where},selected=no and are not in first"
+    )
+    assert any("random adds 6 images where 7 were asked for" in line for line in result.summary["warnings"])
+    assert f"note: {result.summary['drawn_from']}" in verify_lines(result.summary)
 
 
 def test_missed_objects_are_pasted_and_every_reading_is_told(
