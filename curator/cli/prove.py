@@ -77,6 +77,7 @@ def verify_lines(summary: Mapping[str, Any]) -> list[str]:
             summary["difference_columns"],
             summary["difference_rows"],
         )
+        lines += [summary["difference_note"]] if summary["difference_note"] else []
     if summary.get("quality_rows"):
         lines += table_lines(
             "the detectors themselves: AP and AR over the IoU .5 to .95, how far scores are from the share "
@@ -92,6 +93,7 @@ def verify_lines(summary: Mapping[str, Any]) -> list[str]:
         )
     if summary.get("can_show"):
         lines.append(f"{base['missed']} missed objects: {summary['can_show']}")
+    lines += [f"note: {summary['drawn_from']}"] if summary.get("drawn_from") else []
     lines += [f"note: {note}" for note in [*summary.get("stopped", []), *summary.get("notes", [])]]
     if summary.get("advice"):
         lines.append(summary["advice"])

@@ -213,7 +213,7 @@ def differences_from(
                     reading: of_arm.among(own) - values[other][figure][reading].among(theirs)
                     for reading, of_arm in values[arm][figure].items()
                 },
-            )
+            ).between_arms(figure)
             against[arm] = other, len(common)
         adjusted = holm({arm: estimate.p for arm, estimate in estimates.items()})
         found += [
@@ -347,14 +347,19 @@ def advice(comparison: Comparison, trials: Sequence[Trial]) -> str:
     rest = f"; AP50 {ap.mean:+.3f}{_bounds(ap, 3)}"
     if best.real and best.better:
         harm = of_figure[best.arm, "broken"]
-        warned = " (but it breaks more found objects)" if harm.real and not harm.better else ""
+        lower = of_figure[best.arm, "ap50"]
+        harms = ["it breaks more found objects"] if harm.real and not harm.better else []
+        harms += ["its AP50 is surely lower"] if lower.real and not lower.better else []
+        warned = f" (but {' and '.join(harms)})" if harms else ""
         unsure = [d.arm for d in rivals if d is not best and not (d.real and d.better)]
         others = f"; not surely better than {reference}: {', '.join(unsure)}" if unsure else ""
         return f"add the {count} images of {best.arm}: {said} against {reference}{rest}{warned}{others}"
-    return (
-        f"no arm is surely better than {reference} here; the best, {best.arm}: {said}{rest}; "
-        "more holdout images or seeds would tell"
-    )
+    worse = [d.arm for d in rivals if (own := of_figure[d.arm, "ap50"]).real and not own.better]
+    warned = f"; surely worse than {reference} in AP50: {', '.join(worse)}" if worse else ""
+    surely = " surely" if best.value.mean > 0 else ""
+    called = "the best, " if best.value.mean > 0 and not ap.high < 0 else ""
+    more = "" if best.value.high < 0 else "; more holdout images or seeds would tell"
+    return f"no arm is{surely} better than {reference} here; {called}{best.arm}: {said}{rest}{warned}{more}"
 
 
 def _bounds(value: Estimate, digits: int) -> str:

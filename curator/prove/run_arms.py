@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from curator.config import require
@@ -38,9 +39,23 @@ SELECTION = "selection:"
 FEWEST_OF_A_CONDITION = 3  # mined failures that make a condition one that fails
 
 
-def read_pool(store: Store, condition_tag: str | None = None) -> Pool:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawnFrom:
+    """The part of the pool that arms draw from: what the query that they are compared with chose from.
+
+    Attributes:
+        images: ids. said: in words.
+    """
+
+    images: frozenset[int]
+    said: str
+
+
+def read_pool(store: Store, condition_tag: str | None = None, drawn_from: DrawnFrom | None = None) -> Pool:
     """Read the pool; images that equal or nearly equal a mined or holdout image are left out.
 
+    Args:
+        drawn_from: the part that is read; None for all.
     Raises:
         InputError: an image of the pool is unlabelled. Labels come by selections, so that what is drawn from
             the labelled part alone is neither random nor the best of the pool.
@@ -48,15 +63,17 @@ def read_pool(store: Store, condition_tag: str | None = None) -> Pool:
     ids = store.image_ids(role="pool")
     leaks = set(store.leaks(ids))
     training = set(store.image_ids(role="train"))
-    ids = [i for i in ids if i not in leaks and i not in training]
+    part = set(ids) if drawn_from is None else drawn_from.images
+    ids = [i for i in ids if i in part and i not in leaks and i not in training]
     labels = (
         {i: s for i, s in store.annotations(ids, reader="oracle").items() if s.status == "human"}
         if ids
         else {}
     )
     if not ids or len(labels) < len(ids):
+        whole = "the whole pool" if drawn_from is None else drawn_from.said
         raise InputError(
-            "the arms random and oracle draw from the whole pool and need its labels: expected all of its "
+            f"the arms random and oracle draw from {whole} and need its labels: expected all of its "
             f"{len(ids)} images labelled, got {len(labels)}; leave random and oracle out of --arms, or label "
             "a selection of `curator query --method random` and verify it as another --selection"
         )
@@ -99,12 +116,14 @@ def read_context(
     arms: Iterable[Arm],
     fails: Callable[[Pool], Mapping[int, Sequence[str]]],
     without: LeftOut,
+    drawn_from: DrawnFrom | None = None,
 ) -> ArmContext:
     """Read what the arms choose from, and no more than they need.
 
     Args:
         fails: finds the failing groups that pool images hold.
-        without: as `left_out` finds it; the pool has no leaks already.
+        without: as `left_out` finds it; the pool has no leaks already. drawn_from: the part of the pool that
+            arms draw from, None for all.
     Raises:
         InputError: a selected image without annotations, no accepted sample, nothing but leaks, or an
             unlabelled pool.
@@ -113,7 +132,8 @@ def read_context(
     samples = max(n.samples for n in needs)
     hits = wanted_hits(needs)
     cutouts = read_cutouts(store, without) if any(n.cutouts for n in needs) else None
-    pool = read_pool(store, config.condition_tag) if any(n.pool or n.fails for n in needs) else None
+    drawn = any(n.pool or n.fails for n in needs)
+    pool = read_pool(store, config.condition_tag, drawn_from) if drawn else None
     return ArmContext(
         seed=config.seed,
         hits={
@@ -230,15 +250,43 @@ def usable_hits(store: Store, name: str, without: LeftOut) -> list[int]:
     return ids
 
 
+def check_names(
+    store: Store, config: VerifyConfig, arms: Iterable[Arm], to_be_made: Collection[str] = ()
+) -> None:
+    """Refuse names under which nothing is stored, before anything is made or trained.
+
+    Args:
+        to_be_made: selections that are still to be made.
+    Raises:
+        NotFoundError: an unknown selection. InputError: a batch without an accepted sample.
+    """
+    needs = [arm.needs(budget) for arm in arms for budget in config.all_budgets]
+    for name in wanted_hits(needs):
+        if (name or config.selection) not in to_be_made:
+            store.selection(name or config.selection)
+    if any(n.samples for n in needs):
+        accepted_samples(store, config.samples)
+
+
+def accepted_samples(store: Store, name: str) -> list[Sample]:
+    """The accepted samples of a batch.
+
+    Raises:
+        InputError: there is none.
+    """
+    accepted = store.samples(name=name, accepted=True)
+    if not accepted:
+        raise InputError(f"samples {name!r}: no accepted sample; run `curator synthesize` first")
+    return accepted
+
+
 def usable_samples(store: Store, name: str, without: LeftOut) -> list[Sample]:
     """The accepted samples of a batch, those that leak left out.
 
     Raises:
         InputError: nothing remains.
     """
-    accepted = store.samples(name=name, accepted=True)
-    if not accepted:
-        raise InputError(f"samples {name!r}: no accepted sample; run `curator synthesize` first")
+    accepted = accepted_samples(store, name)
     usable = [sample for sample in accepted if sample.blob not in without.samples[name]]
     if not usable:
         raise InputError(

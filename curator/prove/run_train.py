@@ -3,9 +3,10 @@
 In: a `TrainConfig`; images of role train with their labels, selected pool images with theirs, samples; those
 that equal a holdout image are left out.
 Out: the trained weights at `config.out` (`curator:PATH` reads them). A killed training continues from its
-last checkpoint, kept under `WORKSPACE/training/KEY/`, and ends with the weights of an undisturbed one; a
-finished one is not repeated. What verify trains goes through the same trainers (`trainers/`). Where a program
-trains, `config.out` is a folder that gets what the program wrote.
+last checkpoint, kept under `WORKSPACE/training/KEY/`, one that Ctrl-C stopped at the step where it was, and
+ends with the weights of an undisturbed one; a finished one is not repeated. What verify trains goes through
+the same trainers (`trainers/`). Where a program trains, `config.out` is a folder that gets what the program
+wrote.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from curator.prove.run_trainer import recipe_of, settings_of, usable_trainer
 from curator.prove.run_verify import read_training, training_targets
 from curator.prove.settings import TrainConfig
 from curator.prove.trainers.base import Trainer, load_trainer
-from curator.prove.trainers.torchvision import TorchvisionTrainer
+from curator.prove.trainers.torchvision import CHECKPOINT, TorchvisionTrainer
 from curator.prove.trainers.watch import Watch
 from curator.prove.training_data import TrainingFiles, TrainingImage, TrainingRecipe
 from curator.registry import Spec
@@ -132,6 +133,7 @@ class TrainWork:
         )
         figures = {**trained.figures, "spec": trained.spec}
         (place / "figures.json").write_text(json.dumps(figures), encoding="utf-8")
+        (place / "training" / CHECKPOINT).unlink(missing_ok=True)
         return figures
 
 

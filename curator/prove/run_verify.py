@@ -27,6 +27,7 @@ from curator.progress import say
 from curator.prove.arms.base import Added, Arm, Pool
 from curator.prove.fates import pack_holdout, pack_matched
 from curator.prove.run_arms import (
+    DrawnFrom,
     condition_of,
     failing_conditions,
     load_arms,
@@ -78,16 +79,19 @@ def verify(
     config: VerifyConfig,
     *,
     asked: Mapping[str, str] | None = None,
+    drawn_from: DrawnFrom | None = None,
     executor: Executor | None = None,
 ) -> StageResult:
     """Train and measure every arm with every seed.
 
     Args:
         asked: arm that is a query method -> the selection that it answered with.
+        drawn_from: the part of the pool that random and oracle draw from; None for all.
     Returns:
         with a summary: "columns" and "rows" of the table, "base" (its figures), "arms" (mean and interval per
-        figure), "differences" between arms with "difference_columns", "difference_rows", "advice", "notes",
-        "unscored_conditions", "missing_classes", "stopped" (why `stop_early` ended it, if it did), "left_out"
+        figure), "differences" between arms with "difference_columns", "difference_rows", "difference_note",
+        "advice", "notes", "unscored_conditions", "missing_classes", "stopped" (why `stop_early` ended it, if
+        it did), "drawn_from" (the part of the pool that arms draw from, in words), "left_out"
         (number of images not trained on,
         because they tell of the holdout; "left_out_by_reason"), "holdout_left_out" (holdout images not
         scored, because they equal or nearly equal mined ones), "warnings".
@@ -129,7 +133,9 @@ def verify(
         run_id,
         counts,
     ):
-        items = _items(store, config, arms, spec, classes, run_id, without)
+        if drawn_from is not None:
+            say(f"verify: arms drawn from {drawn_from.said}")
+        items = _items(store, config, arms, spec, classes, run_id, without, drawn_from)
         items.sort(key=lambda item: config.seeds.index(item.seed))  # a table can be read at any time
         unjudged = [f"holdout: {line}" for line in not_judged(classes, (h.labelled for h in holdout))]
         for line in (*unjudged, *(fewer := short_arms(items))):
@@ -172,8 +178,10 @@ def verify(
     trials = store.trials(config.name)
     told = _left_out(without, mined)
     told["warnings"] += [*unjudged, *fewer, *unchanged(trials)]
+    drawn = "" if drawn_from is None else f"arms drawn from {drawn_from.said}"
+    gallery = put_gallery(store, holdout, trials)
     store.describe_run(
-        run_id, {"trials": keys, "gallery": put_gallery(store, holdout, trials), "stopped": stop.said}
+        run_id, {"trials": keys, "gallery": gallery, "stopped": stop.said, "drawn_from": drawn}
     )
     present = {a.category for h in holdout for a in h.annotations}
     return replace(
@@ -182,6 +190,7 @@ def verify(
             **summarise(trials, compare_stored(store, trials), groups_stored(store, trials)),
             "can_show": can_show(trials[0].metrics["base"]) if trials else "",
             "stopped": stop.said,
+            "drawn_from": drawn,
             "missing_classes": [name for name in classes.missing if name in present],
             **told,
         },
@@ -313,10 +322,10 @@ def _items(
     classes: ClassMap,
     run_id: int,
     without: LeftOut,
+    drawn_from: DrawnFrom | None,
 ) -> list[TrialItem]:
-    context = read_context(
-        store, config, arms.values(), lambda pool: _fails(store, config, spec, classes, pool), without
-    )
+    fails = lambda pool: _fails(store, config, spec, classes, pool)  # noqa: E731
+    context = read_context(store, config, arms.values(), fails, without, drawn_from)
     items = []
     several = len(config.all_budgets) > 1
     for name, arm in arms.items():

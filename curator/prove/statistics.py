@@ -43,6 +43,7 @@ DRAWS = 400
 _BLOCK = 1 << 23  # numbers held at once
 FIGURES = ("fn_fixed", "fp_fixed", "broken", "new_false_per_image", "ap50")
 LESS_IS_BETTER = ("broken", "new_false_per_image")
+UNBOUNDED = ("new_false_per_image",)  # a count per image; the others are shares
 READINGS = {
     "fn_fixed": ("fixed", "matched"),
     "broken": ("fixed", "matched"),
@@ -65,10 +66,16 @@ class Estimate:
 
     def within(self, figure: str) -> Estimate:
         """The interval cut to what the figure can be: a share lies in [0, 1], a rate is not negative."""
+        return self._cut(0.0, math.inf if figure in UNBOUNDED else 1.0)
+
+    def between_arms(self, figure: str) -> Estimate:
+        """The interval of a difference of two arms cut to what it can be: one of shares lies in [-1, 1]."""
+        return self if figure in UNBOUNDED else self._cut(-1.0, 1.0)
+
+    def _cut(self, least: float, most: float) -> Estimate:
         if not self.low < self.high:  # nan, or no width
             return self
-        most = math.inf if figure == "new_false_per_image" else 1.0
-        return replace(self, low=max(self.low, 0.0), high=min(self.high, most))
+        return replace(self, low=max(self.low, least), high=min(self.high, most))
 
     def plain(self) -> dict[str, float | None]:
         """Plain JSON, nan as null."""

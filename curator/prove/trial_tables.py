@@ -22,6 +22,7 @@ from curator.prove.statistics import FIGURES, Estimate
 from store.records import Trial
 
 COLUMNS = ("arm", "seeds", "added", "FN fixed", "FP fixed", "broken", "new FP/img", "AP50")
+ROUNDING = 0.00151  # three numbers are printed with three digits each
 DIFFERENCES = ("arm", "minus", *COLUMNS[3:])
 QUALITY = {"ap": "AP", "ar": "AR", "calibration_error": "calibration error"}
 """Figures of a trial that say nothing of the base: means over the IoU .5 to .95, and of all scores."""
@@ -50,7 +51,8 @@ def summarise(
     """Plain JSON: the table, and per arm the mean and 95% interval of every figure.
 
     Args:
-        compared: of the same trials; adds "differences", "difference_columns", "difference_rows", "advice".
+        compared: of the same trials; adds "differences", "difference_columns", "difference_rows",
+            "difference_note", "advice".
         groups: of the same trials; their "groups", "group_columns", "group_rows".
     """
     newest = newest_trials(trials)
@@ -86,6 +88,7 @@ def summarise(
             "differences": [difference.plain() for difference in compared.differences],
             "difference_columns": list(DIFFERENCES),
             "difference_rows": [list(row) for row in difference_table(compared)[1]],
+            "difference_note": difference_note(compared),
             "advice": advice(compared, newest),
             "notes": [*images_for_the_same(compared, newest), *compared.notes],
         }
@@ -118,6 +121,19 @@ def difference_table(compared: Comparison) -> tuple[tuple[str, ...], list[tuple[
             cells.setdefault((d.arm, d.against), {})[d.figure] = text
     rows = [(*names, *(of_arm[figure] for figure in FIGURES)) for names, of_arm in cells.items()]
     return DIFFERENCES, rows
+
+
+def difference_note(compared: Comparison) -> str:
+    """Why differences are not those of the rows above, "" where they are (as far as three digits show)."""
+    first = next((split_label(d.against)[0] for d in compared.differences), None)
+    for d in compared.differences:
+        of_rows = compared.arms[d.arm][d.figure].mean - compared.arms[d.against][d.figure].mean
+        if split_label(d.against)[0] == first and abs(d.value.mean - of_rows) > ROUNDING:
+            return (
+                "a difference is taken within each reading, over the seeds that both arms have, and the "
+                "worse one stands: it need not equal the difference of the rows"
+            )
+    return ""
 
 
 def _figure(trials: Sequence[Trial], figure: str, compared: Comparison | None) -> Estimate | Interval:

@@ -25,7 +25,7 @@ class PoolFilter:
     Attributes:
         words: key -> values of which one must be the membership's.
         after, before: bounds of the moment of recording; before is not included.
-        unselected: images of no stored selection.
+        unselected: images of no stored selection, those of a verification's arms aside.
     """
 
     words: tuple[tuple[str, frozenset[str]], ...] = ()

@@ -22,12 +22,12 @@ from curator.jobs.base import Executor
 from curator.jobs.stage import StageResult, recorded_run
 from curator.query.asked import Mined
 from curator.query.feedback import asks
-from curator.query.filters import PoolFilter
 from curator.query.run_answers import Question, answers, shown
 from curator.query.run_choice import BLIND, draw, gains, refused, unlike
 from curator.query.run_coverage import covered
 from curator.query.run_examples import example_question, parse_like
 from curator.query.run_indexed import IndexState, indexed, read_mined
+from curator.query.run_pool import VERIFICATION, ArmOf, may_answer
 from curator.query.run_questions import asked_for, judged_table, method, questions
 from curator.query.run_refine import Refinement, known_already, refined, refinement
 from curator.query.run_retrieval import retrieve
@@ -48,9 +48,13 @@ IDLE = 0.05  # expected failures below which a chosen image is hardly worth its 
 NOT_INDEXED = "have no vectors (run: curator index)"
 
 
-def query(store: Store, config: QueryConfig, *, executor: Executor | None = None) -> StageResult:
+def query(
+    store: Store, config: QueryConfig, *, executor: Executor | None = None, arm_of: ArmOf | None = None
+) -> StageResult:
     """Select pool images; the driver does it, so that `executor` is not used.
 
+    Args:
+        arm_of: where it is asked for a verification; the selection then does not count for selected=no.
     Returns:
         a result whose summary holds "selection", "groups" (name, failures, hits, expected), "judged" (the
         out-of-fold table by what is asked), "hits" (rank, image, uri, score, group, outcome, box, reason),
@@ -67,7 +71,8 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
     asked = [] if by_example else _failures(config, whole)
     trusted = without_suspects(store, whole, asked, keep=config.keep_suspects)
     current, failures = trusted.current, trusted.failures
-    pool = _pool(store, config)
+    beside = {config.name, *([] if arm_of is None else [arm_of.compared])}
+    pool = may_answer(store, config.where, config.without, beside=beside)
     index = None
     if config.method != BLIND or by_example:
         index = indexed(store, config.embedder, whole, store.image_ids(role="pool"))
@@ -94,7 +99,9 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
         store.near_threshold,
         _sha256(store, store.image_ids(role="train")),
         _picture(store, config) if found is None else found.state,
+        *([] if arm_of is None else [{VERIFICATION: arm_of.verification}]),
     )
+    told = {"current": whole.digest} | ({} if arm_of is None else {VERIFICATION: arm_of.verification})
     with recorded_run(
         store, STAGE, config, models=[current.model.fingerprint], config_key=key, scope=config.name
     ) as (run_id, counts):
@@ -103,7 +110,7 @@ def query(store: Store, config: QueryConfig, *, executor: Executor | None = None
         if selection is None:
             make = draw if index is None else partial(_select, index=index, refining=found)
             selection = make(store, config, key, failures, current, pool, leaks=leaks)
-            selection = replace(selection, config={**selection.config, "current": whole.digest})
+            selection = replace(selection, config={**selection.config, **told})
             with store.transaction():
                 store.put_selection(run_id, selection)
                 store.record_items(run_id, [ItemStatus(key=key, status="done")])
@@ -149,37 +156,6 @@ def _failures(config: QueryConfig, current: Current) -> list[Outcome]:
             "(curator diagnose lists them)"
         )
     return failures
-
-
-def _pool(store: Store, config: QueryConfig) -> list[int]:
-    """Pool images that may answer.
-
-    Raises:
-        InputError: there are none, or none passes the filter.
-    """
-    pool = store.image_ids(role="pool")
-    if not pool:
-        raise InputError("query: there are no pool images; run: curator add images FOLDER --role pool")
-    taken = {i for name in config.without for i in store.selection(name).image_ids}
-    if taken:
-        pool = [i for i in pool if i not in taken]
-        if not pool:
-            raise InputError(f"query: every pool image is in {', '.join(config.without)} already")
-    wanted = PoolFilter.parse(config.where)
-    if wanted.empty:
-        return pool
-    if wanted.unselected:
-        taken = {i for s in store.selections() if s.name != config.name for i in s.image_ids}
-    members = [member for member in store.memberships(pool) if member.role == "pool"]
-    passing = {
-        member.image_id for member in members if wanted.allows(member) and member.image_id not in taken
-    }
-    if not passing:
-        raise InputError(
-            f"query: none of {len(pool)} pool images passes --where {config.where!r}: "
-            f"{wanted.why_none(members)}"
-        )
-    return sorted(passing)
 
 
 def _sha256(store: Store, ids: Sequence[int]) -> str:

@@ -34,7 +34,13 @@ def proven_in(store: Store) -> dict[str, Proven]:
 def verifications(store: Store, proven: Mapping[str, Proven]) -> tuple[Table, ...]:
     from curator.prove.comparisons import advice, images_for_the_same
     from curator.prove.run_compared import groups_stored
-    from curator.prove.trial_tables import difference_table, group_table, quality_table, trial_table
+    from curator.prove.trial_tables import (
+        difference_note,
+        difference_table,
+        group_table,
+        quality_table,
+        trial_table,
+    )
     from curator.prove.trials import can_show
 
     tables: list[Table] = []
@@ -58,7 +64,12 @@ def verifications(store: Store, proven: Mapping[str, Proven]) -> tuple[Table, ..
             notes = [
                 "95% intervals over images and training seeds; * differs from zero at 5% with Holm's "
                 "correction over the arms",
-                *(run.facts.get("stopped", []) if run is not None else []),
+                difference_note(compared),
+                *(
+                    [run.facts.get("drawn_from", ""), *run.facts.get("stopped", [])]
+                    if run is not None
+                    else []
+                ),
                 *images_for_the_same(compared, own),
                 *compared.notes,
                 f"{base['missed']} missed objects: {can_show(base)}",

@@ -38,7 +38,13 @@ from curator.prove.statistics import (
     weights,
     worse_of,
 )
-from curator.prove.trial_tables import difference_table, learning_curves, summarise, trial_table
+from curator.prove.trial_tables import (
+    difference_note,
+    difference_table,
+    learning_curves,
+    summarise,
+    trial_table,
+)
 from store.records import Trial
 
 FLOOR = 0.05
@@ -219,6 +225,69 @@ def test_advice_names_a_real_winner_though_another_mean_is_higher() -> None:
     assert advice(replace(compared, differences=tuple(missing)), trials) == ""
 
 
+def advised(*arms: tuple[str, float, float, float]) -> str:
+    """The advice on arms: name, missed objects fixed and AP50 against random (+-0.03), p of the latter."""
+    said = [
+        Difference(arm, "random", figure, Estimate(mean, mean - 0.03, mean + 0.03, p), p, 5)
+        for arm, fixed, ap, p_ap in arms
+        for figure, mean, p in [
+            (name, ap if name == "ap50" else fixed, p_ap if name == "ap50" else 0.3) for name in FIGURES
+        ]
+    ]
+    names = ["random", *(arm for arm, *_ in arms)]
+    trials = [Trial(verification="v", arm=arm, seed=0, metrics={"n_added": 40}, key=arm) for arm in names]
+    return advice(
+        Comparison({name: {"fn_fixed": Estimate(0.1, 0, 0.2, 1)} for name in names}, tuple(said)), trials
+    )
+
+
+def test_advice_calls_no_arm_the_best_that_lies_below_random() -> None:
+    assert advised(("query", -0.02, -0.046, 0.001), ("diversity", -0.05, 0.0, 1.0)) == (
+        "no arm is better than random here; query: -0.02 [-0.05, 0.01] of the missed objects fixed; "
+        "AP50 -0.046 [-0.076, -0.016]; surely worse than random in AP50: query; "
+        "more holdout images or seeds would tell"
+    )
+    assert advised(("query", -0.1, -0.01, 1.0)).endswith("AP50 -0.010 [-0.040, 0.020]")  # more would not help
+    assert advised(("query", 0.02, 0.01, 1.0)).startswith(
+        "no arm is surely better than random here; the best, query: +0.02"
+    )
+    assert "here; query: +0.02" in advised(("query", 0.02, -0.04, 0.2))
+
+
+def test_a_difference_of_shares_lies_within_one() -> None:
+    wide = Estimate(-0.5, -1.772, 0.772, 0.3)
+    for figure in ("fn_fixed", "fp_fixed", "broken", "ap50"):
+        assert (wide.between_arms(figure).low, wide.between_arms(figure).high) == (-1.0, 0.772)
+    assert wide.between_arms("new_false_per_image") == wide
+    base = base_of(drawn_results(np.random.default_rng(0), 3, 0.5))
+    rng = np.random.default_rng(1)
+    arms = {
+        name: [match_all(drawn_results(rng, 3, skill)) for skill in (0.0, 1.0)]
+        for name in ("random", "query")
+    }
+    trials, blobs = stored(base, arms)
+    compared = compare_arms(trials, blobs.__getitem__, floor=FLOOR)
+    assert compared is not None
+    reach = [d.value for d in compared.differences if d.figure in ("fn_fixed", "fp_fixed", "broken")]
+    assert min(e.low for e in reach) == -1.0
+    assert max(e.high for e in reach) == 1.0
+
+
+def test_a_line_says_why_a_difference_is_not_that_of_the_rows() -> None:
+    def compared(minus: float) -> Comparison:
+        def figures(mean: float) -> dict[str, Estimate]:
+            return {figure: Estimate(mean, mean, mean, 1.0) for figure in FIGURES}
+
+        said = tuple(
+            Difference("query", "random", figure, Estimate(minus, -1.0, 0.5, 1.0), 1.0, 2)
+            for figure in FIGURES
+        )
+        return Comparison({"random": figures(0.75), "query": figures(0.75)}, said)
+
+    assert difference_note(compared(-0.25)).endswith("it need not equal the difference of the rows")
+    assert difference_note(compared(0.001)) == ""
+
+
 def test_one_common_seed_is_never_real() -> None:
     value = Estimate(0.5, 0.4, 0.6, 0.0001)
     assert Difference("query", "random", "fn_fixed", value, 0.0001, 2).real
@@ -340,7 +409,7 @@ def test_arms_are_compared_with_random_first_and_advice_follows_the_figures() ->
     same, kept = stored(base, equal)
     nothing = compare_arms(same, kept.__getitem__, floor=FLOOR)
     assert nothing is not None
-    assert advice(nothing, same).startswith("no arm is surely better than random here")
+    assert advice(nothing, same).startswith("no arm is better than random here; query: +0.00 [")
 
 
 def test_a_verification_stops_early_when_the_answer_is_clear_or_hopeless() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from curator import pipeline
+from curator.cli.prove import verify_lines
 from curator.config import ReportConfig
 from curator.data.run_add import add
 from curator.data.settings import AddConfig
@@ -30,6 +31,7 @@ from curator.prove.settings import VerifyConfig
 from curator.prove.trainers.fine_tune import FineTuneConfig, fine_tune
 from curator.prove.trials import TrainingFiles
 from curator.query.settings import IndexConfig, QueryConfig
+from store.errors import NotFoundError
 from store.images import read_bytes_as_pixels
 from store.keys import content_key
 from store.records import ROLES, Hit, NewAnnotation, Selection
@@ -232,6 +234,78 @@ def test_query_methods_stored_selections_and_several_budgets_are_arms(workspace:
     assert ("random@2", "nothing") in pairs
     said = [note for note in result.summary["notes"] if "fixes as much as random with" in note]
     assert len(said) == 6
+
+
+def test_what_a_verification_draws_for_its_arms_is_not_selected(workspace: tuple[Path, str]) -> None:
+    with Store.open(workspace[0]) as store:
+        pipeline.index(store, IndexConfig(device="cpu"))
+        pipeline.query(store, QueryConfig(name="verify-kept", method="random", failures="FN", budget=4))
+        people = {"mine", "asked", "verify-kept"}  # all others of this workspace are arms
+        mine = {i for s in store.selections() if s.name in people for i in s.image_ids}
+        pipeline.verify(store, config(name="own", arms=("random", "oracle", "class-uncertainty"), budget=9))
+        assert {f"own-{arm}" for arm in ("random-0", "oracle-0", "class-uncertainty")} <= {
+            s.name for s in store.selections()
+        }
+        rest = QueryConfig(name="rest", method="random", failures="FN", budget=3, where="selected=no")
+        pipeline.query(store, rest)
+        left = len(set(store.image_ids(role="pool")) - mine)
+        assert store.selection("rest").config["scored"] == f"{left} images drawn from"
+        # the same question of one's own is a selection as any other
+        pipeline.query(store, QueryConfig(name="own-class-uncertainty", method="class-uncertainty", budget=9))
+        pipeline.query(store, rest)
+        left = len(
+            set(store.image_ids(role="pool")) - mine - set(store.selection("own-class-uncertainty").image_ids)
+        )
+        assert store.selection("rest").config["scored"] == f"{left} images drawn from"
+        for name in ("verify-kept", "own-class-uncertainty", "rest"):
+            store.remove_selection(name)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"arms": ("class-uncertainty", "selection:nosuch")}, "no selection called 'nosuch'"),
+        ({"arms": ("class-uncertainty", "query"), "selection": "nosuch"}, "no selection called 'nosuch'"),
+        ({"arms": ("class-uncertainty",), "selection": "nosuch"}, "no selection called 'nosuch'"),
+        ({"arms": ("class-uncertainty", "synthesis"), "samples": "nosuch"}, "samples 'nosuch': no accepted"),
+        ({"arms": ("class-uncertainty", "nosuch")}, "arms: expected some of .* got nosuch"),
+    ],
+)
+def test_a_wrong_name_is_told_before_anything_is_made(
+    workspace: tuple[Path, str], wrong: dict[str, Any], said: str
+) -> None:
+    with Store.open(workspace[0]) as store:
+        pipeline.index(store, IndexConfig(device="cpu"))
+        before = (len(store.runs()), store.selections())
+        with pytest.raises((InputError, NotFoundError), match=said):
+            pipeline.verify(store, config(name="wrong", **wrong))
+        assert (len(store.runs()), store.selections()) == before
+
+
+def test_arms_draw_from_what_the_compared_selection_was_chosen_from(workspace: tuple[Path, str]) -> None:
+    with Store.open(workspace[0]) as store:
+        pipeline.index(store, IndexConfig(device="cpu"))
+        pool = store.image_ids(role="pool")
+        sources = {m.image_id: m.source for m in store.memberships(pool) if m.role == "pool"}
+        people = {"mine", "asked"}  # all others of this workspace are arms
+        taken = {i for s in store.selections() if s.name in people for i in s.image_ids}
+        allowed = set([i for i in pool if i not in taken][:8])
+        where = "source=" + "|".join(str(sources[i]) for i in sorted(allowed))
+        pipeline.query(store, QueryConfig(name="first", method="random", budget=2, where=where))
+        said = {"method": "random", "budget": 3, "where": f"{where},selected=no"}
+        pipeline.query(store, QueryConfig(name="part", without=("first",), **said))
+        allowed -= set(store.selection("first").image_ids)
+        arms = ("random", "oracle", "class-uncertainty", "query")
+        result = pipeline.verify(store, config(name="parted", arms=arms, selection="part", budget=7))
+        chosen = {s.name: set(s.image_ids) for s in store.selections()}
+    drawn = {arm: chosen[f"parted-{arm}"] for arm in ("random-0", "oracle-0", "class-uncertainty")}
+    assert all(images <= allowed for images in drawn.values())
+    assert len(drawn["random-0"]) == len(drawn["oracle-0"]) == 6
+    assert result.summary["drawn_from"] == (
+        f"arms drawn from the pool images that pass {where},selected=no and are not in first"
+    )
+    assert any("random adds 6 images where 7 were asked for" in line for line in result.summary["warnings"])
+    assert f"note: {result.summary['drawn_from']}" in verify_lines(result.summary)
 
 
 def test_missed_objects_are_pasted_and_every_reading_is_told(

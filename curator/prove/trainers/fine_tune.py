@@ -5,7 +5,7 @@ and the loss of every step.
 
 Which images a step sees, and how they are flipped and zoomed, is a function of (seed, step) alone, and a
 checkpoint holds weights and optimiser state: a killed training continues to the very weights of an
-undisturbed one.
+undisturbed one. Ctrl-C stops between steps and leaves a checkpoint there.
 
 One-cycle: Smith & Topin (arXiv:1708.07120), torch's own. torch's `DataLoader` decodes, in `workers` processes
 of its own or in this one: that changes nothing, since all draws are made here. Decoded images are kept as
@@ -41,6 +41,7 @@ from curator.errors import InputError, StageError
 from curator.precision import autocast, resolve_precision
 from curator.progress import progress
 from curator.prove.trainers.checkpoints import load_checkpoint, save_checkpoint
+from curator.prove.trainers.interrupts import held_back
 from curator.tensors import image_tensor, resolve_device
 
 
@@ -132,8 +133,9 @@ def fine_tune(
     """Train a copy of `detector`.
 
     Args:
-        checkpoint: safetensors file to write every `checkpoint_every` steps, and to continue from when it
-            exists; it must belong to the same training (the caller names it by content key).
+        checkpoint: safetensors file to write every `checkpoint_every` steps, on Ctrl-C and after the last
+            step, and to continue from when it exists; it must belong to the same training (the caller names
+            it by content key).
         on_step: called with (step, loss) after each step. watch: looks at the network between steps.
     Returns:
         the trained copy, frozen and in eval mode, and the loss of every step.
@@ -161,40 +163,50 @@ def fine_tune(
         losses = load_checkpoint(checkpoint, network, optimiser, parameters, mean)
     schedule = _one_cycle(optimiser, config, done=len(losses))
     precision = resolve_precision(config.precision, device)
-    with progress("train", config.steps) as advance, _batch_norm(network, config.batch_norm):
-        advance(len(losses))
-        for step, batch in enumerate(_loader(data, config, done=len(losses)), start=len(losses)):
-            examples = [
-                vary(example, np.random.default_rng([config.seed, step, place]), config, device)
-                for place, example in enumerate(_readable(batch), start=1)
-            ]
-            optimiser.zero_grad(set_to_none=True)
-            with autocast(precision, device):
-                parts = trained.loss([e[0] for e in examples], [(e[1], e[2]) for e in examples])
-                loss = torch.stack(list(parts.values())).sum()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(parameters, config.gradient_norm)
-            optimiser.step()
-            if step + 1 < config.steps:
-                schedule.step()
-            losses.append(float(loss.detach()))
-            _average(mean, network, config.ema, step)
-            if not np.isfinite(losses[-1]):
-                raise StageError(
-                    f"training: the loss became {losses[-1]} at step {step + 1}; "
-                    f"lower --learning-rate (now {config.learning_rate})"
-                )
-            if (
-                checkpoint is not None
-                and (step + 1) % config.checkpoint_every == 0
-                and step + 1 < config.steps
-            ):
-                save_checkpoint(checkpoint, network, optimiser, parameters, losses, mean)
-            if on_step is not None:
-                on_step(step + 1, losses[-1])
-            if watch is not None and watch.due(step + 1, config.steps):
-                watch.look(trained, step + 1)
-            advance(note=f"loss {np.mean(losses[-50:]):.3f}")
+
+    def keep() -> None:
+        if checkpoint is not None and losses:
+            save_checkpoint(checkpoint, network, optimiser, parameters, losses, mean)
+
+    whole = True  # no step is half done
+    try:
+        with progress("train", config.steps) as advance, _batch_norm(network, config.batch_norm):
+            advance(len(losses))
+            for step, batch in enumerate(_loader(data, config, done=len(losses)), start=len(losses)):
+                examples = [
+                    vary(example, np.random.default_rng([config.seed, step, place]), config, device)
+                    for place, example in enumerate(_readable(batch), start=1)
+                ]
+                with held_back():
+                    whole = False
+                    optimiser.zero_grad(set_to_none=True)
+                    with autocast(precision, device):
+                        parts = trained.loss([e[0] for e in examples], [(e[1], e[2]) for e in examples])
+                        loss = torch.stack(list(parts.values())).sum()
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    nn.utils.clip_grad_norm_(parameters, config.gradient_norm)
+                    optimiser.step()
+                    if step + 1 < config.steps:
+                        schedule.step()
+                    losses.append(float(loss.detach()))
+                    _average(mean, network, config.ema, step)
+                    if not np.isfinite(losses[-1]):
+                        raise StageError(
+                            f"training: the loss became {losses[-1]} at step {step + 1}; "
+                            f"lower --learning-rate (now {config.learning_rate})"
+                        )
+                    whole = True
+                    if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
+                        keep()
+                if on_step is not None:
+                    on_step(step + 1, losses[-1])
+                if watch is not None and watch.due(step + 1, config.steps):
+                    watch.look(trained, step + 1)
+                advance(note=f"loss {np.mean(losses[-50:]):.3f}")
+    except KeyboardInterrupt:
+        if whole:
+            keep()
+        raise
     if mean:
         network.load_state_dict(mean)
     network.requires_grad_(False).eval()

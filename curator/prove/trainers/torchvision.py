@@ -24,6 +24,8 @@ from curator.prove.trainers.watch import Watch
 from curator.prove.training_data import TrainingFiles, TrainingRecipe
 from curator.registry import Spec
 
+CHECKPOINT = "checkpoint.safetensors"  # in the folder of a training
+
 
 class TorchvisionTrainer:
     """See `curator.prove.trainers.base.Trainer`."""
@@ -76,8 +78,12 @@ class TorchvisionTrainer:
         seed: int,
         device: str,
     ) -> Trained:
-        """Train; continues from the checkpoint in `out`, writes `out/weights.safetensors`."""
-        checkpoint = out / "checkpoint.safetensors"
+        """Train; continues from the checkpoint in `out`, writes `out/weights.safetensors`.
+
+        The checkpoint of the last step stays there: given again before what follows is done, nothing is
+        trained.
+        """
+        checkpoint = out / CHECKPOINT
         settings = FineTuneConfig(
             steps=recipe.steps,
             batch_size=recipe.batch_size,
@@ -97,7 +103,6 @@ class TorchvisionTrainer:
         )
         weights = out / "weights.safetensors"
         trained.save(weights)
-        checkpoint.unlink(missing_ok=True)
         figures: dict[str, Any] = {
             "fingerprint": trained.fingerprint,
             "loss_first": float(np.mean(losses[:20])),
