@@ -24,7 +24,6 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to anybody
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what later versions do; unset, Ray warns of it
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # of dead workers it writes on stdout, where --json writes too
-    "RAY_BACKEND_LOG_LEVEL": "error",
 }
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # no other setting keeps Linux on 127.0.0.1
 STORE_BYTES = 1 << 30  # shared memory for batches on their way; what does not fit goes to disk

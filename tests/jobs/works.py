@@ -43,7 +43,7 @@ class Doubling:
 
     def setup(self, device: str) -> str:
         path = Path(self.log) / f"setup-{os.getpid()}-{time.monotonic_ns()}"
-        path.write_text(device)
+        path.write_text(f"{device} {os.environ.get('CUDA_VISIBLE_DEVICES', '')}".strip())
         return device
 
     def process(self, state: str, batch: Sequence[int]) -> list[Any]:
