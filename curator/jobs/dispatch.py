@@ -34,7 +34,7 @@ from curator.jobs.worker import Ready, Refused
 IN_FLIGHT = 2  # batches per worker
 NODES = 3  # nodes that may die under a batch before its items are suspected
 IN_A_ROW = 50  # lost workers without a finished batch between: the work itself is broken then
-STARTS = 3  # workers in a row that die while they set the work up
+STARTS = 2  # workers in a row, beyond the size of the pool, that die while they set the work up
 START = 600.0  # seconds without one worker that is set up
 LOOK = 5.0  # seconds between looks at the clock
 
@@ -101,7 +101,7 @@ class Dispatch:
                 for batch in self._collect():
                     yield batch
                     if self._over:
-                        raise StageError("expected one run of an executor at a time, got another meanwhile")
+                        raise StageError("this run was ended: its executor was closed, or began another run")
         finally:
             self.abandon()
 
@@ -205,8 +205,9 @@ class Dispatch:
             answer: Ready | Refused = ray.get(held.preparing)
         except ray.exceptions.RayActorError as error:
             self._pool.end(held)
-            self._starts += 1
-            if self._starts >= STARTS:
+            gone = held.old or isinstance(error, ray.exceptions.ActorUnavailableError)
+            self._starts += not gone  # one that died since its last run, or with its node, says nothing
+            if self._starts >= self._pool.size + STARTS:
                 raise StageError(
                     f"{self._starts} workers in a row died while they set {name} up: {brief(error)}"
                 ) from error
@@ -215,7 +216,8 @@ class Dispatch:
             raise StageError(f"a worker could not set {name} up: {brief(error)}") from error
         if isinstance(answer, Refused):
             raise (InputError if answer.exit_code == 2 else StageError)(answer.reason)
-        held.preparing, held.ready, self._starts = None, answer, 0
+        held.preparing, held.ready, held.old = None, answer, True
+        self._starts = 0
 
     def _check_staff(self, now: float) -> None:
         if any(held.ready for held in self._serving()):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +25,15 @@ class Held:
 
     Attributes:
         digest: of the work that it has, or is to have. preparing: the call that sets it up, until it is back.
-        ready: None until then. flights: its batches, the first of which it processes.
+        ready: None until then. old: it was ready once, perhaps for another work.
+        flights: its batches, the first of which it processes.
     """
 
     actor: Any
     digest: str = ""
     preparing: Any = None
     ready: Ready | None = None
+    old: bool = False
     flights: deque[Flight] = field(default_factory=deque)
 
     @property
@@ -85,7 +88,8 @@ class Pool:
         self.workers.remove(held)
         held.flights.clear()
         held.preparing = None
-        self.ray.kill(held.actor, no_restart=True)
+        with suppress(Exception):  # of a cluster that is gone itself: then so is the worker
+            self.ray.kill(held.actor, no_restart=True)
 
     def close(self) -> None:
         """End all workers."""

@@ -79,6 +79,8 @@ class RayExecutor:
 
     def close(self) -> None:
         """End the workers, and the cluster if it was started here."""
+        if self._running is not None:
+            self._running.abandon()
         pool, cluster = self._pool, self._cluster
         self._pool = self._cluster = self._running = None
         if pool is not None:

@@ -43,7 +43,7 @@ from tests.stale.loop import (
 
 need_ray()
 
-SIZES = {"train": 2, "mine": 8, "pool": 16, "holdout": 2}
+SIZES = {"train": 2, "mine": 5, "pool": 14, "holdout": 2}
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_a_node_dies_in_the_middle(folder: Path, nodes: Any, tmp_path: Path) -> 
         assert executor is not None
         disturbed = KillsANode(executor, nodes, "DetectWork")
         result = pipeline.detect(there, detecting(roles=("mine", "pool")), executor=disturbed)
-        assert (result.done, result.failed, len(disturbed.killed)) == (24, 0, 1)
+        assert (result.done, result.failed, len(disturbed.killed)) == (19, 0, 1)
         assert disturbed.lost >= 1
         assert detections(there) == detections(here)
         pipeline.diagnose(there, diagnosing())
@@ -160,7 +160,7 @@ def test_a_node_dies_in_the_middle(folder: Path, nodes: Any, tmp_path: Path) -> 
         nodes.add_node(num_cpus=1)
         disturbed = KillsANode(executor, nodes, "IndexWork")
         result = pipeline.index(there, indexing(), executor=disturbed)
-        assert (result.done, result.failed, len(disturbed.killed)) == (24, 0, 1)
+        assert (result.done, result.failed, len(disturbed.killed)) == (19, 0, 1)
         name = result.summary["space"]
         shape, same = here.space(name), there.space(name)
         assert shape is not None and same is not None  # noqa: PT018
@@ -169,6 +169,8 @@ def test_a_node_dies_in_the_middle(folder: Path, nodes: Any, tmp_path: Path) -> 
         }
         assert len(there.boxes(name, "offered")) > 100
         assert indexed(there, name) == indexed(here, name)
+        again = pipeline.detect(there, detecting(roles=("mine", "pool")))  # in this process
+        assert (again.done, again.skipped) == (0, 19)
 
 
 def test_explain_and_synthesize_give_the_rows_of_one_process(
@@ -176,7 +178,7 @@ def test_explain_and_synthesize_give_the_rows_of_one_process(
 ) -> None:
     """`synthesize` runs several times in a row on the same workers, whose results come in any order."""
     painting = SynthesizeConfig(
-        budget=3, attempts=4, batch_size=1, device="cpu", failures="FN", inpainter="compose:"
+        budget=2, attempts=3, batch_size=1, device="cpu", failures="FN", inpainter="compose:"
     )
     nodes.add_node(num_cpus=2)
     rows = []
@@ -187,13 +189,11 @@ def test_explain_and_synthesize_give_the_rows_of_one_process(
             assert pipeline.synthesize(store, painting, executor=executor).failed == 0
             rows.append((read_explanations(store), read_samples(store)))
     assert rows[0] == rows[1]
-    assert len(rows[0][0]) > 10
-    assert len(rows[0][1]) >= 3
+    assert len(rows[0][0]) > 5
+    assert len(rows[0][1]) >= 2
 
 
 def test_a_command_joins_a_cluster_and_leaves_it_running(folder: Path, nodes: Any, tmp_path: Path) -> None:
-    import ray
-
     shutil.copytree(folder / "added", tmp_path / "ws")
     ran = subprocess.run(
         [
@@ -208,10 +208,8 @@ def test_a_command_joins_a_cluster_and_leaves_it_running(folder: Path, nodes: An
     )
     assert (ran.returncode, ran.stderr) == (0, "")
     summary = json.loads(ran.stdout)
-    assert (summary["done"], summary["failed"]) == (8, 0)
-    with RayExecutor(nodes.address, device="cpu") as executor:
-        assert len(list(executor.run(Doubling(str(tmp_path), batch_size=1), range(3)))) == 3
-    assert not ray.is_initialized()
+    assert (summary["done"], summary["failed"]) == (5, 0)
+    assert all(node.any_processes_alive() for node in nodes.list_all_nodes())
 
 
 def test_wrong_addresses_are_told_at_once(
