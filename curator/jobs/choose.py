@@ -29,7 +29,7 @@ def open_executor(spec: str, device: str = "auto") -> AbstractContextManager[Ray
         device: of each worker, as `curator.tensors.resolve_device` understands it, but for `cuda:N`: which
             GPU is whose is the cluster's business.
     Raises:
-        InputError: another spec, option or device, or ray is not installed.
+        InputError: another spec, option or device, ray is not installed, or nobody answers at the address.
     """
     if spec == "local":
         return nullcontext(None)
@@ -51,8 +51,11 @@ def open_executor(spec: str, device: str = "auto") -> AbstractContextManager[Ray
         raise InputError(
             '--executor ray needs the package ray, which is not installed; run pip install "curator[ray]"'
         )
+    from curator.jobs.cluster import knock
     from curator.jobs.ray import TIMEOUT, RayExecutor
 
+    if address:
+        knock(address)  # now: a stage may compute for minutes before it hands anything out
     return RayExecutor(
         address or None,
         device=device,

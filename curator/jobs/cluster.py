@@ -14,8 +14,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from curator.errors import InputError, StageError, one_line
@@ -26,6 +28,8 @@ QUIET = {
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # of dead workers it writes on stdout, where --json writes too
 }
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # no other setting keeps Linux on 127.0.0.1
+AUTH_MODE = "RAY_AUTH_MODE"  # "token" for clusters that ask for one
+REFUSED = "InvalidAuthToken"  # what they say without it
 STORE_BYTES = 1 << 30  # shared memory for batches on their way; what does not fit goes to disk
 KNOCK = 5  # seconds for a first answer of an address
 JOIN = 40  # seconds for joining a cluster; by itself Ray tries for some minutes
@@ -52,17 +56,22 @@ class Cluster:
     def __init__(self, address: str | None = None, *, cpus: int | None = None, gpus: bool = True) -> None:
         self._folder: str | None = None
         self._started = False
-        loopback = address is None or address.rpartition(":")[0] in ("127.0.0.1", "localhost", "[::1]")
-        self.ray: Any = import_ray(loopback)
-        if not self.ray.is_initialized():
-            with _environment(loopback):
-                self._begin(address, cpus, gpus)
+        self._mode = os.environ.get(AUTH_MODE)
+        known = sys.modules.get("ray")
+        if known is not None and known.is_initialized():
+            self.ray: Any = known
+            return
+        settings = _settings(address)
+        if address is not None:
+            knock(address)
+            settings |= _try_to_join(address, settings)
+        with _environment(settings):
+            self.ray = _import()
+            self._begin(address, cpus, gpus)
 
     def _begin(self, address: str | None, cpus: int | None, gpus: bool) -> None:
         said: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
         if address is not None:
-            _knock(address)
-            _try_to_join(address)
             said["address"] = address
         else:
             self._folder = tempfile.mkdtemp(prefix="curator-ray-", dir=_short_folder())
@@ -99,6 +108,8 @@ class Cluster:
         if self._started:
             self._started = False
             self.ray.shutdown()
+            if self._mode is None:
+                os.environ.pop(AUTH_MODE, None)  # Ray sets it when it starts a cluster
         self._remove_folder()
 
     def _remove_folder(self) -> None:
@@ -107,17 +118,26 @@ class Cluster:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def import_ray(loopback: bool = True) -> Any:
-    """The package, quiet and on loopback; imported before by a program, it keeps that program's ways."""
-    with _environment(loopback):
-        import ray
+def import_ray() -> Any:
+    """The package, quiet and on loopback; imported before, it keeps that program's ways."""
+    with _environment(_settings(None)):
+        return _import()
+
+
+def _import() -> Any:
+    import ray
+
     return ray
 
 
+def _settings(address: str | None) -> dict[str, str]:
+    loopback = address is None or address.rpartition(":")[0] in ("127.0.0.1", "localhost", "[::1]")
+    return {**QUIET, **(LOOPBACK if loopback else {})}
+
+
 @contextmanager
-def _environment(loopback: bool) -> Iterator[None]:
+def _environment(settings: dict[str, str]) -> Iterator[None]:
     """Ray reads its settings when it is imported, and hands them to what it starts; the user's own stand."""
-    settings = {**QUIET, **(LOOPBACK if loopback else {})}
     added = {name: value for name, value in settings.items() if name not in os.environ}
     os.environ.update(added)
     try:
@@ -125,6 +145,12 @@ def _environment(loopback: bool) -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
+
+
+def _has_token() -> bool:
+    """Has the user a token for Ray's clusters, where Ray's documentation puts it? Ray alone reads it."""
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 def _short_folder() -> str:
@@ -138,7 +164,12 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _knock(address: str) -> None:
+def knock(address: str) -> None:
+    """Does anybody answer at HOST:PORT? Within seconds, and without Ray.
+
+    Raises:
+        InputError: nobody.
+    """
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK).close()
@@ -149,24 +180,56 @@ def _knock(address: str) -> None:
         ) from error
 
 
-def _try_to_join(address: str) -> None:
-    """Join in a process of its own, which can be stopped: Ray itself waits for minutes, deaf to Ctrl-C."""
-    why = f"no answer as of a Ray cluster within {JOIN} s"
-    try:
-        tried = subprocess.run(
-            [sys.executable, "-c", JOINING, address],
-            capture_output=True,
-            text=True,
-            timeout=JOIN,
-            check=False,
+def _try_to_join(address: str, settings: dict[str, str]) -> dict[str, str]:
+    """Join in a process of its own, which can be stopped: Ray itself waits for minutes, deaf to Ctrl-C.
+
+    A cluster that `ray start` began asks for the user's token where there was one; Ray gives it if told to.
+
+    Returns:
+        what to tell Ray besides `settings`.
+    """
+    why = _refusal(address, settings)
+    if why and REFUSED in why and AUTH_MODE not in os.environ and _has_token():
+        token = {AUTH_MODE: "token"}
+        why = _refusal(address, {**settings, **token})
+        if not why:
+            return token
+    if why:
+        raise InputError(
+            f"--executor ray://{address}: could not join ({why}); expected a cluster that this machine is "
+            f"part of: ray start --address={address}"
         )
-        if tried.returncode == 0:
-            return
-        lines = [line for line in tried.stderr.splitlines() if line.strip()]
-        why = " ".join(lines[-1].split()) if lines else f"exit code {tried.returncode}"
-    except subprocess.TimeoutExpired:
-        pass
-    raise InputError(
-        f"--executor ray://{address}: could not join ({why}); expected a cluster that this machine is part "
-        f"of: ray start --address={address}"
-    )
+    return {}
+
+
+def _refusal(address: str, settings: dict[str, str]) -> str:
+    """Why joining fails, in one line; empty where it does not."""
+    lines: list[str] = []
+    with subprocess.Popen(
+        [sys.executable, "-c", JOINING, address],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**settings, **os.environ},
+    ) as joining:
+        timer = threading.Timer(JOIN, joining.kill)
+        timer.start()
+        try:
+            assert joining.stderr is not None
+            for line in joining.stderr:
+                lines += [" ".join(line.split())] if line.strip() else []
+                if REFUSED in line:
+                    joining.kill()  # it would try again for long
+                    return (
+                        f"{REFUSED}: it asks for a token, see https://docs.ray.io (ray-security/token-auth)"
+                    )
+            code = joining.wait()
+        finally:
+            timer.cancel()
+            joining.kill()
+    if code == 0:
+        return ""
+    if code < 0:
+        return f"no answer as of a Ray cluster within {JOIN} s"
+    return lines[-1] if lines else f"exit code {code}"
