@@ -48,6 +48,14 @@ with this one), alone as long as with this one. Read when torch is imported; a u
 
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Executor = Annotated[
+    str,
+    typer.Option(
+        "--executor",
+        help="Where items are worked on: local (this process), ray (processes of this machine) or "
+        "ray://HOST:PORT (a running Ray cluster); ray may end in ?actors=N&timeout=SECONDS.",
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Seed of everything random in this stage.")]
 
 

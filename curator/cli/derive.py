@@ -16,13 +16,14 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from curator.cli.app import Json, app, finish, open_store
+from curator.cli.app import Executor, Json, app, finish, open_store
 from curator.config import StageConfig
 from curator.errors import InputError
 
 LAST = ("device", "seed")  # of every stage: after its own options
 Config = TypeVar("Config", bound=StageConfig)
 Lines = Callable[[Mapping[str, Any]], list[str]]
+_SPREAD = inspect.Parameter("executor", inspect.Parameter.KEYWORD_ONLY, default="local", annotation=Executor)
 
 
 def stage_command(
@@ -35,6 +36,7 @@ def stage_command(
     warnings: Lines | None = None,
     call: str = "",
     failed: Callable[[Mapping[str, Any], int], str] | None = None,
+    spread: bool = False,
 ) -> None:
     """Add the command `name`, which calls the function of this name in `curator.pipeline`.
 
@@ -43,36 +45,46 @@ def stage_command(
         lines: what people read, made from the stage's summary. warnings: for stderr, also with --json.
         without: fields of every stage that this one does not read.
         failed: what people read of the failures, made from the summary and their number.
+        spread: its items may be worked on elsewhere: it has the option --executor.
     """
 
-    def run(config: StageConfig, as_json: bool) -> None:
+    def run(config: StageConfig, as_json: bool, executor: str = "local") -> None:
         from curator import pipeline
+        from curator.jobs.choose import open_executor
 
-        with open_store() as store:
-            result = getattr(pipeline, call or name.replace("-", "_"))(store, config)
+        with open_executor(executor, config.device) as runs, open_store() as store:
+            more = {} if runs is None else {"executor": runs}
+            result = getattr(pipeline, call or name.replace("-", "_"))(store, config, **more)
         for line in warnings(result.summary) if warnings else ():
             typer.echo(line, err=True)
         finish(result, as_json=as_json, lines=lines, failed=failed)
 
-    add_command(app, name, settings, run, help=help, without=without)
+    own = [_SPREAD] if spread else []
+    add_command(app, name, settings, run, help=help, without=without, more=own)
 
 
 def add_command(
     group: typer.Typer,
     name: str,
     settings: type[Config],
-    run: Callable[[Config, bool], None],
+    run: Callable[..., None],
     *,
     help: str,
     without: Sequence[str] = (),
+    more: Sequence[inspect.Parameter] = (),
 ) -> None:
-    """Add the command `name` to `group`: it makes the settings and calls `run(settings, as_json)`."""
+    """Add the command `name` to `group`: it makes the settings and calls `run(settings, as_json)`.
+
+    Args:
+        more: options that are no settings; `run` gets them by name.
+    """
 
     def command(as_json: bool, **given: Any) -> None:
-        run(settings.from_table(_table(settings, given), where=name), as_json)
+        own = {option.name: given.pop(option.name) for option in more}
+        run(settings.from_table(_table(settings, given), where=name), as_json, **own)
 
     json = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json)
-    options = [*_parameters(settings, without), json]
+    options = [*_parameters(settings, without), *more, json]
     command.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]  # what Typer reads
     command.__annotations__ = {option.name: option.annotation for option in options}
     group.command(name, help=help)(command)

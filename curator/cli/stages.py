@@ -40,6 +40,7 @@ stage_command(
     "detect",
     DetectConfig,
     lines=detect_lines,
+    spread=True,
     help="Run a detector over images and store what it finds.",
 )
 stage_command(
@@ -60,6 +61,7 @@ stage_command(
     "explain",
     ExplainConfig,
     lines=explain_lines,
+    spread=True,
     help="Attribute failures to image regions and group them by cause.",
 )
 stage_command(
@@ -84,6 +86,7 @@ stage_command(
     "index",
     IndexConfig,
     lines=index_lines,
+    spread=True,
     without=("seed",),
     help="Store compact vectors of failures, successes and the pool, to be queried.",
 )
@@ -120,6 +123,7 @@ stage_command(
     "synthesize",
     SynthesizeConfig,
     lines=synthesize_lines,
+    spread=True,
     help="Paint the conditions of failures into labelled scenes; a gate accepts or rejects each sample.",
 )
 stage_command(

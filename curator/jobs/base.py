@@ -25,6 +25,13 @@ class Failed:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Stands for the result that an item has not, with the reason (one line): what a worker sends home."""
+
+    reason: str
+
+
 class Work(Protocol):
     """Work that can start on another machine: importable by name, its arguments plain."""
 
