@@ -43,8 +43,9 @@ settings = _Settings()
 INTERRUPTED = 130
 SPIN = {"GOMP_SPINCOUNT": "3000"}
 """OpenMP's threads wait for one another in a loop of a few microseconds, then asleep. With its own number, a
-hundred times as large, a command beside any other work takes up to nine times as long on two cores (index; 4
-with this one), alone as long as with this one. Read when torch is imported; a user's own number stands."""
+hundred times as large, they take the cores from whatever else runs, and then wait for it: a command beside
+other work takes several times as long. Alone both are equal. Read when torch is imported; a user's own
+number stands."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]

@@ -67,7 +67,7 @@ def query(
             index`).
     """
     whole = read_current(store, STAGE)
-    by_example = bool(config.like or config.text)
+    by_example, picture = bool(config.like or config.text), _picture(store, config)
     asked = [] if by_example else _failures(config, whole)
     trusted = without_suspects(store, whole, asked, keep=config.keep_suspects)
     current, failures = trusted.current, trusted.failures
@@ -98,7 +98,7 @@ def query(
         _sha256(store, list(leaks)),
         store.near_threshold,
         _sha256(store, store.image_ids(role="train")),
-        _picture(store, config) if found is None else found.state,
+        picture if found is None else found.state,
         *([] if arm_of is None else [{VERIFICATION: arm_of.verification}]),
     )
     told = {"current": whole.digest} | ({} if arm_of is None else {VERIFICATION: arm_of.verification})

@@ -104,6 +104,8 @@ def test_a_held_out_picture_asks_nothing(folder: Path, store: Store) -> None:
     held = next((folder / "data" / "holdout" / "images").glob("*.jpg"))
     with pytest.raises(InputError, match="is a held-out image"):
         pipeline.query(store, QueryConfig(name="held", like=str(held), budget=3))
+    with pytest.raises(InputError, match="is a held-out image"):
+        pipeline.query(store, QueryConfig(like=str(held), preview=True))
     assert "held" not in [selection.name for selection in store.selections()]
 
 
