@@ -49,7 +49,7 @@ _PLACES = {
     "compare_versions": "curator.data.run_versions",
     "export_version": "curator.data.run_versions",
     "VersionExportConfig": "curator.data.settings",
-    "train": "curator.pipeline.training",
+    "train": "curator.prove.run_train",
     "TrainConfig": "curator.prove.settings",
     "verify": "curator.pipeline.proving",
     "VerifyConfig": "curator.prove.settings",

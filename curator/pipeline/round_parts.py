@@ -14,8 +14,8 @@ from curator.diagnose.run_suspects import without_suspects
 from curator.diagnose.selectors import FailureSelector
 from curator.errors import InputError
 from curator.pipeline.round_settings import Asked, LoopConfig
-from curator.pipeline.training import require_replaceable
 from curator.prove.run_rounds import STAGE
+from curator.prove.trained_file import require_replaceable
 from curator.registry import Spec
 from store.errors import NotFoundError
 from store.keys import content_key

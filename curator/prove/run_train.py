@@ -34,6 +34,7 @@ from curator.prove.run_arms import human_labels, usable_hits, usable_samples
 from curator.prove.run_trainer import recipe_of, settings_of, usable_trainer
 from curator.prove.run_verify import read_training, training_targets
 from curator.prove.settings import TrainConfig
+from curator.prove.trained_file import require_replaceable
 from curator.prove.trainers.base import Trainer, load_trainer
 from curator.prove.trainers.torchvision import CHECKPOINT, TorchvisionTrainer
 from curator.prove.trainers.watch import Watch
@@ -145,13 +146,17 @@ def train(store: Store, config: TrainConfig, *, executor: Executor | None = None
         trainer says them "loss_first" and "loss_last", "missing_classes", "left_out" (number of images that
         tell of the holdout), "left_out_by_reason", "warnings"}.
     Raises:
-        InputError: no training images, a selected image without labels, no accepted sample, or a detector
-            that cannot be trained.
+        InputError: no training images, a selected image without labels, no accepted sample, a detector that
+            cannot be trained, or other weights at `config.out`.
     """
     detector = load_detector(config.detector, config.device)
     trainer = usable_trainer(store, config, detector)
     here = _here(trainer)
-    require_file(config.out) if here else require_folder(config.out, f"train --out {config.out}")
+    if here:
+        require_file(config.out)
+        require_replaceable(config.out, detector)
+    else:
+        require_folder(config.out, f"train --out {config.out}")
     classes = class_map(store, detector.classes, config.class_map)
     config = replace(config, precision=resolve_precision(config.precision, resolve_device(config.device)))
     without = left_out(store, config.selections, config.samples)

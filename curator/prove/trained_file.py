@@ -1,41 +1,15 @@
-"""`train`, which refuses an `out` that would not be found again, or where other weights would be lost."""
+"""The file that curator itself writes trained weights to: found again by its name, and nothing is lost by it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from curator.detect.base import Detector
-from curator.detect.load import load_detector
 from curator.detect.weights import read_description
 from curator.errors import InputError
-from curator.jobs.base import Executor
-from curator.jobs.outputs import require_file
-from curator.jobs.stage import StageResult
-from curator.prove import run_train
-from curator.prove.run_trainer import settings_of
-from curator.prove.settings import TrainConfig
-from curator.prove.trainers.base import load_trainer
-from curator.prove.trainers.torchvision import TorchvisionTrainer
 from store.keys import canonical_json
-
-if TYPE_CHECKING:
-    from store.store import Store
-
-
-def train(store: Store, config: TrainConfig, *, executor: Executor | None = None) -> StageResult:
-    """Train and write `config.out`; see `curator.prove.run_train.train`.
-
-    Raises:
-        InputError: as there, and `require_replaceable`, where curator itself trains: a program's `out` is a
-            folder.
-    """
-    detector = load_detector(config.detector, config.device)
-    if isinstance(load_trainer(settings_of(config), detector), TorchvisionTrainer):
-        require_file(config.out)
-        require_replaceable(config.out, detector)
-    return run_train.train(store, config, executor=executor)
 
 
 def require_replaceable(out: Path, detector: Detector) -> None:
