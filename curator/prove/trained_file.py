@@ -1,4 +1,4 @@
-"""The file that curator itself writes trained weights to: found again by its name, and nothing is lost by it."""
+"""The file that curator itself writes trained weights to: found again by its name, and nothing is lost."""
 
 from __future__ import annotations
 
