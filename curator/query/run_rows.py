@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from store.store import Store
 
 EXACT_ROWS = 300_000  # boxes of a pool that a query scores whole
-CHUNK = 65_536  # rows read at a time
+CHUNK = 65_536  # rows of a block
+PIECE = 8192  # rows read at a time: what a row is made from takes several times its memory
 
 
 class SpaceRows:
@@ -43,7 +44,11 @@ class SpaceRows:
 
     def read(self, rows: Ints) -> Floats:
         """Rows by number, in any order."""
-        return self._sketch.rows(self._store.box_rows(self._space, rows))
+        found = np.empty((len(rows), self._dimension), np.float32)
+        for start in range(0, len(rows), PIECE):
+            part = self._store.box_rows(self._space, rows[start : start + PIECE])
+            found[start : start + PIECE] = self._sketch.rows(part)
+        return found
 
     def chunks(self, start: int = 0, *, size: int = CHUNK) -> Iterator[tuple[int, Floats]]:
         """All rows from `start` on, in order."""

@@ -106,7 +106,7 @@ class PlaceReader:
             )
         )
         parts = [np.array([tuple(row) for row in part], np.int64).T for part in result.partitions(20_000)]
-        found = np.hstack([kept, *parts])
+        found = np.hstack([kept, *parts]) if parts else kept  # no copy where nothing is new
         if version != removed:
             found = found[:, np.argsort(found[0])]
         if self._database.connection is None:  # those of an open transaction may yet be undone

@@ -185,10 +185,18 @@ class Kind(Protocol):
     stored: bool
     exact_share: float
 
+    def sample_dimension(self, parameters: Mapping[str, int], *, dimension: int) -> int:
+        """Values of a row of the sample: D, or more, of which the last are to be 0."""
+
     def train(
         self, sample: Floats, parameters: Mapping[str, int], *, dimension: int, metric: Metric, seed: int
     ) -> Any:
-        """An empty trained FAISS index."""
+        """An empty trained FAISS index.
+
+        Args:
+            sample: (n, `sample_dimension`); the largest thing in memory while an index is built.
+            dimension: D of the rows.
+        """
 
     def add(self, index: Any, rows: Floats, first: int) -> None:
         """Append rows, the first of which has the number `first`."""

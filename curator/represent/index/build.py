@@ -21,7 +21,18 @@ from typing import Any
 import numpy as np
 
 from curator.represent.index import files
-from curator.represent.index.base import CHUNK, IndexPlan, Kind, Metric, Progress, Rows, Shard, library
+from curator.represent.index.base import (
+    CHUNK,
+    Floats,
+    IndexPlan,
+    Ints,
+    Kind,
+    Metric,
+    Progress,
+    Rows,
+    Shard,
+    library,
+)
 from curator.represent.index.calibrate import measure
 from curator.represent.index.files import File, Header
 from curator.represent.index.plan import GROWTH, SAMPLE
@@ -104,7 +115,8 @@ class Builder:
         state.header = dataclasses.replace(state.header, shards=shards)
         files.write_header(self.folder, state.header)
         state.seconds += time.perf_counter() - started
-        return self._reopened(index, saved)
+        del index
+        return self._reopened(saved)
 
     def train(self) -> State:
         """An index without rows, trained on a sample."""
@@ -116,7 +128,7 @@ class Builder:
             random = np.random.default_rng([self.seed, count])
             places = np.sort(random.choice(count, sample, replace=False))
             trained = self.kind.train(
-                self.rows.read(places),
+                self._sampled(places),
                 self.plan.parameters,
                 dimension=self.rows.dimension,
                 metric=self.metric,
@@ -143,6 +155,18 @@ class Builder:
             measured_at=0,
         )
         return State(header=header, trained=trained, seconds=time.perf_counter() - started)
+
+    def _sampled(self, places: Ints) -> Floats:
+        """Rows by rising number as the kind is trained on them: (n, D), or longer with zeros.
+
+        Read in blocks: what a row is read from takes several times its memory.
+        """
+        dimension = self.rows.dimension
+        longer = self.kind.sample_dimension(self.plan.parameters, dimension=dimension)
+        found = np.zeros((len(places), longer), np.float32)
+        for first in range(0, len(places), CHUNK):
+            found[first : first + CHUNK, :dimension] = self.rows.read(places[first : first + CHUNK])
+        return found
 
     def extend(self, state: State) -> None:
         """Add the rows that the index does not hold yet, and measure where it has grown or was not done."""
@@ -180,7 +204,8 @@ class Builder:
             if upto == end:
                 break
         if self.folder is not None:
-            index = self._reopened(index, state.header.shards[-1])
+            del index  # before its file is read
+            index = self._reopened(state.header.shards[-1])
         state.shards.append(_shard(state.header.generation, first, index))
 
     def _base(self, state: State) -> tuple[int, Any]:
@@ -212,10 +237,9 @@ class Builder:
             if start + len(block) >= end:
                 return
 
-    def _reopened(self, index: Any, file: File) -> Any:
-        """The index as its file holds it: without the room that lists leave for growth, or mapped."""
+    def _reopened(self, file: File) -> Any:
+        """An index as its file holds it: without the room that lists leave for growth, or mapped."""
         assert self.folder is not None
-        del index
         return self.kind.load(str(self.folder / file.name), mapped=self.plan.mapped)
 
     def _write(self, state: State, header: Header, *, rows: int) -> None:

@@ -19,6 +19,10 @@ class Flat:
     stored = False
     exact_share = 1.0
 
+    def sample_dimension(self, parameters: Mapping[str, int], *, dimension: int) -> int:
+        """D."""
+        return dimension
+
     def train(
         self, sample: Floats, parameters: Mapping[str, int], *, dimension: int, metric: Metric, seed: int
     ) -> Any:

@@ -42,6 +42,10 @@ class Hnsw:
     stored = True
     exact_share = 0.1
 
+    def sample_dimension(self, parameters: Mapping[str, int], *, dimension: int) -> int:
+        """D."""
+        return dimension
+
     def train(
         self, sample: Floats, parameters: Mapping[str, int], *, dimension: int, metric: Metric, seed: int
     ) -> Any:

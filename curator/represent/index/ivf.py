@@ -39,10 +39,15 @@ class IvfPq:
     exact_share = 0.01
     rotated = False
 
+    def sample_dimension(self, parameters: Mapping[str, int], *, dimension: int) -> int:
+        """As many as the codes divide, so that FAISS needs no longer copy of the sample."""
+        codes = parameters["codes"]
+        return dimension if self._rotates(dimension, codes) else -(-dimension // codes) * codes
+
     def train(
         self, sample: Floats, parameters: Mapping[str, int], *, dimension: int, metric: Metric, seed: int
     ) -> Any:
-        """Trained on (n, D) rows, n >= lists and n >= 2 ** bits."""
+        """Trained on rows (n, `sample_dimension`), n >= lists and n >= 2 ** bits."""
         faiss = library()
         lists, codes, bits = (parameters[name] for name in ("lists", "codes", "bits"))
         index = faiss.index_factory(
@@ -61,13 +66,20 @@ class IvfPq:
             rotation.pq = quantizer
         ivf.use_precomputed_table = -1
         ivf.do_polysemous_training = False  # most of the time, and unused
-        index.train(sample)
+        if index.d == sample.shape[1]:
+            index.train(sample)
+        else:  # padded already: what comes before the lists has nothing to learn
+            ivf.train(sample)
+            index.is_trained = True
         return faiss.deserialize_index(faiss.serialize_index(index), faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE)
 
     def _before(self, dimension: int, codes: int) -> str:
-        if self.rotated and dimension >= codes:
+        if self._rotates(dimension, codes):
             return f"OPQ{codes}_{dimension // codes * codes},"
         return f"Pad{-(-dimension // codes) * codes}," if dimension % codes else ""
+
+    def _rotates(self, dimension: int, codes: int) -> bool:
+        return self.rotated and dimension >= codes
 
     def add(self, index: Any, rows: Floats, first: int) -> None:
         """Append rows under their numbers."""
