@@ -17,7 +17,7 @@ Judges here took no part in making or accepting a sample:
               pin-holes), a detector trained on plenty of scenes of every condition (flowers: --judge SPEC).
               It agrees where it finds the class with an IoU of at least .5. Its threshold is the one of best
               F1 on mined images. Validity: agreement on the accepted samples' new labels, divided by what it
-              is on mined images for objects of the same class and size (octaves of the side). Look-alikes
+              is on mined images for objects of the same class and size (octaves of the side); by recipe, too. Look-alikes
               have no label: the share in which it finds anything there all the same.
     looks     vectors of NanoDet's levels (COCO). Of the accepted samples' parts and of untouched objects of
               the same classes and sizes in mined images, twice as many of each where there are: a logistic
@@ -208,6 +208,7 @@ def validity(
         for size in (octave(box), -1):
             seen.setdefault((category, size), []).append(second.sees(real.found[i], category, box))
     agreed, expected, deceived, alike = [], [], 0, 0
+    recipes: list[str] = []
     for sample, one in zip(accepted, found, strict=True):
         if sample.recipe == "lookalike":
             alike += 1
@@ -220,6 +221,7 @@ def validity(
             if category not in UNKNOWN[name] and own:
                 agreed.append(second.sees(one, category, box))
                 expected.append(float(np.mean(own)))
+                recipes.append(sample.recipe)
     if not agreed:
         return {"labels": 0, "lookalikes": alike, "lookalikes_seen": deceived}
     a, e = np.array(agreed, float), np.array(expected)
@@ -231,6 +233,11 @@ def validity(
         "on_real_objects": float(e.mean()),
         "validity": float(a.sum() / max(e.sum(), 1e-9)),
         "interval": [float(v) for v in np.quantile(ratio, [0.025, 0.975])],
+        "by_recipe": {
+            recipe: {"labels": int(rows.sum()), "validity": float(a[rows].sum() / max(e[rows].sum(), 1e-9))}
+            for recipe in sorted(set(recipes))
+            for rows in [np.asarray(recipes) == recipe]
+        },
         "threshold": second.threshold,
         "lookalikes": alike,
         "lookalikes_seen": deceived,

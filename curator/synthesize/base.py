@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
 from store.records import BoxTuple, NewAnnotation
+
+if TYPE_CHECKING:
+    from curator.synthesize.context import Context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +25,7 @@ class Scene:
     modal: bool = False
     outcome_id: int | None = None
     region: BoxTuple | None = None  # the culprit or look-alike in this image, where known
+    context: Context | None = None  # which places look like places for a class; None: nothing is known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +40,8 @@ class SamplePlan:
         annotations: labels of the result. made: numbers of those annotations that were painted or changed.
         prompt: what is painted; negative_prompt: what must not be.
         rendered: (3, H, W) the sample itself, from a recipe that needs no inpainter.
+        details: for people; "fit", where the recipe compares places: how well its place suits, so that of
+            several scenes the one is painted on where it is largest.
     """
 
     recipe: str

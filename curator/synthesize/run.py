@@ -20,7 +20,7 @@ from curator.synthesize.run_batch import Batch
 from curator.synthesize.run_gate import calibrated
 from curator.synthesize.run_prepared import prepared
 from curator.synthesize.settings import SynthesizeConfig
-from curator.synthesize.work import STAGE, Failure
+from curator.synthesize.work import STAGE, Failure, context_of
 from store.records import Sample
 
 if TYPE_CHECKING:
@@ -31,8 +31,9 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
     """Paint samples until `config.budget` are accepted.
 
     Returns:
-        with the summary {"name", "inpainter", "strength", "gate", "budget", "accepted", "rejected",
-        "unplaced", "plans", "per_group", "per_recipe", "reasons", "without_explanation", "notes"}.
+        with the summary {"name", "inpainter", "strength", "gate", "context", "budget", "accepted",
+        "rejected", "unplaced", "plans", "per_group", "per_recipe", "reasons", "without_explanation",
+        "notes"}.
 
     Raises:
         InputError: no failure matches, no labelled scene, `builtin:` for any but the example's detector, or
@@ -58,6 +59,8 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
             "strength": strength,
             "gate": gate.facts(),
             "gate_blob": blob,
+            "context": context_of(work.context).facts(),
+            "context_blob": ready.context_blob,
         },
     ) as (run_id, counts):
         batch = Batch(
@@ -101,6 +104,7 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
         "inpainter": spec,
         "strength": strength,
         "gate": gate.facts(),
+        "context": context_of(work.context).facts(),
     }
     if not config.inpainter and spec == "compose:":
         summary["notes"].append(

@@ -18,6 +18,7 @@ from curator.inpaint.run_train import train_inpainter
 from curator.inpaint.settings import TrainInpainterConfig
 from curator.synthesize.convention import is_modal
 from curator.synthesize.gate.judge import Judge
+from curator.synthesize.run_context import learnt_context
 from curator.synthesize.run_plans import labelled, labelled_scenes, mined_failures, plan_items, wanted_of
 from curator.synthesize.settings import TRAIN, SynthesizeConfig, own_inpainter
 from curator.synthesize.work import (
@@ -43,6 +44,7 @@ class Prepared:
 
     Attributes:
         fingerprints: of the detector, the inpainter and the judge. mined: labelled mined images.
+        context_blob: name of the blob that keeps `work.context`; "" where no recipe asks for it.
     """
 
     current: Current
@@ -54,6 +56,7 @@ class Prepared:
     detector: Detector
     inpainter: Inpainter
     fingerprints: tuple[str, str, str]
+    context_blob: str = ""
 
 
 def prepared(store: Store, config: SynthesizeConfig, *, train: bool = False) -> Prepared:
@@ -79,8 +82,10 @@ def prepared(store: Store, config: SynthesizeConfig, *, train: bool = False) -> 
         _train(store, config)
     inpainter = load_inpainter(spec, config.steps, config.device)
     fingerprints = (model.fingerprint, inpainter.fingerprint, judge.fingerprint)
+    key = config_key(config, fingerprints, class_map, failures, scenes, mined, strength)
+    blob = learnt_context(store, config, key, scenes, mined)
     work = SynthesisWork(
-        config_key=config_key(config, fingerprints, class_map, failures, scenes, mined, strength),
+        config_key=key,
         detector=model.spec,
         fingerprint=model.fingerprint,
         inpainter=spec,
@@ -91,8 +96,9 @@ def prepared(store: Store, config: SynthesizeConfig, *, train: bool = False) -> 
         batch_size=config.batch_size,
         class_map=class_map,
         modal=is_modal(scene.annotations for scene in scenes),
+        context=store.blob(blob) if blob else b"",
     )
-    return Prepared(current, work, items, failures, scenes, mined, detector, inpainter, fingerprints)
+    return Prepared(current, work, items, failures, scenes, mined, detector, inpainter, fingerprints, blob)
 
 
 def _train(store: Store, config: SynthesizeConfig) -> None:

@@ -54,8 +54,8 @@ class SynthesizeConfig(StageConfig):
     attempts: int = option(3, "Plans tried per wanted sample at most.")
     scenes: int = option(
         4,
-        "Scenes drawn per plan; object and lookalike take the one whose surroundings are most like the "
-        "failure's own, other recipes the first that fits.",
+        "Scenes drawn per plan; object takes the one with the place that looks most like one for its class, "
+        "lookalike the one whose surroundings are most like its own, other recipes the first that fits.",
     )
     steps: int = option(20, "Denoising steps.")
     batch_size: int = option(8, "Plans per batch.", result=False)

@@ -24,6 +24,7 @@ from curator.inpaint.backends import build_inpainter
 from curator.inpaint.base import Inpainter
 from curator.registry import RECIPES, Spec
 from curator.synthesize.base import Exemplar, Recipe, SamplePlan, Scene
+from curator.synthesize.context import Context
 from curator.synthesize.gate.base import Found, Look
 from curator.synthesize.gate.calibrate import Gate, evidence_of
 from curator.synthesize.gate.judge import Judge
@@ -37,8 +38,8 @@ from store.records import BoxTuple, ImageRecord, NewAnnotation, Outcome, Verdict
 if TYPE_CHECKING:
     from curator.detect.base import Detector
 STAGE = "synthesize"
-# 3: composition, calibrated gate; 4: several scenes; 5: groups by what is wanted of them
-STAGE_VERSION = 5
+# 3: composition, calibrated gate; 4: several scenes; 5: groups by what is wanted of them; 6: learnt context
+STAGE_VERSION = 6
 SCORE_FLOOR = 0.02
 
 
@@ -99,7 +100,7 @@ class SynthesisWork:
         fingerprint: of the detector. config_key: digest of all that the plans depend on (`config_key`).
         class_map: detector class -> data-set class.
         modal: see `convention.is_modal`. judge: spec of the gate's embedder.
-        gate: `Gate.to_bytes`; b"" where nothing is worked off.
+        gate: `Gate.to_bytes`; b"" where nothing is worked off. context: `Context.to_bytes`.
     """
 
     config_key: str
@@ -114,6 +115,7 @@ class SynthesisWork:
     modal: bool = False
     judge: str = "pixels:"
     gate: bytes = b""
+    context: bytes = b""
 
     def key(self, item: SynthesisItem) -> str:
         """Content key of one plan."""
@@ -185,7 +187,7 @@ class SynthesisWork:
         return results
 
     def plan(self, item: SynthesisItem, unreadable: list[str] | None = None) -> SamplePlan:
-        """What the recipe wants painted, in the scene whose surroundings are most alike where the recipe
+        """What the recipe wants painted, in the scene with the place that suits best where the recipe
         compares them, else in the first with a place. `unreadable` takes a line per unreadable scene.
 
         Raises:
@@ -215,12 +217,17 @@ class SynthesisWork:
         for scene in item.scenes:
             try:
                 pixels = image_tensor(read_pixels(scene.image.uri, sha256=scene.image.sha256))
-                labels, own = scene.annotations, scene.image.id
-                shown = Scene(image_id=own, image=pixels, annotations=labels, modal=self.modal)
+                shown = Scene(
+                    image_id=scene.image.id,
+                    image=pixels,
+                    annotations=scene.annotations,
+                    modal=self.modal,
+                    context=context_of(self.context),
+                )
                 plan = recipe.plan(exemplar, shown, seed=seed)
-                if "surroundings" not in plan.details:
+                if "fit" not in plan.details:
                     return plan
-                if best is None or plan.details["surroundings"] < best.details["surroundings"]:
+                if best is None or plan.details["fit"] > best.details["fit"]:
                     best = plan
             except StageError as error:
                 refused = refused if isinstance(refused, StoreError | OSError) else error
@@ -388,6 +395,12 @@ def choose_inpainter(config: SynthesizeConfig, classes: Sequence[str]) -> tuple[
         return spec, 0.0
     usual = 1.0 if scheme == "builtin" else 0.6
     return spec, usual if config.strength is None else config.strength
+
+
+@lru_cache(maxsize=2)
+def context_of(data: bytes) -> Context:
+    """The context that a work brings along, read once."""
+    return Context.from_bytes(data)
 
 
 def load_inpainter(spec: str, steps: int, device: str = "auto") -> Inpainter:

@@ -22,9 +22,11 @@ from curator.synthesize.photometry import blur, blurred, noise, noisy, spread
 from curator.synthesize.recipes.appearance import AppearanceRecipe, shrink
 from curator.synthesize.recipes.culprit import MAX_OCCLUSION, CulpritRecipe, culprit_mask
 from curator.synthesize.recipes.lookalike import LookalikeRecipe
-from curator.synthesize.recipes.object import ObjectRecipe, wanted_sides
-from curator.synthesize.recipes.placing import Surroundings, covered, labels_left
+from curator.synthesize.recipes.object import ObjectRecipe
+from curator.synthesize.recipes.placing import covered, labels_left
 from curator.synthesize.recipes.removal import RemovalRecipe, hole_of, objects
+from curator.synthesize.recipes.standing import wanted_sides
+from curator.synthesize.surroundings import Surroundings
 from curator.synthesize.work import load_inpainter, paint
 from curator.tensors import image_pixels, image_tensor
 from store.records import NewAnnotation

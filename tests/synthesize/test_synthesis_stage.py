@@ -301,14 +301,14 @@ def test_of_several_scenes_the_one_that_suits_best_is_painted_on(
             for scene in item.scenes:
                 with contextlib.suppress(StageError):
                     plan = ready.work.plan(dataclasses.replace(item, scenes=(scene,)))
-                    alone[scene.image.id] = plan.details["surroundings"]
+                    alone[scene.image.id] = plan.details["fit"]
             if not alone:
                 with pytest.raises(StageError, match="scene"):
                     ready.work.plan(item)
                 continue
             chosen = ready.work.plan(item)
-            assert chosen.details["surroundings"] == min(alone.values())
-            assert alone[chosen.scene.image_id] == chosen.details["surroundings"]
+            assert chosen.details["fit"] == max(alone.values())
+            assert alone[chosen.scene.image_id] == chosen.details["fit"]
             compared += len(alone) > 1
         assert compared
 

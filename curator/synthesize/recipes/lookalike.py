@@ -67,7 +67,7 @@ class LookalikeRecipe:
             {
                 "source": "box" if exemplar.blamed is None else "explanation",
                 "category": exemplar.category,
-                "surroundings": round(distance, 1),
+                "fit": round(-distance, 1),
             },
             negative_prompt=exemplar.category,
         )

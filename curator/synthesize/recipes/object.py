@@ -4,12 +4,8 @@ In: a miss with its image (`Exemplar`) and a labelled scene. Out: a `SamplePlan`
 could stand (Dwibedi et al., ICCV 2017, paste anywhere; that context decides whether it helps: Dvornik, Mairal
 & Schmid, ECCV 2018):
 
-    size      s(y) = exp of the kernel-weighted mean of log side over the class's objects of the scene and the
-              object itself, at the height y of their feet; sides and heights in units of the image
-    contact   its feet stay at the height in the image where they stood; what its own image cut off stays at
-              the image's border
-    depth     it covers at most a fifth of any labelled object, and none that stands nearer
-    place     of the tries, the one whose surroundings are most like its own
+    where     size, contact with the ground and depth as labels tell them: `standing`
+    place     of the tries, the one that looks most like a place where the class stands: `context`
 """
 
 from __future__ import annotations
@@ -17,30 +13,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from curator.boxes import area, clip, intersection
 from curator.errors import StageError
 from curator.synthesize.base import Exemplar, SamplePlan, Scene
 from curator.synthesize.compose import paste
+from curator.synthesize.context import Context
 from curator.synthesize.cutout import cut_object
-from curator.synthesize.recipes.placing import centre, covered, make_plan, most_alike, refuse
+from curator.synthesize.recipes.placing import centre, covered, make_plan, refuse
+from curator.synthesize.recipes.standing import standing_places
 from store.records import NewAnnotation
-
-SIZES = (0.6, 1.6)
-"""Of its own size relative to the image: the range in which its neighbours may set its size."""
-LARGEST_ZOOM = 1.4
-"""Of its pixels: beyond, it is visibly softer than its scene, and a scene is never blurred."""
-OVERLAP = 0.2  # of either box
-SMALLEST = 8.0  # pixels: shorter sides show nothing of a class
-UNLIKE = 37.0
-"""Lab distance of surroundings beyond which a place is none: a quarter of the pairs of objects of one class
-in different photographs of coco_val128 are that unlike (vehicles: 27.6, blood cells: 7.4)."""
-_KERNEL = 0.15  # of the image's height: objects whose feet are this far apart say little of each other
-_OTHERS = 0.25  # weight of objects of other classes, where the scene has none of the class
-_TRIES = 60
-_SWAYS = (0.05, 0.15)  # of the image's height, standard deviation of the feet
-Array = NDArray[np.float64]
 
 
 class ObjectRecipe:
@@ -60,13 +41,8 @@ class ObjectRecipe:
         cutout = cut_object(exemplar.image, exemplar.box, exemplar.polygon)
         mirrored = bool(rng.random() < 0.5)
         own = np.asarray(cutout.box)
-        places = _places(exemplar, scene, own, mirrored, rng)
-        chosen, distance = most_alike(exemplar, scene, places)
-        if distance > UNLIKE:
-            raise StageError(
-                f"scene {scene.image_id}: no place like the one where the object stood "
-                f"(Lab distance {distance:.0f}, expected at most {UNLIKE:.0f})"
-            )
+        places = standing_places(exemplar, scene, own, mirrored, rng)
+        chosen, fit = (scene.context or Context()).best(exemplar, scene, places)
         placed = places[chosen]
         # The cut-out's extent lies in its box as it did at home.
         scale = float((placed[2:] - placed[:2]).prod() / (own[2:] - own[:2]).prod()) ** 0.5
@@ -97,83 +73,9 @@ class ObjectRecipe:
                 "source": cutout.source,
                 "object_box": list(pasted.box),
                 "mirrored": mirrored,
-                "surroundings": round(distance, 1),
+                "fit": round(fit, 3),
                 "overlap": round(overlap, 3),
             },
             label=label,
             prompt=f"a photo of a {exemplar.category}",
         )
-
-
-def _places(exemplar: Exemplar, scene: Scene, own: Array, mirrored: bool, rng: np.random.Generator) -> Array:
-    """Boxes (N, 4) in the scene where the object in the box `own` could stand, at least one."""
-    (h, w), (height, width) = exemplar.image.shape[1:], scene.image.shape[1:]
-    least = SIZES[0] * np.sqrt(width * height / (w * h))
-    if least > LARGEST_ZOOM:
-        raise StageError(
-            f"scene {scene.image_id}: the object would be enlarged {least:.1f} times or more and blur"
-        )
-    taken = clip(np.asarray([a.box for a in scene.annotations]).reshape(-1, 4), width, height)
-    fits = False
-    for sway in _SWAYS:  # near to where it stood, if there is room
-        boxes = _tries(exemplar, scene, own, mirrored, sway, rng)
-        fits |= bool(len(boxes))
-        both = intersection(boxes, taken)
-        smaller = np.minimum(area(boxes)[:, None], area(taken)[None])
-        behind = (boxes[:, None, 3] < taken[None, :, 3] - 2) & (both > 0.02 * smaller)
-        free = ~((both > OVERLAP * smaller) | behind).any(axis=1)
-        if free.any():
-            return np.asarray(boxes[free])
-    sides = own[2:] - own[:2]
-    raise StageError(
-        f"scene {scene.image_id}: no place that is free enough of labelled objects"
-        if fits
-        else f"scene {scene.image_id}: an object of {sides[0]:.0f} x {sides[1]:.0f} pixels does not fit in"
-    )
-
-
-def _tries(
-    exemplar: Exemplar, scene: Scene, own: Array, mirrored: bool, sway: float, rng: np.random.Generator
-) -> Array:
-    """Boxes (N, 4) within the scene, of the right size for their height and at the borders of their own
-    image; none may fit."""
-    (h, w), (height, width) = exemplar.image.shape[1:], scene.image.shape[1:]
-    sides = own[2:] - own[:2]
-    left, top = own[:2] <= 1
-    right, bottom = own[2:] >= np.array([w, h]) - 1
-    if mirrored:
-        left, right = right, left
-    feet = own[3] / h + rng.normal(0, sway, _TRIES) * (not bottom)
-    side = wanted_sides(feet, (own[3] / h, float(np.sqrt(sides.prod() / (w * h)))), exemplar, scene)
-    zoom = side * rng.uniform(0.9, 1.1, _TRIES) * np.sqrt(width * height / sides.prod())
-    extent = sides * np.minimum(zoom, LARGEST_ZOOM)[:, None]  # (N, 2)
-    room = np.array([width, height]) - extent
-    x1 = rng.uniform(0, 1, _TRIES) * room[:, 0]
-    x1 = np.where(left, 0.0, np.where(right, room[:, 0], x1))
-    y1 = np.where(bottom, room[:, 1], np.where(top, 0.0, feet * height - extent[:, 1]))
-    fits = (room >= 0).all(1) & (y1 >= 0) & (y1 <= room[:, 1] + 0.5) & (extent.min(1) >= SMALLEST)
-    boxes: Array = np.stack([x1, y1, x1 + extent[:, 0], y1 + extent[:, 1]], axis=1)[fits]
-    return boxes
-
-
-def wanted_sides(feet: Array, own: tuple[float, float], exemplar: Exemplar, scene: Scene) -> Array:
-    """Side of the object, as a share of the square root of the scene's area, at each height of its feet.
-
-    Args:
-        feet: (N,) heights in units of the image. own: its feet and its side in its own image.
-    Returns:
-        (N,), between `SIZES` of its own.
-    """
-    height, width = scene.image.shape[1:]
-    heights, sides, weights = [own[0]], [own[1]], [1.0]
-    same = any(a.category == exemplar.category for a in scene.annotations)
-    for a in scene.annotations:
-        x1, y1, x2, y2 = a.box
-        inside = x1 > 1 and y1 > 1 and x2 < width - 1 and y2 < height - 1  # else a part of it was cut off
-        if inside and not a.crowd and (a.category == exemplar.category or not same) and area(a.box) > 0:
-            heights.append(y2 / height)
-            sides.append(float(np.sqrt(area(a.box) / (width * height))))
-            weights.append(1.0 if same else _OTHERS)
-    kernel = np.exp(-0.5 * ((feet[:, None] - np.asarray(heights)) / _KERNEL) ** 2) * np.asarray(weights)
-    mean = (kernel * np.log(sides)).sum(1) / np.maximum(kernel.sum(1), 1e-12)
-    return np.asarray(np.clip(np.exp(mean), SIZES[0] * own[1], SIZES[1] * own[1]))

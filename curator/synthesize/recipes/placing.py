@@ -17,13 +17,12 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from curator.boxes import clip, expand
 from curator.errors import StageError
 from curator.inpaint.exemplar import UNKNOWN
 from curator.inpaint.masks import Mask, bounds
 from curator.synthesize.base import Exemplar, SamplePlan, Scene
 from curator.synthesize.compose import Pasted
-from curator.synthesize.photometry import lab_of
+from curator.synthesize.surroundings import Surroundings
 from store.records import BoxTuple, NewAnnotation
 
 VISIBLE = 0.3
@@ -31,7 +30,6 @@ VISIBLE = 0.3
 not at all, and a detector cannot be asked for it."""
 TOUCHED = 0.2
 """Share of a box that is covered from which on the object counts as changed."""
-_COARSE = 160  # pixels of the longer side at which surroundings are compared
 Array = NDArray[np.float64]
 
 
@@ -147,39 +145,6 @@ def covered(mask: Tensor, box: Any) -> float:
     x1, y1, x2, y2 = whole(np.asarray(box), mask.shape[1], mask.shape[0])
     inside = mask[y1:y2, x1:x2]
     return float(inside.float().mean()) if inside.numel() else 0.0
-
-
-class Surroundings:
-    """What lies around boxes of an image (3, H, W): mean L, a, b, spread of L and its mean gradient, in units
-    of Lab, each of a frame of a quarter of the box's side on each side."""
-
-    def __init__(self, image: Tensor) -> None:
-        self.size = tuple(image.shape[:0:-1])  # (W, H)
-        scale = min(_COARSE / max(self.size), 1.0)
-        if scale < 1:
-            size = [max(round(side * scale), 2) for side in image.shape[1:]]
-            image = F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
-        lab = lab_of(image)
-        gradient = ndimage.gaussian_gradient_magnitude(lab[..., 0], 1.0, mode="nearest")
-        maps = [*np.moveaxis(lab, -1, 0), lab[..., 0] ** 2, gradient, np.ones(lab.shape[:2])]
-        self._sums = np.pad(np.stack(maps).cumsum(1).cumsum(2), ((0, 0), (1, 0), (1, 0)))  # integral images
-        self._scale = np.tile(np.array(lab.shape[1::-1]) / self.size, 2)
-
-    def around(self, boxes: Any) -> Array:
-        """Features (N, 5) of boxes (N, 4); of the whole image where a box leaves nothing around it."""
-        inner = clip(np.asarray(boxes, dtype=np.float64).reshape(-1, 4), *self.size)
-        outer = clip(expand(inner, 1.5) + np.array([-4.0, -4.0, 4.0, 4.0]), *self.size)
-        total = self._within(outer) - self._within(inner)
-        none = total[:, -1] < 1
-        total[none] = self._sums[:, -1, -1]
-        means = total[:, :-1] / total[:, -1:]
-        deviation = np.sqrt(np.maximum(means[:, 3] - means[:, 0] ** 2, 0))
-        return np.concatenate([means[:, :3], deviation[:, None], means[:, 4:]], axis=1)
-
-    def _within(self, boxes: Array) -> Array:
-        x1, y1, x2, y2 = np.rint(boxes * self._scale).astype(int).T
-        s = self._sums
-        return np.asarray((s[:, y2, x2] - s[:, y1, x2] - s[:, y2, x1] + s[:, y1, x1]).T)
 
 
 def most_alike(exemplar: Exemplar, scene: Scene, places: Array) -> tuple[int, float]:
