@@ -38,8 +38,8 @@ from torch import Tensor
 
 from curator.inpaint.completion import completed
 from curator.inpaint.masks import Mask, bounds
+from curator.synthesize.painting import load_inpainter
 from curator.synthesize.recipes.removal import hole_of
-from curator.synthesize.work import load_inpainter
 from curator.tensors import image_tensor
 from store.images import read_pixels
 from store.records import NewAnnotation

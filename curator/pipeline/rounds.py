@@ -34,8 +34,8 @@ from curator.prove.run_train import train, trains_here
 from curator.query.run import query
 from curator.query.run_index import index
 from curator.query.settings import IndexConfig
+from curator.synthesize.painting import choose_inpainter
 from curator.synthesize.run import synthesize
-from curator.synthesize.work import choose_inpainter
 
 if TYPE_CHECKING:
     from store.store import Store

@@ -18,19 +18,11 @@ from curator.inpaint.run_train import train_inpainter
 from curator.inpaint.settings import TrainInpainterConfig
 from curator.synthesize.convention import is_modal
 from curator.synthesize.gate.judge import Judge
+from curator.synthesize.painting import choose_inpainter, load_inpainter
 from curator.synthesize.run_context import learnt_context
 from curator.synthesize.run_plans import labelled, labelled_scenes, mined_failures, plan_items, wanted_of
 from curator.synthesize.settings import TRAIN, SynthesizeConfig, own_inpainter
-from curator.synthesize.work import (
-    STAGE,
-    Failure,
-    SceneImage,
-    SynthesisItem,
-    SynthesisWork,
-    choose_inpainter,
-    config_key,
-    load_inpainter,
-)
+from curator.synthesize.work import STAGE, Failure, SceneImage, SynthesisItem, SynthesisWork, config_key
 from curator.tensors import resolve_device
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from curator.errors import InputError
+from curator.synthesize.painting import paint
 from curator.synthesize.run_prepared import prepared
 from curator.synthesize.settings import SynthesizeConfig
-from curator.synthesize.work import STAGE, paint
+from curator.synthesize.work import STAGE
 from curator.tensors import image_pixels
 from store.images import encode_png
 from store.records import RunRecord, Sample

@@ -18,6 +18,7 @@ from curator.errors import StageError
 from curator.registry import RECIPES
 from curator.synthesize.base import Exemplar, SamplePlan, Scene
 from curator.synthesize.convention import is_modal
+from curator.synthesize.painting import load_inpainter, paint
 from curator.synthesize.photometry import blur, blurred, noise, noisy, spread
 from curator.synthesize.recipes.appearance import AppearanceRecipe, shrink
 from curator.synthesize.recipes.culprit import MAX_OCCLUSION, CulpritRecipe, culprit_mask
@@ -27,7 +28,6 @@ from curator.synthesize.recipes.placing import covered, labels_left
 from curator.synthesize.recipes.removal import RemovalRecipe, hole_of, objects
 from curator.synthesize.recipes.standing import wanted_sides
 from curator.synthesize.surroundings import Surroundings
-from curator.synthesize.work import load_inpainter, paint
 from curator.tensors import image_pixels, image_tensor
 from store.records import NewAnnotation
 

@@ -27,12 +27,13 @@ from curator.inpaint.compose import ComposeInpainter
 from curator.jobs.local import LocalExecutor
 from curator.synthesize.base import SamplePlan, Scene
 from curator.synthesize.gate.base import ALONE, AMONG
+from curator.synthesize.painting import paint
 from curator.synthesize.run_plans import in_turn, wanted_of
 from curator.synthesize.run_prepared import prepared
 from curator.synthesize.run_reproduce import reproduce
 from curator.synthesize.run_sheet import sheet
 from curator.synthesize.settings import SynthesizeConfig
-from curator.synthesize.work import SynthesisItem, SynthesisWork, paint
+from curator.synthesize.work import SynthesisItem, SynthesisWork
 from store.errors import StoreError
 from store.images import read_bytes_as_pixels
 from store.records import Sample
