@@ -31,7 +31,7 @@ from environment import machine, versions
 from numpy.typing import NDArray
 from query_sets import SETS, read
 
-from curator.synthesize.context import _looked_at, _Seen, _with_class, learn
+from curator.synthesize.context import _looked_at, _Seen, _with_classes, learn
 from curator.synthesize.trees import fit, log_odds
 from curator.tensors import image_tensor
 from store.images import read_pixels
@@ -98,10 +98,7 @@ def measured(name: str) -> dict[str, Any]:
     context = learn(first)
     known, seen = (_looked_at(half, np.random.default_rng(5)) for half in (first, second))
     names = np.asarray(seen.category)
-    trees = np.zeros(len(names))
-    for category in set(seen.category):
-        rows = names == category
-        trees[rows] = log_odds(_with_class(seen.figures[rows], category, context.classes), context.trees)
+    trees = log_odds(_with_classes(seen.figures, names, context.classes), context.trees)
     y = np.zeros(len(known.category), dtype=int)
     y[known.own] = 1
     position = log_odds(seen.figures[:, POSITION], fit(known.figures[:, POSITION], y))

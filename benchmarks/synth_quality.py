@@ -18,7 +18,8 @@ Judges here took no part in making or accepting a sample:
               It agrees where it finds the class with an IoU of at least .5. Its threshold is the one of best
               F1 on mined images. Validity: agreement on the accepted samples' new labels, divided by what it
               is on mined images for objects of the same class and size (octaves of the side); by recipe,
-              too. Look-alikes have no label: the share in which it finds anything there all the same.
+              too. "at home": its agreement on the very objects that were pasted (`object`), where they stood:
+              misses are harder than others of their size, for it as well. Look-alikes have no label: the share in which it finds anything there all the same.
     looks     vectors of NanoDet's levels (COCO). Of the accepted samples' parts and of untouched objects of
               the same classes and sizes in mined images, twice as many of each where there are: a logistic
               regression's area under the ROC, out of fold (.5: cannot tell one from the other; beside it the
@@ -62,6 +63,7 @@ from curator.boxes import iou
 from curator.data.settings import AddConfig
 from curator.detect.load import load_detector
 from curator.detect.settings import DetectConfig
+from curator.diagnose.run_current import read_current
 from curator.diagnose.settings import DiagnoseConfig
 from curator.example.dataset import write_dataset
 from curator.page import Picture, thumbnail
@@ -195,6 +197,7 @@ def new_labels(sample: Sample) -> list[tuple[str, BoxTuple]]:
 
 
 def validity(
+    store: Store,
     accepted: Sequence[Sample],
     pictures: Sequence[torch.Tensor],
     second: SecondDetector,
@@ -203,6 +206,17 @@ def validity(
 ) -> dict[str, Any]:
     """See above."""
     found = second(pictures)
+    outcomes = {o.id: o for o in read_current(store, "synthesize", None).outcomes}
+    homes = {s.exemplar_image_id: s for s in accepted if s.recipe == "object" and s.exemplar_image_id}
+    records = store.images(reader="synthesize", ids=sorted(homes))
+    at_home = dict(
+        zip(
+            [image.id for image in records],
+            second([image_tensor(store.pixels(image, reader="synthesize")) for image in records]),
+            strict=True,
+        )
+    )
+    home: list[tuple[bool, bool]] = []  # seen where it was pasted, and where it stood
     seen: dict[tuple[str, int], list[bool]] = {}
     for i, category, box in real.objects:
         for size in (octave(box), -1):
@@ -218,6 +232,11 @@ def validity(
         for category, box in new_labels(sample):
             own = seen.get((category, octave(box)), [])
             own = own if len(own) >= LEAST else seen.get((category, -1), [])
+            if sample.recipe == "object" and category not in UNKNOWN[name] and sample.exemplar_image_id:
+                stood = second.sees(
+                    at_home[sample.exemplar_image_id], category, outcomes[sample.outcome_id].box
+                )
+                home.append((second.sees(one, category, box), stood))
             if category not in UNKNOWN[name] and own:
                 agreed.append(second.sees(one, category, box))
                 expected.append(float(np.mean(own)))
@@ -237,6 +256,11 @@ def validity(
             recipe: {"labels": int(rows.sum()), "validity": float(a[rows].sum() / max(e[rows].sum(), 1e-9))}
             for recipe in sorted(set(recipes))
             for rows in [np.asarray(recipes) == recipe]
+        },
+        "at home": {
+            "labels": len(home),
+            "pasted": float(np.mean([pasted for pasted, _ in home])) if home else None,
+            "home": float(np.mean([stood for _, stood in home])) if home else None,
         },
         "threshold": second.threshold,
         "lookalikes": alike,
@@ -382,7 +406,7 @@ def main() -> None:
                 own = [i for i, s in enumerate(accepted) if s.recipe == recipe]
                 row["looks"][recipe] = looks([accepted[i] for i in own], [pictures[i] for i in own], real)
             if second is not None:
-                row["labels"] = validity(accepted, pictures, second, real, name)
+                row["labels"] = validity(store, accepted, pictures, second, real, name)
             rows.append(row)
             print(json.dumps(row), flush=True)
             if arguments.sheet and len(rows) == 1:

@@ -8,7 +8,8 @@ surroundings are summed up in figures, which need no weights and no GPU.)
     figures   of the strips beside, above and below a box, a tenth of its side away from it (so that a box
               drawn too tight shows nothing of its object): mean L, a, b, spread of L, gradients across and
               down, fine texture; their differences from one another and from the whole image; where the
-              feet stand, size, shape, borders of the image that it touches; the class
+              feet stand, size, shape, borders of the image that it touches; the nearest labelled object of
+              the class and of any, how far, how much lower, how much larger; the class
     learnt    gradient-boosted trees (Friedman, Annals of Statistics 2001; scikit-learn's histograms) tell the
               places of labelled objects from other places in the same images where `standing_places` could
               have put them
@@ -38,7 +39,7 @@ from curator.boxes import clip
 from curator.errors import StageError
 from curator.synthesize.base import Exemplar, Scene
 from curator.synthesize.recipes.standing import SMALLEST, standing_places
-from curator.synthesize.surroundings import Surroundings
+from curator.synthesize.surroundings import Surroundings, neighbours
 from curator.synthesize.trees import fit, log_odds
 from store.records import BoxTuple, NewAnnotation
 
@@ -81,7 +82,7 @@ class Context:
         """
         around = Surroundings(scene.image)
         if self.trees:
-            x = _with_class(around.figures(places), exemplar.category, self.classes)
+            x = rows_of(around, places, scene.annotations, exemplar.category, self.classes)
             above = log_odds(x, self.trees) - self.bounds.get(exemplar.category, self.bounds[""])
         else:
             home = Surroundings(exemplar.image).around(exemplar.box)
@@ -143,7 +144,7 @@ def learn(pictures: Iterable[tuple[Tensor, Sequence[NewAnnotation]]], seed: int 
         return known
     classes = tuple(sorted(set(seen.category)))
     names = np.asarray(seen.category)
-    x = np.concatenate([seen.figures, names[:, None] == np.asarray(classes)], axis=1)
+    x = _with_classes(seen.figures, names, classes)
     y = np.zeros(len(x), dtype=int)
     y[seen.own] = 1
     out = np.zeros(len(x))
@@ -191,16 +192,20 @@ def _looked_at(pictures: Iterable[tuple[Tensor, Sequence[NewAnnotation]]], rng: 
         surroundings = Surroundings(image)
         drawn = rng.permutation(len(objects))[:OBJECTS]
         boxes: list[Array] = []
+        beside: list[Array] = []
         names: list[str] = []
         for i in sorted(int(d) for d in drawn):
             found = _other_places(image, objects, i, rng)
             if found is not None:
                 own.append(len(category) + len(names))
-                boxes.append(np.concatenate([np.asarray(objects[i].box)[None], found]))
-                names += [objects[i].category] * len(boxes[-1])
+                together = np.concatenate([np.asarray(objects[i].box)[None], found])
+                others = [*objects[:i], *objects[i + 1 :]]
+                beside.append(_neighbours(together, others, objects[i].category))
+                boxes.append(together)
+                names += [objects[i].category] * len(together)
         if boxes:
             together = np.concatenate(boxes)
-            figures.append(surroundings.figures(together))
+            figures.append(np.concatenate([surroundings.figures(together), np.concatenate(beside)], axis=1))
             around.append(surroundings.around(together))
             category += names
             images += [number] * len(names)
@@ -228,7 +233,7 @@ def _other_places(
     )
     scene = Scene(image_id=0, image=image, annotations=tuple(objects))  # its own place is taken, too
     try:
-        places = standing_places(exemplar, scene, box, False, rng)[:PLACES]
+        places = rng.permutation(standing_places(exemplar, scene, box, False, rng))[:PLACES]
     except StageError:
         return None
     return places if len(places) >= PLACES // 5 else None
@@ -263,6 +268,22 @@ def _rank(score: Array, seen: _Seen) -> float:
     return float(np.mean(shares)) if shares else float("nan")
 
 
-def _with_class(figures: Array, category: str, classes: Sequence[str]) -> Array:
-    own = np.tile(np.asarray([name == category for name in classes], dtype=np.float64), (len(figures), 1))
-    return np.concatenate([figures, own], axis=1)
+def rows_of(
+    around: Surroundings,
+    places: Array,
+    annotations: Sequence[NewAnnotation],
+    category: str,
+    classes: Sequence[str],
+) -> Array:
+    """(N, F) what the trees see of places (N, 4) for an object of a class in an image with these labels."""
+    objects = [a for a in annotations if not a.crowd]
+    figures = np.concatenate([around.figures(places), _neighbours(places, objects, category)], axis=1)
+    return _with_classes(figures, np.full(len(figures), category), classes)
+
+
+def _neighbours(places: Array, objects: Sequence[NewAnnotation], category: str) -> Array:
+    return neighbours(places, [a.box for a in objects], [a.category == category for a in objects])
+
+
+def _with_classes(figures: Array, names: NDArray[Any], classes: Sequence[str]) -> Array:
+    return np.concatenate([figures, names[:, None] == np.asarray(classes)[None]], axis=1)

@@ -53,7 +53,7 @@ class SynthesizeConfig(StageConfig):
     detector: str | None = option(None, "Detector spec; default: the diagnosed one.")
     attempts: int = option(3, "Plans tried per wanted sample at most.")
     scenes: int = option(
-        4,
+        8,
         "Scenes drawn per plan; object takes the one with the place that looks most like one for its class, "
         "lookalike the one whose surroundings are most like its own, other recipes the first that fits.",
     )

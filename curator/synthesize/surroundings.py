@@ -92,6 +92,36 @@ class Surroundings:
         return np.asarray((s[:, y2, x2] - s[:, y1, x2] - s[:, y2, x1] + s[:, y1, x1]).T)
 
 
+def neighbours(boxes: Any, others: Any, alike: Any) -> Array:
+    """(N, 8) of boxes (N, 4): of the nearest labelled object of the class, and of any class, its distance
+    and how much lower its feet stand, both in sides (square roots of areas) of the box, the log of its side
+    over the box's, and whether it overlaps in x; NaN where there is none.
+
+    Args:
+        others: (M, 4) labelled boxes. alike: (M,) bool, of the class.
+    """
+    own = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    all_others = np.asarray(others, dtype=np.float64).reshape(-1, 4)
+    parts = []
+    for chosen in (all_others[np.asarray(alike, dtype=bool)], all_others):
+        if not len(chosen):
+            parts.append(np.full((len(own), 4), np.nan))
+            continue
+        side = np.sqrt(np.maximum((own[:, 2:] - own[:, :2]).prod(1), 1.0))[:, None]
+        apart = np.maximum(
+            np.maximum(chosen[None, :, :2] - own[:, None, 2:], own[:, None, :2] - chosen[None, :, 2:]), 0
+        )
+        distance = np.hypot(apart[..., 0], apart[..., 1]) / side
+        lower = (chosen[None, :, 3] - own[:, None, 3]) / side
+        sides = np.sqrt(np.maximum((chosen[:, 2:] - chosen[:, :2]).prod(1), 1.0))[None]
+        nearest = (distance + np.abs(lower)).argmin(1)
+        rows = np.arange(len(own))
+        across = apart[..., 0] == 0
+        together = (distance, lower, np.log(sides / side), across)
+        parts.append(np.stack([values[rows, nearest] for values in together], axis=1).astype(np.float64))
+    return np.concatenate(parts, axis=1)
+
+
 def _figures(total: Array) -> Array:
     """Mean L, a, b, spread of L, mean gradient, gradients across and down, texture, of sums (N, 9)."""
     means = total[:, :-1] / np.maximum(total[:, -1:], 1e-9)

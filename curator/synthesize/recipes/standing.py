@@ -4,8 +4,8 @@ In: an object with its image (`Exemplar`) and a labelled scene. Out: boxes in th
 
     size      s(y) = exp of the kernel-weighted mean of log side over the class's objects of the scene and the
               object itself, at the height y of their feet; sides and heights in units of the image
-    contact   its feet stay at the height in the image where they stood; what its own image cut off stays at
-              the image's border
+    contact   its feet stay near the height in the image where they stood, half of the boxes very near; what
+              its own image cut off stays at the image's border
     depth     it covers at most a fifth of any labelled object, and none that stands nearer
 
 Which of them looks like a place for its class is another question: `curator.synthesize.context`.
@@ -28,8 +28,8 @@ OVERLAP = 0.2  # of either box
 SMALLEST = 8.0  # pixels: shorter sides show nothing of a class
 _KERNEL = 0.15  # of the image's height: objects whose feet are this far apart say little of each other
 _OTHERS = 0.25  # weight of objects of other classes, where the scene has none of the class
-_TRIES = 60
-_SWAYS = (0.05, 0.15)  # of the image's height, standard deviation of the feet
+_TRIES = 50  # per sway
+_SWAYS = (0.05, 0.2)  # of the image's height, standard deviation of the feet
 Array = NDArray[np.float64]
 
 
@@ -48,20 +48,17 @@ def standing_places(
             f"scene {scene.image_id}: the object would be enlarged {least:.1f} times or more and blur"
         )
     taken = clip(np.asarray([a.box for a in scene.annotations]).reshape(-1, 4), width, height)
-    fits = False
-    for sway in _SWAYS:  # near to where it stood, if there is room
-        boxes = _tries(exemplar, scene, own, mirrored, sway, rng)
-        fits |= bool(len(boxes))
-        both = intersection(boxes, taken)
-        smaller = np.minimum(area(boxes)[:, None], area(taken)[None])
-        behind = (boxes[:, None, 3] < taken[None, :, 3] - 2) & (both > 0.02 * smaller)
-        free = ~((both > OVERLAP * smaller) | behind).any(axis=1)
-        if free.any():
-            return np.asarray(boxes[free])
+    boxes = np.concatenate([_tries(exemplar, scene, own, mirrored, sway, rng) for sway in _SWAYS])
+    both = intersection(boxes, taken)
+    smaller = np.minimum(area(boxes)[:, None], area(taken)[None])
+    behind = (boxes[:, None, 3] < taken[None, :, 3] - 2) & (both > 0.02 * smaller)
+    free = ~((both > OVERLAP * smaller) | behind).any(axis=1)
+    if free.any():
+        return np.asarray(boxes[free])
     sides = own[2:] - own[:2]
     raise StageError(
         f"scene {scene.image_id}: no place that is free enough of labelled objects"
-        if fits
+        if len(boxes)
         else f"scene {scene.image_id}: an object of {sides[0]:.0f} x {sides[1]:.0f} pixels does not fit in"
     )
 
