@@ -19,7 +19,8 @@ Judges here took no part in making or accepting a sample:
               F1 on mined images. Validity: agreement on the accepted samples' new labels, divided by what it
               is on mined images for objects of the same class and size (octaves of the side); by recipe,
               too. "at home": its agreement on the very objects that were pasted (`object`), where they stood:
-              misses are harder than others of their size, for it as well. Look-alikes have no label: the share in which it finds anything there all the same.
+              misses are harder than others of their size, for it as well. Look-alikes have no label: the
+              share in which it finds anything there all the same.
     looks     vectors of NanoDet's levels (COCO). Of the accepted samples' parts and of untouched objects of
               the same classes and sizes in mined images, twice as many of each where there are: a logistic
               regression's area under the ROC, out of fold (.5: cannot tell one from the other; beside it the

@@ -17,7 +17,10 @@ Array = NDArray[np.float64]
 
 
 def fit(x: Array, y: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """Fit trees that tell rows (N, F) of y = 1 from those of 0; their arrays (`_arrays_of`)."""
+    """Fit trees that tell rows (N, F) of y = 1 from those of 0; their arrays (`_arrays_of`). NaN: missing."""
+    filled = np.where(np.isnan(x), np.inf, x)
+    least, most = filled.min(0), np.where(np.isnan(x), -np.inf, x).max(0)
+    columns = np.flatnonzero(least < most)  # scikit-learn takes no figure of one value, or of none
     model = HistGradientBoostingClassifier(
         max_iter=150,
         learning_rate=0.05,
@@ -27,7 +30,8 @@ def fit(x: Array, y: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         early_stopping=False,
         random_state=0,
     )
-    return _arrays_of(model.fit(x, y))
+    arrays = _arrays_of(model.fit(x[:, columns], y))
+    return {**arrays, "feature": columns[arrays["feature"]].astype(np.int32)}
 
 
 def _arrays_of(model: HistGradientBoostingClassifier) -> dict[str, NDArray[Any]]:
