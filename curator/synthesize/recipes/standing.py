@@ -29,7 +29,7 @@ SMALLEST = 8.0  # pixels: shorter sides show nothing of a class
 _KERNEL = 0.15  # of the image's height: objects whose feet are this far apart say little of each other
 _OTHERS = 0.25  # weight of objects of other classes, where the scene has none of the class
 _TRIES = 50  # per sway
-_SWAYS = (0.05, 0.2)  # of the image's height, standard deviation of the feet
+SWAYS = (0.05, 0.2)  # of the image's height, standard deviation of the feet
 Array = NDArray[np.float64]
 
 
@@ -48,7 +48,7 @@ def standing_places(
             f"scene {scene.image_id}: the object would be enlarged {least:.1f} times or more and blur"
         )
     taken = clip(np.asarray([a.box for a in scene.annotations]).reshape(-1, 4), width, height)
-    boxes = np.concatenate([_tries(exemplar, scene, own, mirrored, sway, rng) for sway in _SWAYS])
+    boxes = np.concatenate([_tries(exemplar, scene, own, mirrored, sway, rng) for sway in SWAYS])
     both = intersection(boxes, taken)
     smaller = np.minimum(area(boxes)[:, None], area(taken)[None])
     behind = (boxes[:, None, 3] < taken[None, :, 3] - 2) & (both > 0.02 * smaller)
