@@ -145,6 +145,21 @@ def synthesize_lines(summary: Mapping[str, Any]) -> list[str]:
             f"{name} {bound['refused']:.0%}" for name, bound in summary["gate"].items() if bound["refused"]
         )
     )
+    lines += places_lines(summary["context"])
     lines.append(explained_by(summary))
     lines += [f"note: {note}" for note in summary["notes"]]
     return lines
+
+
+def places_lines(context: Mapping[str, Any]) -> list[str]:
+    """Of `curator synthesize`: what decides where objects are put."""
+    if not context["objects"]:
+        return []
+    ranks = [
+        f"{share:.2f} by {means}"
+        for share, means in ((context["rank"], "what was learnt"), (context["rank_alike"], "likeness alone"))
+        if share is not None
+    ]
+    decides = "learnt from" if context["decides"] == "trees" else "chosen by likeness, measured on"
+    told = f"; of other places there a true one outranks {', '.join(ranks)} (chance 0.50)" if ranks else ""
+    return [f"places: {decides} {context['objects']} labelled objects{told}"]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+from curator.cli.fix import places_lines
 from curator.errors import StageError
 from curator.synthesize.base import Exemplar, Scene
 from curator.synthesize.context import FEWEST, Context, learn
@@ -144,3 +145,15 @@ def test_neighbours_are_told_by_distance_height_and_size() -> None:
     alone = neighbours([(0, 0, 10, 10)], np.zeros((0, 4)), np.zeros(0, bool))
     assert np.isnan(alone).all()
     assert alone.shape == (1, 8)
+
+
+def test_the_command_says_what_decides() -> None:
+    (learnt,) = places_lines(learn(pictures(60)).facts())
+    assert learnt.startswith(
+        "places: learnt from 60 labelled objects; of other places there a true one outranks 1.00 "
+    )
+    assert learnt.endswith("by likeness alone (chance 0.50)")
+    (few,) = places_lines(learn(pictures(10)).facts())
+    assert few.startswith("places: chosen by likeness, measured on 10 labelled objects; ")
+    assert "learnt" not in few
+    assert places_lines(learn([]).facts()) == []
