@@ -17,7 +17,15 @@ import numpy as np
 from curator.prove.arms.base import split_label
 from curator.prove.fates import Holdout, unpack_holdout, unpack_matched
 from curator.prove.readings import Base, Matched
-from curator.prove.statistics import LESS_IS_BETTER, Estimate, Values, holm, measure, worse_of
+from curator.prove.statistics import (
+    LESS_IS_BETTER,
+    Estimate,
+    Values,
+    arm_estimate,
+    holm,
+    measure,
+    worse_of,
+)
 from store.records import Trial
 
 REFERENCES = ("random", "nothing")  # what an arm is compared with; the first that was run stands in the table
@@ -162,7 +170,7 @@ def compare_arms(
         found["ap50"] = {"any": _as_printed(found["ap50"]["any"], own)}
         values[arm] = found
     arms = {
-        arm: {figure: worse_of(figure, readings).within(figure) for figure, readings in of_arm.items()}
+        arm: {figure: arm_estimate(figure, readings) for figure, readings in of_arm.items()}
         for arm, of_arm in values.items()
     }
     looks = max(int(trial.metrics.get("looks", 1)) for trial in trials)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from curator.prove.comparisons import REFERENCES, Comparison, Fates, differences_from
 from curator.prove.readings import FEWEST, Base
-from curator.prove.statistics import Values, measure, worse_of
+from curator.prove.statistics import Values, arm_estimate, measure
 
 KINDS = ("class", "condition", "cause")
 OF_OBJECTS = ("fn_fixed", "broken")  # figures that are read of a group of objects
@@ -86,7 +86,7 @@ def compare_group(
         bases = [_of_group(base, kind, name) for base in fates.bases[arm]]
         values[arm] = measure(bases, matched, fates.cluster, floor=floor, figures=OF_OBJECTS)
     arms = {
-        arm: {figure: worse_of(figure, readings).within(figure) for figure, readings in of_arm.items()}
+        arm: {figure: arm_estimate(figure, readings) for figure, readings in of_arm.items()}
         for arm, of_arm in values.items()
     }
     found = [d for reference in references for d in differences_from(reference, values, fates.seeds)]

@@ -19,7 +19,8 @@ parts:
                          figure after the mean over the seeds and its own level are taken off, / (S - 1)
 
 and the interval is mean +- t sqrt(V), with Satterthwaite's degrees of freedom for u (S - 1) and v (clusters -
-1). One seed alone has no u: its interval speaks of other images only.
+1). One seed alone has no u: its interval speaks of other images only. Where nothing varies, see
+`Estimate.within`.
 
 Sources: Efron and Tibshirani, An Introduction to the Bootstrap (1993), ch. 8; Owen, The pigeonhole bootstrap
 (Annals of Applied Statistics 2007), on crossed factors; Satterthwaite (Biometrics 1946); Holm (Scandinavian
@@ -41,6 +42,7 @@ from curator.prove.readings import Base, Matched, repeated_at
 Array = NDArray[np.float64]
 DRAWS = 400
 _BLOCK = 1 << 23  # numbers held at once
+_TAIL = 0.025
 FIGURES = ("fn_fixed", "fp_fixed", "broken", "new_false_per_image", "ap50")
 LESS_IS_BETTER = ("broken", "new_false_per_image")
 UNBOUNDED = ("new_false_per_image",)  # a count per image; the others are shares
@@ -64,9 +66,20 @@ class Estimate:
     high: float
     p: float
 
-    def within(self, figure: str) -> Estimate:
-        """The interval cut to what the figure can be: a share lies in [0, 1], a rate is not negative."""
-        return self._cut(0.0, math.inf if figure in UNBOUNDED else 1.0)
+    def within(self, figure: str, clusters: int) -> Estimate:
+        """The interval of an arm, cut to what the figure can be: shares lie in [0, 1], rates are not negative.
+
+        Where nothing varies because nothing (or all) of what is counted happened, no replicate can say how
+        sure that is. Then the end is exact for `clusters` independent counts: 1 - .025^(1/n) for a share
+        (Clopper and Pearson, Biometrika 1934), -ln(.025) / n for a rate (Garwood, Biometrika 1936).
+        """
+        cut = self._cut(0.0, math.inf if figure in UNBOUNDED else 1.0)
+        if clusters < 2 or cut.low < cut.high or cut.mean not in (0.0, 1.0):
+            return cut
+        if figure in UNBOUNDED:
+            return replace(cut, low=0.0, high=-math.log(_TAIL) / clusters) if cut.mean == 0 else cut
+        far = _TAIL ** (1 / clusters)
+        return replace(cut, low=0.0, high=1 - far) if cut.mean == 0 else replace(cut, low=far, high=1.0)
 
     def between_arms(self, figure: str) -> Estimate:
         """The interval of a difference of two arms cut to what it can be: one of shares lies in [-1, 1]."""
@@ -319,6 +332,12 @@ def estimate(values: Values, *, level: float = 0.95) -> Estimate:
     reach = float(stats.t.ppf((1 + level) / 2, freedom)) * error
     p = float(2 * stats.t.sf(abs(mean) / error, freedom))
     return Estimate(mean, mean - reach, mean + reach, p)
+
+
+def arm_estimate(figure: str, readings: Mapping[str, Values]) -> Estimate:
+    """What an arm reaches, in the reading that speaks least for it, within what the figure can be."""
+    clusters = min((values.clusters for values in readings.values()), default=0)
+    return worse_of(figure, readings).within(figure, clusters)
 
 
 def worse_of(figure: str, readings: Mapping[str, Values]) -> Estimate:

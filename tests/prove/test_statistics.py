@@ -31,6 +31,7 @@ from curator.prove.statistics import (
     READINGS,
     Estimate,
     Values,
+    arm_estimate,
     estimate,
     holm,
     measure,
@@ -500,8 +501,30 @@ def test_arms_are_compared_with_any_other() -> None:
 
 def test_an_interval_ends_where_the_figure_does() -> None:
     wide = Estimate(0.1, -0.3, 1.2, 0.2)
-    assert (wide.within("fn_fixed").low, wide.within("fn_fixed").high) == (0.0, 1.0)
-    assert (wide.within("new_false_per_image").low, wide.within("new_false_per_image").high) == (0.0, 1.2)
-    unknown = Estimate(0.1, math.nan, math.nan, math.nan).within("ap50")
+    assert (wide.within("fn_fixed", 9).low, wide.within("fn_fixed", 9).high) == (0.0, 1.0)
+    assert (wide.within("new_false_per_image", 9).low, wide.within("new_false_per_image", 9).high) == (
+        0.0,
+        1.2,
+    )
+    unknown = Estimate(0.1, math.nan, math.nan, math.nan).within("ap50", 9)
     assert math.isnan(unknown.low)
     assert unknown.mean == 0.1
+
+
+@pytest.mark.parametrize(("found", "mean"), [(0, 0.0), (1, 1.0)])
+def test_where_nothing_varies_the_end_is_exact(found: int, mean: float) -> None:
+    """0 of 43 is not surely 0."""
+    values = Values(np.full(3, float(found)), np.full((50, 3), float(found)), clusters=43)
+    told = arm_estimate("fn_fixed", {"fixed": values})
+    exact = stats.binomtest(43 * found, 43).proportion_ci(0.95, method="exact")
+    assert told.mean == mean
+    assert (told.low, told.high) == pytest.approx((exact.low, exact.high))
+    alone = arm_estimate("fn_fixed", {"fixed": replace(values, clusters=1)})
+    assert alone.low == alone.high or math.isnan(alone.low)
+
+
+def test_no_new_false_positive_in_some_images_is_not_surely_none() -> None:
+    values = Values(np.zeros(3), np.zeros((50, 3)), clusters=20)
+    told = arm_estimate("new_false_per_image", {"fixed": values})
+    assert (told.low, told.high) == pytest.approx((0.0, stats.chi2.ppf(0.975, 2) / 2 / 20))
+    assert told.p == 1.0
