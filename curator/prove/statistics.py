@@ -67,7 +67,7 @@ class Estimate:
     p: float
 
     def within(self, figure: str, clusters: int) -> Estimate:
-        """The interval of an arm, cut to what the figure can be: shares lie in [0, 1], rates are not negative.
+        """The interval of an arm, cut to what the figure can be: shares in [0, 1], rates from 0.
 
         Where nothing varies because nothing (or all) of what is counted happened, no replicate can say how
         sure that is. Then the end is exact for `clusters` independent counts: 1 - .025^(1/n) for a share
