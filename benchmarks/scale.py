@@ -23,8 +23,8 @@ look-up       milliseconds an image to look 64 up by their hashes (`store.hash_t
               hashes of a picture.
 candidates    of an image, as it is and mirrored; `judge`: milliseconds to judge one by `store.likeness`.
 leaks         seconds for `Store.leaks` of 64 pool images, asked for the second time.
-again         `detect` and `index` given again where all is done (`scale_again.py`): microseconds an image, and
-              bytes an image by which the process grew at most; `index` after `detect`, in its process.
+again         `detect` and `index` given again where all is done (`scale_again.py`): microseconds an image,
+              and bytes an image by which the process grew at most; `index` after `detect`, in its process.
 labels        milliseconds for `Store.annotations` of 100 images drawn anywhere.
 peak          bytes an image by which the measuring process grew at most; `resident`: hashes in memory.
 disk          bytes of the workspace an image.
