@@ -23,6 +23,8 @@ look-up       milliseconds an image to look 64 up by their hashes (`store.hash_t
               hashes of a picture.
 candidates    of an image, as it is and mirrored; `judge`: milliseconds to judge one by `store.likeness`.
 leaks         seconds for `Store.leaks` of 64 pool images, asked for the second time.
+again         `detect` and `index` given again where all is done (`scale_again.py`): microseconds an image,
+              and bytes an image by which the process grew at most; `index` after `detect`, in its process.
 labels        milliseconds for `Store.annotations` of 100 images drawn anywhere.
 peak          bytes an image by which the measuring process grew at most; `resident`: hashes in memory.
 disk          bytes of the workspace an image.
@@ -55,6 +57,7 @@ from store.store import Store
 
 BATCH, BATCHES, LABELS, PIECE = 64, 3, 100, 2000
 KEPT = ("add s", "look-up ms", "scan ms", "leaks s", "labels ms", "first read s")
+AN_IMAGE = ("detect again us", "index again us")  # the whole: these times the images
 
 
 def fill(folder: Path, count: int, data: Path) -> None:
@@ -162,6 +165,13 @@ def measure(folder: Path, count: int, radius: int) -> dict[str, Any]:
     return {name: round(v, 4) if isinstance(v, float) else v for name, v in row.items()}
 
 
+def again(folder: Path, count: int) -> None:
+    """`detect` and `index` where all is done: made in one process, measured in another."""
+    for phase in ("fill", "measure"):
+        script = Path(__file__).with_name("scale_again.py")
+        subprocess.run([sys.executable, str(script), phase, str(folder), str(count)], check=True)
+
+
 def tabled(folder: Path, count: int, data: Path, radius: int) -> dict[str, Any]:
     """The look-up alone, of a table in memory."""
     from scale_pictures import Pictures
@@ -237,6 +247,9 @@ def exponents(rows: list[dict[str, Any]]) -> dict[str, float]:
     for name in KEPT:
         values = np.log([max(row[name], 1e-9) for row in rows])
         found[name] = round(float(np.polyfit(sizes, values, 1)[0]), 2)
+    for name in AN_IMAGE:
+        values = np.log([row[name] * row["images"] for row in rows])
+        found[name] = round(float(np.polyfit(sizes, values, 1)[0]), 2)
     return found
 
 
@@ -255,7 +268,9 @@ def main() -> None:
     shared = os.environ.get("CURATOR_SHARED", Path(__file__).resolve().parents[2] / "shared")
     if options.phase:
         name, folder, count, radius = options.phase
-        if name == "fill":
+        if name == "again":
+            again(Path(folder), int(count))
+        elif name == "fill":
             fill(Path(folder), int(count), Path(shared) / "data")
         elif name == "tabled":
             print(json.dumps(tabled(Path(folder), int(count), Path(shared) / "data", int(radius))))
@@ -268,6 +283,8 @@ def main() -> None:
     for count in sizes:
         folder = base / str(count)
         folder.mkdir(parents=True)
+        done = json.loads(_phase("again", folder / "again", count, 0))
+        shutil.rmtree(folder / "again")
         _phase("fill", folder, count, 0)
         for radius in options.radius:
             place = folder
@@ -277,6 +294,7 @@ def main() -> None:
                 shutil.copytree(folder, place)
             row = json.loads(_phase("measure", place, count, radius))
             row.update(json.loads((place / "filled.json").read_text()))
+            row.update(done)
             rows[radius].append(row)
             shutil.rmtree(place)
             print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)

@@ -6,12 +6,12 @@ bytes, wherever their files lie.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Connection, exists, select, update
+from sqlalchemy import ColumnElement, Connection, exists, func, select, update
 
 from store.access import check_pixels, check_role
 from store.labels import put_annotations, put_tags
@@ -253,18 +253,45 @@ def images(
             rows = [
                 row for part in chunks(wanted) for row in connection.execute(query.where(Image.id.in_(part)))
             ]
-    return [
-        ImageRecord(
-            id=row.id, uri=row.uri, sha256=row.sha256, phash=row.phash, width=row.width, height=row.height
-        )
-        for row in rows
-    ]
+    return [_record(row) for row in rows]
+
+
+def iter_images(
+    database: Database, *, reader: Reader, roles: Sequence[Role], rows: int
+) -> Iterator[list[ImageRecord]]:
+    """Images of any of `roles` by id, a page at a time."""
+    for role in roles:
+        check_role(role, reader)
+    has_any = exists(select(Member.id).where(Member.image_id == Image.id, Member.role.in_(roles)))
+    query = select(table(Image)).where(has_any).order_by(Image.id).limit(rows)
+    last = 0
+    while True:  # a transaction a page: between two of them others may write
+        with database.reading() as connection:
+            page = [_record(row) for row in connection.execute(query.where(Image.id > last)).all()]
+        if page:
+            yield page
+        if len(page) < rows:
+            return
+        last = page[-1].id
+
+
+def _record(row: Any) -> ImageRecord:
+    return ImageRecord(
+        id=row.id, uri=row.uri, sha256=row.sha256, phash=row.phash, width=row.width, height=row.height
+    )
 
 
 def image_ids(database: Database, role: Role, dataset: str | None) -> list[int]:
     """Ids of the images of a role."""
     with database.reading() as connection:
         return list(connection.scalars(select(Image.id).where(has_role(role, dataset)).order_by(Image.id)))
+
+
+def image_count(database: Database, role: Role) -> int:
+    """How many images have a role."""
+    query = select(func.count(Member.image_id.distinct())).where(Member.role == role)
+    with database.reading() as connection:
+        return int(connection.scalar(query) or 0)
 
 
 def memberships(database: Database, ids: Sequence[int] | None) -> list[Membership]:

@@ -25,9 +25,7 @@ def canonical_json(value: Any) -> str:
     Raises:
         TypeError: for a value that has no canonical form.
     """
-    return json.dumps(
-        _plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    return _ENCODER.encode(_plain(value))
 
 
 def content_key(*parts: Any) -> str:
@@ -35,7 +33,15 @@ def content_key(*parts: Any) -> str:
     return hashlib.sha256(canonical_json(list(parts)).encode()).hexdigest()
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+_AS_THEY_ARE = frozenset({type(None), bool, int, float, str})
+
+
 def _plain(value: Any) -> Any:
+    if type(value) in _AS_THEY_ARE:  # nearly all: a key is made for every item of a stage
+        return value
+    if type(value) is list or type(value) is tuple:
+        return [item if type(item) in _AS_THEY_ARE else _plain(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

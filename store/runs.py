@@ -209,24 +209,30 @@ def done_keys(database: Database, stage: str, keys: Sequence[str]) -> set[str]:
     return found
 
 
-def claim_items(database: Database, run_id: int, keys: Sequence[str]) -> None:
-    """Count done items as the run's configuration's, where an older version keyed that otherwise.
+def claim_items(database: Database, run_id: int, keys: Sequence[str]) -> set[str]:
+    """Those of `keys` that are recorded as done, now as the run's configuration's, where an older version
+    keyed that otherwise.
 
     An item's key says all that its configuration key does: nothing is written but after an upgrade.
     """
     stage, config_key = _keyed(database, run_id)
+    found: set[str] = set()
     for part in chunks(keys):
-        mine = (Item.stage == stage, Item.status == "done", Item.key.in_(part))
-        other = select(Item.key).where(*mine, Item.config_key != config_key)
+        query = select(Item.key, Item.config_key).where(
+            Item.stage == stage, Item.status == "done", Item.key.in_(part)
+        )
         with database.reading() as connection:
-            found = list(connection.scalars(other))
-        if found:
+            done = {row[0]: row[1] for row in connection.execute(query).all()}
+        others = [key for key, other in done.items() if other != config_key]
+        if others:
             with database.writing() as connection:
                 connection.execute(
                     update(Item)
-                    .where(Item.stage == stage, Item.key.in_(found))
+                    .where(Item.stage == stage, Item.key.in_(others))
                     .values(config_key=config_key)
                 )
+        found.update(done)
+    return found
 
 
 def config_key_of(database: Database, run_id: int) -> str:

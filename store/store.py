@@ -42,7 +42,7 @@ from store.records import (
     Role,
     RunRecord,
 )
-from store.session import Database
+from store.session import CHUNK, Database
 from store.stored_boxes import StoredBoxes
 from store.stored_findings import StoredFindings
 from store.stored_products import StoredProducts
@@ -202,9 +202,10 @@ class Store(StoredFindings, StoredBoxes, StoredProducts, StoredRemovals):
         """Upsert item states by (stage of the run, key), under the run's configuration."""
         runs.record_items(self._database, run_id, items)
 
-    def claim_items(self, run_id: int, keys: Sequence[str]) -> None:
-        """Count done items as the run's, where an older version of the schema did not know whose they are."""
-        runs.claim_items(self._database, run_id, keys)
+    def claim_items(self, run_id: int, keys: Sequence[str]) -> set[str]:
+        """`done_keys` of a run's stage; counts them as the run's, where an older version of the schema did
+        not know whose they are."""
+        return runs.claim_items(self._database, run_id, keys)
 
     def failed_items(self, run_id: int) -> list[ItemStatus]:
         return runs.failed_items(self._database, run_id)
@@ -244,9 +245,18 @@ class Store(StoredFindings, StoredBoxes, StoredProducts, StoredRemovals):
         """Images by id order. `role="holdout"` (or ids of holdout-only images) needs reader "verify"."""
         return catalogue.images(self._database, reader=reader, role=role, ids=ids, dataset=dataset)
 
+    def iter_images(
+        self, *, reader: Reader, roles: Sequence[Role], rows: int = CHUNK
+    ) -> Iterator[list[ImageRecord]]:
+        """Images of any of the roles, each once, by id order, in pages of `rows`; access as `images`."""
+        return catalogue.iter_images(self._database, reader=reader, roles=roles, rows=rows)
+
     def image_ids(self, *, role: Role, dataset: str | None = None) -> list[int]:
         """Ids are no secret: any stage may list them."""
         return catalogue.image_ids(self._database, role, dataset)
+
+    def image_count(self, *, role: Role) -> int:
+        return catalogue.image_count(self._database, role)
 
     def memberships(self, image_ids: Sequence[int] | None = None) -> list[Membership]:
         return catalogue.memberships(self._database, image_ids)

@@ -44,6 +44,11 @@ class StoredFindings:
         configuration, or without `config_key` of the one that was run last."""
         return findings.detections(self._database, model_id, image_ids, config_key)
 
+    def count_labels(self, model_id: int, image_ids: Sequence[int], *, config_key: str) -> dict[int, int]:
+        """Class of the detector -> number of detections of these images, of one configuration; what
+        `detections` gives, counted without reading more than labels."""
+        return findings.count_labels(self._database, model_id, image_ids, config_key)
+
     def put_outcomes(
         self, run_id: int, image_id: int, outcomes: Sequence[Outcome], *, item_key: str
     ) -> list[int]:

@@ -7,13 +7,13 @@ pin). Images are decoded by a small thread pool, ahead of the detector.
 from __future__ import annotations
 
 import secrets
+from array import array
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 from torch import Tensor
 
 from curator.config import require
@@ -123,8 +123,13 @@ def detect(store: Store, config: DetectConfig, *, executor: Executor | None = No
     if config.trust_pickle:
         trust_pickle(config.detector)
     detector = load_detector(config.detector, config.device)
-    images = {image.id: image for role in roles for image in store.images(reader="detect", role=role)}
-    items = [images[i] for i in sorted(images)]
+    ids = array("q")
+
+    def items() -> Iterator[ImageRecord]:
+        for page in store.iter_images(reader="detect", roles=roles):
+            ids.extend(image.id for image in page)
+            yield from page
+
     least = float(getattr(detector, "least_score", 0.0))
     require(
         config.score_floor >= least,
@@ -168,15 +173,15 @@ def detect(store: Store, config: DetectConfig, *, executor: Executor | None = No
             counts,
             stage=STAGE,
             work=work,
-            items=items,
+            items=items(),
             save=save,
             image_id=lambda image: image.id,
             describe=lambda image: image.uri,
             device=config.device,
             executor=executor,
         )
-        ids = [image.id for image in items]
-        per_class = count_classes(store, model_id, detector.classes, ids, work.config_key)
+        labels = store.count_labels(model_id, ids, config_key=work.config_key)
+        per_class = {name: labels[i] for i, name in enumerate(detector.classes) if i in labels}
     return replace(
         result,
         summary={
@@ -185,7 +190,7 @@ def detect(store: Store, config: DetectConfig, *, executor: Executor | None = No
             "read_as": getattr(detector, "read_as", ""),
             "fingerprint": detector.fingerprint,
             "classes": list(detector.classes),
-            "images": len(items),
+            "images": len(ids),
             "detections": sum(per_class.values()),
             "per_class": per_class,
             **left,
@@ -213,18 +218,6 @@ def why_missing(store: Store, model: ModelRecord, image_ids: Collection[int]) ->
                 if item.image_id is not None and item.image_id in image_ids:
                     reasons.setdefault(item.image_id, item.message or "")
     return reasons
-
-
-def count_classes(
-    store: Store, model_id: int, classes: Sequence[str], image_ids: Sequence[int], config_key: str
-) -> dict[str, int]:
-    """Stored detections per class name, classes that never fired left out."""
-    counts = np.zeros(len(classes), np.int64)
-    for start in range(0, len(image_ids), 1000):
-        part = image_ids[start : start + 1000]
-        for found in store.detections(model_id, part, config_key=config_key).values():
-            counts += np.bincount(found.detections.labels, minlength=len(classes))
-    return {name: int(count) for name, count in zip(classes, counts, strict=True) if count}
 
 
 def _roles(names: Sequence[str]) -> list[Role]:

@@ -2,7 +2,8 @@
 
 In: a detector, one image, the device's free memory. Out: a batch size. What autograd keeps for one image is
 counted on one forward pass (its saved tensors, the network's own weights aside); a quarter of the free memory
-may hold twice that, since backward passes and temporary tensors need room too.
+may hold twice that, since backward passes and temporary tensors need room too. On a processor a batch keeps
+`MOST_KEPT` at most, however much is free: a larger one is no faster there.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from store.records import Pin
 
 MOST = {"cpu": 16, "cuda": 64}
 """Largest batch chosen per kind of device: beyond it nothing gets faster."""
+MOST_KEPT = {"cpu": 512 << 20}
+"""Bytes that the masked images of a batch may keep for their backward passes, per kind of device; the highest
+memory of a pass is two to three times that."""
 _SHARE = 4
 _ROOM = 2
 _UNKNOWN = 2 << 30  # bytes, where the system does not say how much is free
@@ -60,8 +64,10 @@ def free_bytes(device: torch.device, *, meminfo: Path = Path("/proc/meminfo")) -
 
 
 def fitting_batch(per_image: int, free: int, device: torch.device) -> int:
-    """Masked images per pass: what fits into a quarter of `free` bytes, from 1 to `MOST`."""
+    """Masked images per pass: what fits into a quarter of `free` bytes and into `MOST_KEPT`, from 1 to
+    `MOST`."""
     most = MOST.get(device.type, MOST["cpu"])
     if per_image <= 0:
         return most
-    return max(1, min(most, free // (_SHARE * _ROOM * per_image)))
+    kept = min(free // (_SHARE * _ROOM), MOST_KEPT.get(device.type, free))
+    return max(1, min(most, kept // per_image))

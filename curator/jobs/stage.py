@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from curator.config import StageConfig
 from curator.errors import CuratorError, one_line
 from curator.jobs.base import Done, Executor, Failed, Work
-from curator.jobs.local import LocalExecutor
+from curator.jobs.local import LocalExecutor, batched
 from curator.progress import progress
 from store.records import ItemStatus
-from store.session import ITEM_ERRORS
+from store.session import CHUNK, ITEM_ERRORS
 
 if TYPE_CHECKING:
     from store.store import Store
@@ -96,7 +96,7 @@ def run_items(
     *,
     stage: str,
     work: Work,
-    items: Sequence[Any],
+    items: Iterable[Any],
     save: Callable[[Done], None],
     image_id: Callable[[Any], int | None] = lambda item: None,
     describe: Callable[[Any], str] = str,
@@ -105,28 +105,28 @@ def run_items(
     failed_before: Sequence[tuple[str, str]] = (),
     in_order: bool = False,
     until: Callable[[Any], bool] = lambda item: False,
+    prepare: Callable[[Any], Any] = lambda item: item,
 ) -> StageResult:
     """Process `items` that are not stored yet.
 
     An item that fails, in the work or while its result is stored, fails alone: nothing of it is stored.
 
     Args:
+        items: read once, in pages; of those that are stored nothing is kept.
         save: writes one result through the Store; called inside the batch's transaction, in a savepoint.
         image_id: the image that an item belongs to, for the item's status row.
         describe: names an item for people.
         in_order: results are saved in the order of the items, however they come back; for a stage in which
             one result depends on those before it.
         until: asked before an item is handed out, once what came before is stored; True ends the work there.
+        prepare: adds to an item what only its work needs, when it is handed out; the key stays the same.
     """
-    keys = [work.key(item) for item in items]
-    stored = store.done_keys(stage, keys)
-    store.claim_items(run_id, sorted(stored))
-    todo = [item for item, key in zip(items, keys, strict=True) if key not in stored]
-    counts.update(done=0, skipped=len(items) - len(todo), failed=len(failed_before))
+    order, todo, skipped = _left(store, run_id, work, items)
+    counts.update(done=0, skipped=skipped, failed=len(failed_before))
     failures = list(failed_before)
     with progress(stage, len(todo)) as advance:
-        batches = (executor or LocalExecutor(device)).run(work, takewhile(lambda item: not until(item), todo))
-        order = [key for key in keys if key not in stored]
+        handed = map(prepare, takewhile(lambda item: not until(item), todo))
+        batches = (executor or LocalExecutor(device)).run(work, handed)
         for batch in _ordered(batches, order) if in_order else batches:
             statuses = []
             with store.transaction():
@@ -159,6 +159,20 @@ def run_items(
         failed=counts["failed"],
         failures=tuple(failures),
     )
+
+
+def _left(store: Store, run_id: int, work: Work, items: Iterable[Any]) -> tuple[list[str], list[Any], int]:
+    """Keys and items that are not stored yet, and how many are."""
+    keys: list[str] = []
+    left: list[Any] = []
+    skipped = 0
+    for page in batched(items, CHUNK):
+        own = [work.key(item) for item in page]
+        stored = store.claim_items(run_id, own)
+        skipped += sum(key in stored for key in own)
+        keys += [key for key in own if key not in stored]
+        left += [item for item, key in zip(page, own, strict=True) if key not in stored]
+    return keys, left, skipped
 
 
 def _ordered(batches: Iterable[list[Done | Failed]], keys: Sequence[str]) -> Iterator[list[Done | Failed]]:

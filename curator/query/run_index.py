@@ -8,7 +8,7 @@ anew embeds the images with outcomes again, and the pool never.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ from curator.query.sketch import EXACT_CLASSES
 from curator.registry import Spec
 from curator.represent.projection import Projection
 from store.keys import content_key
-from store.records import ModelRecord, SpaceShape
+from store.records import ImageRecord, ModelRecord, SpaceShape
 
 if TYPE_CHECKING:
     from store.store import Store
@@ -62,14 +62,13 @@ def index(store: Store, config: IndexConfig, *, executor: Executor | None = None
         return _planned(store, config)
     current = read_current(store, STAGE, config.detector)
     model = current.model
-    mine, pool = store.image_ids(role="mine"), store.image_ids(role="pool")
-    if not pool:
+    images = {"mine": store.image_count(role="mine"), "pool": store.image_count(role="pool")}
+    if not images["pool"]:
         raise InputError(
             "index: expected pool images, got none; add some: curator add coco PATH --role pool "
             "(or: curator add images DIR --role pool)"
         )
     blamed = culprits(store, current)
-    items = list(index_items(store, current, blamed, sorted({*mine, *pool})))
     weights = embedder_weights(config, model)
     name = space_name(config, model, weights)
     with recorded_run(
@@ -77,12 +76,11 @@ def index(store: Store, config: IndexConfig, *, executor: Executor | None = None
     ) as (run_id, counts):
         shape = store.space(name)
         if shape is None:
-            fitted_on = _sample(items, set(mine))
+            mine = index_items(store, current, blamed, store.image_ids(role="mine"))
+            fitted_on = _sample(mine)
             shape = _fitted(config, model, weights, fitted_on, executor or LocalExecutor(config.device))
             store.create_space(run_id, name, shape)
         work = index_work(config, model, shape)
-        stored = store.done_keys(STAGE, [work.key(item) for item in items])
-        items = [item if work.key(item) in stored else _with_densities(store, item, blamed) for item in items]
 
         def save(done: Done) -> None:
             value: Indexed = done.value
@@ -96,17 +94,18 @@ def index(store: Store, config: IndexConfig, *, executor: Executor | None = None
             counts,
             stage=STAGE,
             work=work,
-            items=items,
+            items=_all_items(store, current, blamed),
             save=save,
             image_id=lambda item: item.image_id,
             describe=lambda item: item.uri,
             device=config.device,
             executor=executor,
+            prepare=lambda item: _with_densities(store, item, blamed),
         )
     result.summary.update(
         space=name,
         views={**shape.views, **shape.image_views},
-        images={"mine": len(mine), "pool": len(pool)},
+        images=images,
         explained_by=current.explained_by,
         culprits=len(blamed),
         faiss=built(store, name),
@@ -118,7 +117,7 @@ def _planned(store: Store, config: IndexConfig) -> StageResult:
     """What would serve this pool, and what it costs; nothing is computed."""
     from curator.represent.index.plan import explain, plan
 
-    images = {"mine": len(store.image_ids(role="mine")), "pool": len(store.image_ids(role="pool"))}
+    images = {"mine": store.image_count(role="mine"), "pool": store.image_count(role="pool")}
     boxes = config.candidates + config.windows
     dimension = 2 * config.components + EXACT_CLASSES
     count = boxes * sum(images.values())
@@ -178,6 +177,19 @@ def index_items(
     store: Store, current: Current, blamed: Mapping[int, Culprit], ids: Sequence[int]
 ) -> Iterator[IndexItem]:
     """The images with their outcomes and what is blamed for them, without densities: enough for keys."""
+    found = _outcomes(current, blamed)
+    return (_item(image, found) for image in store.images(reader="index", ids=ids))
+
+
+def _all_items(store: Store, current: Current, blamed: Mapping[int, Culprit]) -> Iterator[IndexItem]:
+    """The same of all mined and pool images, read in pages."""
+    found = _outcomes(current, blamed)
+    for page in store.iter_images(reader="index", roles=("mine", "pool")):
+        yield from (_item(image, found) for image in page)
+
+
+def _outcomes(current: Current, blamed: Mapping[int, Culprit]) -> dict[int, list[IndexedOutcome]]:
+    """Image id -> its outcomes."""
     found: dict[int, list[IndexedOutcome]] = {}
     for outcome in current.outcomes:
         number = outcome.id or 0
@@ -192,15 +204,18 @@ def index_items(
                 else Blamed(attribution_id=culprit.attribution_id, box=culprit.boxes[0], key=culprit.key),
             )
         )
-    for image in store.images(reader="index", ids=ids):
-        yield IndexItem(
-            image_id=image.id, uri=image.uri, sha256=image.sha256, outcomes=tuple(found.get(image.id, ()))
-        )
+    return found
 
 
-def _sample(items: Sequence[IndexItem], mine: set[int]) -> list[IndexItem]:
+def _item(image: ImageRecord, outcomes: Mapping[int, Sequence[IndexedOutcome]]) -> IndexItem:
+    return IndexItem(
+        image_id=image.id, uri=image.uri, sha256=image.sha256, outcomes=tuple(outcomes.get(image.id, ()))
+    )
+
+
+def _sample(mined: Iterable[IndexItem]) -> list[IndexItem]:
     """Mined images that projections are fitted on: by hash, so that equal images give equal projections."""
-    own = sorted((item for item in items if item.image_id in mine), key=lambda item: item.sha256)
+    own = sorted(mined, key=lambda item: item.sha256)
     return [replace(item, outcomes=()) for item in own[:FITTED_ON]]
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from curator.detect.load import load_detector
-from curator.explain.batches import MOST, fitting_batch, free_bytes, saved_bytes
+from curator.explain.batches import MOST, MOST_KEPT, fitting_batch, free_bytes, saved_bytes
 from curator.explain.settings import ExplainConfig
 from curator.explain.work import ExplainState
 from store.records import Pin
@@ -51,6 +51,15 @@ def test_counts_a_real_detectors_activations() -> None:
 def test_fits_a_quarter_of_the_free_memory(per_image: int, free: int, expected: int) -> None:
     assert fitting_batch(per_image, free, CPU) == expected
     assert MOST["cpu"] == 16
+
+
+def test_a_batch_keeps_no_more_than_stated_however_much_is_free() -> None:
+    for per_image in (1, 50 << 20, 102 << 20, 300 << 20):
+        batch = fitting_batch(per_image, 1 << 60, CPU)
+        assert batch * per_image <= MOST_KEPT["cpu"]
+        assert batch == MOST["cpu"] or (batch + 1) * per_image > MOST_KEPT["cpu"]
+    assert fitting_batch(2 << 30, 1 << 60, CPU) == 1  # one image at least
+    assert fitting_batch(102 << 20, 1 << 60, torch.device("cuda")) == MOST["cuda"]
 
 
 def test_reads_free_memory(tmp_path: Path) -> None:
