@@ -146,6 +146,7 @@ def index_work(config: IndexConfig, model: ModelRecord, shape: SpaceShape) -> In
         windows=config.windows,
         batch_size=config.batch_size,
         weights=str(shape.facts["weights"]),
+        components=config.components,
     )
 
 

@@ -56,6 +56,23 @@ def indexed(workspace: Path) -> Path:
     return workspace
 
 
+def test_another_number_of_components_is_another_space_with_all_vectors(
+    indexed: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "workspace"
+    shutil.copytree(indexed, folder)
+    count = SIZES["mine"] + SIZES["pool"]
+    with Store.open(folder) as store:
+        usual = pipeline.index(store, IndexConfig(device="cpu"))
+        other = pipeline.index(store, IndexConfig(device="cpu", components=8))
+        assert (usual.done, other.done, other.failed) == (0, count, 0)
+        rows, coarse = (store.boxes(result.summary["space"], "offered") for result in (usual, other))
+        assert len(rows) == len(coarse)
+        assert (rows.views["object"].shape[1], coarse.views["object"].shape[1]) == (24, 8)
+        for config in (IndexConfig(device="cpu", components=8), IndexConfig(device="cpu")):
+            assert pipeline.index(store, config).skipped == count
+
+
 def test_index_twice_adds_nothing(indexed: Path) -> None:
     with Store.open(indexed) as store:
         space = pipeline.index(store, IndexConfig(device="cpu", batch_size=3)).summary["space"]
