@@ -56,7 +56,9 @@ from store.records.outcomes import (
     FP_CAUSES,
     Group,
     Outcome,
+    OutcomeFilter,
     OutcomeKind,
+    OutcomeSort,
     TargetRecord,
 )
 from store.records.removals import (
@@ -119,7 +121,9 @@ __all__ = [
     "NewAnnotation",
     "NewImage",
     "Outcome",
+    "OutcomeFilter",
     "OutcomeKind",
+    "OutcomeSort",
     "Pin",
     "Reader",
     "Region",

@@ -1,0 +1,116 @@
+// A grid of any length: only the tiles in sight are drawn, pages are fetched as they come into sight.
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
+import { columnsOf, moveCursor, pagesOf, windowOf } from "./windowing.js";
+
+const TILE = 156;
+const GAP = 12;
+const CAPTION = 46;
+
+/** Where each list was left, by its address. @type {Map<string, {top: number, at: number}>} */
+const left = new Map();
+
+/**
+ * @param {{
+ *   name: string, total: number, step: number,
+ *   fetchPage: (page: number) => Promise<any[]>,
+ *   tile: (item: any, how: {focused: boolean}) => any,
+ *   open: (item: any) => void, label: string,
+ * }} props
+ */
+export function Grid({ name, total, step, fetchPage, tile, open, label }) {
+  const frame = useRef(/** @type {HTMLElement | null} */ (null));
+  const pages = useRef(/** @type {Map<number, any[] | null>} */ (new Map()));
+  const [, redraw] = useState(0);
+  const [view, setView] = useState({ top: 0, width: 800, height: 600 });
+  const [at, setAt] = useState(left.get(name)?.at ?? 0);
+
+  useLayoutEffect(() => {
+    const own = /** @type {HTMLElement} */ (frame.current);
+    const measure = () =>
+      setView({ top: own.scrollTop, width: own.clientWidth - 2 * GAP, height: own.clientHeight });
+    const watch = new ResizeObserver(measure);
+    watch.observe(own);
+    own.scrollTop = left.get(name)?.top ?? 0;
+    measure();
+    own.focus({ preventScroll: true });
+    return () => watch.disconnect();
+  }, []);
+
+  const columns = columnsOf(view.width, TILE, GAP);
+  const side = (view.width - GAP * (columns - 1)) / columns;
+  const row = side + CAPTION + GAP;
+  const { first, last, rows } = windowOf(view.top, view.height, row, total, columns);
+
+  useEffect(() => {
+    for (const page of pagesOf(first, last, step)) {
+      if (pages.current.has(page)) continue;
+      pages.current.set(page, null);
+      fetchPage(page).then(
+        (items) => {
+          pages.current.set(page, items);
+          redraw((n) => n + 1);
+        },
+        () => pages.current.delete(page),
+      );
+    }
+    left.set(name, { top: view.top, at });
+  });
+
+  /** @param {number} i */
+  const item = (i) => pages.current.get(Math.floor(i / step))?.[i % step];
+
+  /** @param {KeyboardEvent} event */
+  const press = (event) => {
+    if (event.key === "Enter" && item(at)) return open(item(at));
+    const inSight = Math.max(1, Math.floor(view.height / row));
+    const next = moveCursor(event.key, at, total, columns, inSight);
+    if (next === null) return undefined;
+    event.preventDefault();
+    setAt(next);
+    const own = /** @type {HTMLElement} */ (frame.current);
+    const top = Math.floor(next / columns) * row;
+    if (top < own.scrollTop) own.scrollTop = top;
+    else if (top + row > own.scrollTop + own.clientHeight) own.scrollTop = top + row + GAP - own.clientHeight;
+    return undefined;
+  };
+
+  const tiles = [];
+  for (let i = first; i < last; i++) {
+    const own = item(i);
+    const place = {
+      width: `${side}px`,
+      height: `${row - GAP}px`,
+      transform: `translate(${(i % columns) * (side + GAP)}px, ${Math.floor(i / columns) * row}px)`,
+    };
+    tiles.push(html`<div
+      key=${i}
+      id=${`tile-${i}`}
+      class=${`tile ${i === at ? "at" : ""}`}
+      role="option"
+      aria-selected=${i === at ? "true" : "false"}
+      aria-posinset=${i + 1}
+      aria-setsize=${total}
+      style=${place}
+      onClick=${() => {
+        setAt(i);
+        left.set(name, { top: view.top, at: i });
+        if (own) open(own);
+      }}
+    >
+      ${own ? tile(own, { focused: i === at }) : html`<div class="blank"></div>`}
+    </div>`);
+  }
+  return html`<div
+    class="grid"
+    ref=${frame}
+    tabindex="0"
+    role="listbox"
+    aria-label=${label}
+    aria-activedescendant=${total ? `tile-${at}` : undefined}
+    onScroll=${(/** @type {any} */ event) =>
+      setView({ ...view, top: event.currentTarget.scrollTop })}
+    onKeyDown=${press}
+  >
+    <div class="rows" style=${{ height: `${Math.max(rows * row, 0)}px` }}>${tiles}</div>
+  </div>`;
+}

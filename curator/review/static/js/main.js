@@ -1,0 +1,87 @@
+// The frame of the page: tabs, what is shown for which address, notices and undo.
+import { html, render, useEffect } from "./html.js";
+import { path, A } from "./router.js";
+import { done, notice, undo } from "./undo.js";
+import { useLoaded } from "./load.js";
+import { Overview } from "../pages/overview.js";
+import { Failures } from "../pages/failures.js";
+import { Failure } from "../pages/failure.js";
+
+const TABS = [
+  ["/", "Overview"],
+  ["/failures", "Failures"],
+];
+
+/** @param {any} props */
+function Page({ at, stamp }) {
+  const [, page, more] = at.split("/");
+  if (page === "failures" && more) return html`<${Failure} key=${more} number=${Number(more)} stamp=${stamp} />`;
+  if (page === "failures") return html`<${Failures} stamp=${stamp} />`;
+  return html`<${Overview} />`;
+}
+
+function Notice() {
+  const own = notice.value;
+  return html`<div class="notices" role="status" aria-live="polite">
+    ${own &&
+    html`<div class=${`notice ${own.bad ? "bad" : ""}`}>
+      <span>${own.text}</span>
+      ${own.undoable && done.value.length > 0 && html`<button onClick=${undo}>Undo</button>`}
+      <button class="quiet" aria-label="Close" onClick=${() => (notice.value = null)}>×</button>
+    </div>`}
+  </div>`;
+}
+
+function App() {
+  const about = useLoaded("/about");
+  useEffect(() => {
+    /** @param {KeyboardEvent} event */
+    const press = (event) => {
+      const at = /** @type {HTMLElement} */ (event.target);
+      if ((event.ctrlKey || event.metaKey) && event.key === "z" && !at.closest("input, select, textarea")) {
+        if (event.defaultPrevented) return;
+        event.preventDefault();
+        undo();
+      }
+    };
+    addEventListener("keydown", press);
+    return () => removeEventListener("keydown", press);
+  }, []);
+  const at = path.value;
+  const last = done.value.at(-1);
+  return html`<header class="top">
+      <a class="skip" href="#main">Skip to the page</a>
+      <${A} href="/" class="mark-of" aria-label="Overview"
+        ><img src="/static/icon.svg" alt="" width="22" height="22" /> curator <b>review</b><//
+      >
+      <nav aria-label="Pages">
+        ${TABS.map(([href, text]) => {
+          const here = href === "/" ? at === "/" : at.startsWith(href);
+          return html`<${A} href=${href} class="tab" aria-current=${here ? "page" : undefined}>${text}<//>`;
+        })}
+      </nav>
+      <span class="grow"></span>
+      ${about.value &&
+      html`<span class="where" title=${about.value.workspace}
+        >${about.value.name} · ${about.value.author}</span
+      >`}
+      <button
+        class="small"
+        disabled=${!last}
+        onClick=${undo}
+        title=${last ? `Undo: ${last.said} (Ctrl+Z)` : "Nothing to undo"}
+      >
+        Undo
+      </button>
+    </header>
+    <main id="main" tabindex="-1">
+      ${about.error
+        ? html`<div class="failed" role="alert"><p>${about.error}</p></div>`
+        : about.value && html`<${Page} at=${at} stamp=${about.value.stamp} />`}
+    </main>
+    <${Notice} />`;
+}
+
+const root = /** @type {HTMLElement} */ (document.getElementById("app"));
+root.textContent = "";
+render(html`<${App} />`, root);
