@@ -18,17 +18,17 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from curator.errors import CuratorError, InputError, one_line
-from curator.review import failures, images, overview
-from curator.review.desk import ConflictError, Desk
+from curator.review import failures, hits, images, labels, overview, proof, samples, suspects
+from curator.review.desk import Desk
 from curator.review.guard import Guard
-from store.errors import AccessError, NotFoundError, StoreError
+from store.errors import AccessError, ConflictError, NotFoundError, StoreError
 
 if TYPE_CHECKING:
     from store.store import Store
 
 STATIC = Path(__file__).parent / "static"
 PAGES = ("/", "/failures", "/queries", "/samples", "/suspects", "/boxes", "/proof")
-PARTS = (overview, failures, images)
+PARTS = (overview, failures, images, hits, samples, suspects, labels, proof)
 
 
 def create_app(

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from curator.diagnose.current import Current
 from curator.diagnose.run_current import find_current
-from curator.errors import CuratorError
 from curator.review.pictures import PictureCache, Pixels, crop, whole
 from store.errors import NotFoundError
 from store.records import BoxTuple, ImageRecord, Reader
@@ -25,10 +24,6 @@ if TYPE_CHECKING:
 READER: Reader = "report"
 DECODED = 8  # whole images kept in memory
 CHANGED_BY = ("diagnose", "explain", "remove")
-
-
-class ConflictError(CuratorError):
-    """Somebody changed it meanwhile."""
 
 
 class Desk:

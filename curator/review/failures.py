@@ -195,9 +195,7 @@ def _truth(desk: Desk, image: ImageRecord) -> list[dict[str, Any]]:
     ]
 
 
-def _detections(
-    desk: Desk, image: ImageRecord, outcome: Outcome, current: Current | None
-) -> dict[str, Any]:
+def _detections(desk: Desk, image: ImageRecord, outcome: Outcome, current: Current | None) -> dict[str, Any]:
     """What the detector sees, down to the score that was stored."""
     mine = current is not None and current.model.id == outcome.model_id
     key = current.detections_key if current is not None and mine else None

@@ -25,9 +25,7 @@ MOST_BYTES = 1_000_000
 SECONDS = 20.0
 """How large a request may be, and how long it may take to arrive."""
 
-POLICY = (
-    "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
-)
+POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
 HEADERS = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",

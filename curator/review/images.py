@@ -16,7 +16,6 @@ KEPT = {"cache-control": "private, max-age=86400, immutable"}
 """Addresses hold the server's stamp: another workspace's picture is never taken for it."""
 
 
-
 def router(desk: Desk) -> APIRouter:
     own = APIRouter(tags=["images"])
 

@@ -72,6 +72,7 @@ from store.records.runs import (
     RunStatus,
 )
 from store.records.samples import (
+    PERSON,
     Sample,
     Verdict,
 )
@@ -90,6 +91,7 @@ __all__ = [
     "FN_CAUSES",
     "FP_CAUSES",
     "LOG_ODDS",
+    "PERSON",
     "ROLES",
     "VIEW_SCALE",
     "AddedImage",

@@ -19,7 +19,7 @@ import uvicorn
 from curator import pipeline
 from curator.data.settings import AddConfig
 from curator.detect.settings import DetectConfig
-from curator.diagnose.settings import DiagnoseConfig, SuspectsConfig
+from curator.diagnose.settings import DiagnoseConfig
 from curator.example.dataset import GapRates, write_dataset
 from curator.explain.settings import ExplainConfig
 from curator.prove.settings import VerifyConfig
@@ -62,7 +62,6 @@ def make_reviewed(root: Path) -> Path:
             arms=("nothing", "query"), selection="query", seeds=(0,), steps=1, batch_size=2, device="cpu"
         )
         pipeline.verify(store, arms)
-        pipeline.suspects(store, SuspectsConfig(minimum=0.05))
     return root / "ws"
 
 

@@ -11,18 +11,18 @@ const left = new Map();
 
 /**
  * @param {{
- *   name: string, total: number, step: number,
- *   fetchPage: (page: number) => Promise<any[]>,
+ *   name: string, total: number, step?: number,
+ *   fetchPage?: (page: number) => Promise<any[]>, items?: any[],
  *   tile: (item: any, how: {focused: boolean}) => any,
- *   open: (item: any) => void, label: string,
- * }} props
+ *   open?: (item: any) => void, move?: (item: any) => void, label: string, caption?: number, start?: number,
+ * }} props pages are fetched, or all `items` are there. `open`: on Enter and click; `move`: where the cursor goes
  */
-export function Grid({ name, total, step, fetchPage, tile, open, label }) {
+export function Grid({ name, total, step = 60, fetchPage, items, tile, open, move, label, caption = CAPTION, start }) {
   const frame = useRef(/** @type {HTMLElement | null} */ (null));
   const pages = useRef(/** @type {Map<number, any[] | null>} */ (new Map()));
   const [, redraw] = useState(0);
   const [view, setView] = useState({ top: 0, width: 800, height: 600 });
-  const [at, setAt] = useState(left.get(name)?.at ?? 0);
+  const [at, setAt] = useState(start ?? left.get(name)?.at ?? 0);
 
   useLayoutEffect(() => {
     const own = /** @type {HTMLElement} */ (frame.current);
@@ -32,18 +32,18 @@ export function Grid({ name, total, step, fetchPage, tile, open, label }) {
     watch.observe(own);
     own.scrollTop = left.get(name)?.top ?? 0;
     measure();
-    own.focus({ preventScroll: true });
+    if (document.activeElement === document.body) own.focus({ preventScroll: true });
     return () => watch.disconnect();
   }, []);
 
   const columns = columnsOf(view.width, TILE, GAP);
   const side = (view.width - GAP * (columns - 1)) / columns;
-  const row = side + CAPTION + GAP;
+  const row = side + caption + GAP;
   const { first, last, rows } = windowOf(view.top, view.height, row, total, columns);
 
   useEffect(() => {
     for (const page of pagesOf(first, last, step)) {
-      if (pages.current.has(page)) continue;
+      if (!fetchPage || pages.current.has(page)) continue;
       pages.current.set(page, null);
       fetchPage(page).then(
         (items) => {
@@ -57,11 +57,15 @@ export function Grid({ name, total, step, fetchPage, tile, open, label }) {
   });
 
   /** @param {number} i */
-  const item = (i) => pages.current.get(Math.floor(i / step))?.[i % step];
+  const item = (i) => (items ? items[i] : pages.current.get(Math.floor(i / step))?.[i % step]);
+  const there = item(at);
+  useEffect(() => {
+    if (move && there) move(there);
+  }, [there?.id]);
 
   /** @param {KeyboardEvent} event */
   const press = (event) => {
-    if (event.key === "Enter" && item(at)) return open(item(at));
+    if (event.key === "Enter" && there && open) return open(there);
     const inSight = Math.max(1, Math.floor(view.height / row));
     const next = moveCursor(event.key, at, total, columns, inSight);
     if (next === null) return undefined;
@@ -94,7 +98,7 @@ export function Grid({ name, total, step, fetchPage, tile, open, label }) {
       onClick=${() => {
         setAt(i);
         left.set(name, { top: view.top, at: i });
-        if (own) open(own);
+        if (own && open) open(own);
       }}
     >
       ${own ? tile(own, { focused: i === at }) : html`<div class="blank"></div>`}

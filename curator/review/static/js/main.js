@@ -6,10 +6,19 @@ import { useLoaded } from "./load.js";
 import { Overview } from "../pages/overview.js";
 import { Failures } from "../pages/failures.js";
 import { Failure } from "../pages/failure.js";
+import { Queries } from "../pages/queries.js";
+import { Samples } from "../pages/samples.js";
+import { Suspects } from "../pages/suspects.js";
+import { Boxes } from "../pages/boxes.js";
+import { Proof } from "../pages/proof.js";
 
 const TABS = [
   ["/", "Overview"],
   ["/failures", "Failures"],
+  ["/queries", "Queries"],
+  ["/samples", "Samples"],
+  ["/suspects", "Suspect labels"],
+  ["/proof", "Proof"],
 ];
 
 /** @param {any} props */
@@ -17,6 +26,11 @@ function Page({ at, stamp }) {
   const [, page, more] = at.split("/");
   if (page === "failures" && more) return html`<${Failure} key=${more} number=${Number(more)} stamp=${stamp} />`;
   if (page === "failures") return html`<${Failures} stamp=${stamp} />`;
+  if (page === "queries") return html`<${Queries} stamp=${stamp} />`;
+  if (page === "samples") return html`<${Samples} stamp=${stamp} />`;
+  if (page === "suspects") return html`<${Suspects} stamp=${stamp} />`;
+  if (page === "boxes") return html`<${Boxes} key=${more} image=${Number(more)} stamp=${stamp} />`;
+  if (page === "proof") return html`<${Proof} stamp=${stamp} />`;
   return html`<${Overview} />`;
 }
 

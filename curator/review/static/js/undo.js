@@ -28,7 +28,7 @@ export async function change(path, body, said, after) {
   try {
     const answer = await post(path, body);
     if (answer.undo) done.value = [...done.value, { said, undo: answer.undo, after }].slice(-100);
-    tell(answer.said || said, { undoable: Boolean(answer.undo) });
+    tell(said ? said[0].toUpperCase() + said.slice(1) : answer.said, { undoable: Boolean(answer.undo) });
     after();
     return answer;
   } catch (error) {
