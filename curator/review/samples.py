@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from curator.review.desk import Desk
 from curator.review.images import Side, picture
-from curator.review.pictures import crop, whole
+from curator.review.pictures import Pixels, crop, whole
 from store.errors import NotFoundError
 from store.images import read_bytes_as_pixels
 from store.records import PERSON, Sample
@@ -39,6 +39,9 @@ def router(desk: Desk) -> APIRouter:
             raise NotFoundError(f"no sample {number} in this workspace; `curator samples` lists them")
         return known[number]
 
+    def painted(one: Sample) -> Pixels:
+        return read_bytes_as_pixels(desk.store.blob(one.blob))
+
     @own.get("/samples")
     def samples(batch: str | None = None) -> dict[str, Any]:
         """The samples of one batch, and the batches."""
@@ -56,8 +59,7 @@ def router(desk: Desk) -> APIRouter:
     def after(number: int, most: Annotated[int, Query(ge=64, le=4096)] = 2048) -> Response:
         """The sample as JPEG."""
         one = sample(number)
-        pixels = lambda: read_bytes_as_pixels(desk.store.blob(one.blob))  # noqa: E731
-        return picture(desk.made(("sample", one.blob, most), lambda: whole(pixels(), most)))
+        return picture(desk.made(("sample", one.blob, most), lambda: whole(painted(one), most)))
 
     @own.get("/samples/{number}/before", response_class=Response)
     def before(number: int, most: Annotated[int, Query(ge=64, le=4096)] = 2048) -> Response:
@@ -70,9 +72,8 @@ def router(desk: Desk) -> APIRouter:
         one = sample(number)
         if was:
             return picture(desk.crop(one.scene_image_id, one.painted, "", side))
-        pixels = lambda: read_bytes_as_pixels(desk.store.blob(one.blob))  # noqa: E731
         key = ("sample crop", one.blob, [round(v, 2) for v in one.painted], side)
-        return picture(desk.made(key, lambda: crop(pixels(), one.painted, side=side)))
+        return picture(desk.made(key, lambda: crop(painted(one), one.painted, side=side)))
 
     @own.post("/samples/judge")
     def judge(asked: Judge) -> dict[str, Any]:

@@ -185,7 +185,7 @@ def test_boxes_are_edited_as_a_new_version(client: TestClient, store: Store) -> 
     ]
     assert after.annotations[0].attributes == before.annotations[0].attributes
     versions = client.get(f"/api/labels/{image}").json()["versions"]
-    assert [(v["version"], v["author"], v["objects"]) for v in versions][0] == (2, "ada", 2)
+    assert (versions[0]["version"], versions[0]["author"], versions[0]["objects"]) == (2, "ada", 2)
     assert versions[0]["made"]
     undo(client, answer)
     back = store.annotations([image], reader="diagnose")[image]

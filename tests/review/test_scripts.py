@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -15,10 +16,26 @@ VENDOR = STATIC / "vendor"
 OWN = sorted([*STATIC.glob("js/*.js"), *STATIC.glob("pages/*.js")])
 
 
-def test_geometry_windowing_and_addresses() -> None:
+def found_node() -> str:
+    """Node on the path, or the one that Playwright brings."""
     node = shutil.which("node")
     if node is None:
-        pytest.skip("no node here: apt-get install nodejs")
+        playwright = pytest.importorskip("playwright", reason="no node here: apt-get install nodejs")
+        node = str(Path(playwright.__file__).parent / "driver" / "node")
+    return node
+
+
+def test_types() -> None:
+    compiler = os.environ.get("CURATOR_TSC", "")
+    if not Path(compiler).is_file():
+        pytest.skip("no TypeScript here: npm install typescript, CURATOR_TSC=node_modules/typescript/bin/tsc")
+    command = [found_node(), compiler, "--project", str(STATIC / "jsconfig.json")]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert ran.returncode == 0, ran.stdout
+
+
+def test_geometry_windowing_and_addresses() -> None:
+    node = found_node()
     script = Path(__file__).with_name("geometry.test.mjs")
     ran = subprocess.run(
         [node, "--test", str(script)], capture_output=True, text=True, timeout=120, check=False

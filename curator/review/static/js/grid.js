@@ -71,6 +71,7 @@ export function Grid({ name, total, step = 60, fetchPage, items, tile, open, mov
     if (next === null) return undefined;
     event.preventDefault();
     setAt(next);
+    left.set(name, { top: view.top, at: next });
     const own = /** @type {HTMLElement} */ (frame.current);
     const top = Math.floor(next / columns) * row;
     if (top < own.scrollTop) own.scrollTop = top;

@@ -1,5 +1,5 @@
 // A value that comes from the server: loading, there, or refused.
-import { useEffect, useState } from "./html.js";
+import { useEffect, useRef, useState } from "./html.js";
 import { get } from "./api.js";
 
 /**
@@ -18,20 +18,26 @@ export function useLoaded(path) {
     );
     return () => stop.abort();
   }, [path, turn]);
-  return { value: state.value, error: state.error, again: () => setTurn((own) => own + 1) };
+  return { value: state.value, error: state.error, again: () => setTurn((/** @type {number} */ own) => own + 1) };
 }
 
-/** @param {(event: KeyboardEvent) => void} act @param {unknown[]} on */
-export function useKeys(act, on) {
+/**
+ * Keys that are pressed anywhere on the page but in a field. What is called is always the newest `act`: keys
+ * come faster than effects run.
+ * @param {(event: KeyboardEvent) => void} act
+ * @param {{held?: boolean, capture?: boolean}} [how] `held`: with Ctrl or Meta held, instead of without
+ */
+export function useKeys(act, { held = false, capture = false } = {}) {
+  const newest = useRef(act);
+  newest.current = act;
   useEffect(() => {
     /** @param {KeyboardEvent} event */
     const listen = (event) => {
       const at = /** @type {HTMLElement} */ (event.target);
-      if (at.closest("input:not([type=range]), select, textarea") || event.metaKey || event.altKey) return;
-      if (event.ctrlKey) return;
-      act(event);
+      if (at.closest("input:not([type=range]):not([type=checkbox]), select, textarea") || event.altKey) return;
+      if ((event.ctrlKey || event.metaKey) === held) newest.current(event);
     };
-    addEventListener("keydown", listen);
-    return () => removeEventListener("keydown", listen);
-  }, on);
+    addEventListener("keydown", listen, capture);
+    return () => removeEventListener("keydown", listen, capture);
+  }, []);
 }

@@ -1,8 +1,8 @@
 // The frame of the page: tabs, what is shown for which address, notices and undo.
-import { html, render, useEffect } from "./html.js";
+import { html, render } from "./html.js";
 import { path, A } from "./router.js";
 import { done, notice, undo } from "./undo.js";
-import { useLoaded } from "./load.js";
+import { useKeys, useLoaded } from "./load.js";
 import { Overview } from "../pages/overview.js";
 import { Failures } from "../pages/failures.js";
 import { Failure } from "../pages/failure.js";
@@ -48,19 +48,14 @@ function Notice() {
 
 function App() {
   const about = useLoaded("/about");
-  useEffect(() => {
-    /** @param {KeyboardEvent} event */
-    const press = (event) => {
-      const at = /** @type {HTMLElement} */ (event.target);
-      if ((event.ctrlKey || event.metaKey) && event.key === "z" && !at.closest("input, select, textarea")) {
-        if (event.defaultPrevented) return;
-        event.preventDefault();
-        undo();
-      }
-    };
-    addEventListener("keydown", press);
-    return () => removeEventListener("keydown", press);
-  }, []);
+  useKeys(
+    (event) => {
+      if (event.key !== "z" || event.shiftKey || event.defaultPrevented) return;
+      event.preventDefault();
+      undo();
+    },
+    { held: true },
+  );
   const at = path.value;
   const last = done.value.at(-1);
   return html`<header class="top">

@@ -61,6 +61,6 @@ export function Choice({ on, count, children, ...more }) {
 /** @param {any} props */
 export function Keys({ of }) {
   return html`<p class="keys">
-    ${of.map(([key, what]) => html`<span><kbd>${key}</kbd> ${what}</span>`)}
+    ${of.map((/** @type {[string, string]} */ [key, what]) => html`<span><kbd>${key}</kbd> ${what}</span>`)}
   </p>`;
 }

@@ -5,9 +5,9 @@ import { signal } from "./html.js";
 /** @typedef {{path: string, body: unknown}} Post */
 /** @typedef {{said: string, undo: Post, after: () => void}} Done */
 
-/** @type {import("../vendor/signals.js").Signal<Done[]>} */
+/** @type {{value: Done[]}} */
 export const done = signal([]);
-/** @type {import("../vendor/signals.js").Signal<{text: string, bad: boolean, undoable: boolean} | null>} */
+/** @type {{value: {text: string, bad: boolean, undoable: boolean} | null}} */
 export const notice = signal(null);
 
 let timer = 0;

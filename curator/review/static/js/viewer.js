@@ -1,6 +1,7 @@
 // An image with zoom and pan; boxes, a heat map and names lie over it in image pixels.
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
 import { fit, fitBox, toScreen, zoomAt } from "./geometry.js";
+import { useKeys } from "./load.js";
 
 /**
  * @typedef {{box: number[], look: string, text?: string, title?: string, dashed?: boolean, id?: unknown}} Mark
@@ -49,18 +50,11 @@ export function Viewer({ src, alt, width, height, marks, heat = null, opacity = 
   const whole = () => setView(fit(width, height, size.w, size.h));
   const near = () => about && setView(fitBox(/** @type {any} */ (about), size.w, size.h));
 
-  useEffect(() => {
-    /** @param {KeyboardEvent} event */
-    const press = (event) => {
-      const at = /** @type {HTMLElement} */ (event.target);
-      if (at.closest("input:not([type=range]), select, textarea") || event.ctrlKey || event.metaKey) return;
-      if (event.key === "+" || event.key === "=") zoom(1.3);
-      else if (event.key === "-") zoom(1 / 1.3);
-      else if (event.key === "0") whole();
-      else if (event.key === "z") near();
-    };
-    addEventListener("keydown", press);
-    return () => removeEventListener("keydown", press);
+  useKeys((event) => {
+    if (event.key === "+" || event.key === "=") zoom(1.3);
+    else if (event.key === "-") zoom(1 / 1.3);
+    else if (event.key === "0") whole();
+    else if (event.key === "z") near();
   });
 
   const place = {

@@ -167,19 +167,16 @@ function Editor({ value, again, stamp }) {
     }
   };
 
-  useEffect(() => {
-    /** @param {KeyboardEvent} event */
-    const press = (event) => {
-      if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z") return;
-      if (event.shiftKey ? !future.length : !past.length) return;
+  useKeys(
+    (event) => {
+      if (event.key.toLowerCase() !== "z" || (event.shiftKey ? !future.length : !past.length)) return;
       event.preventDefault(); // the page's own undo is for what was saved
       event.stopPropagation();
       if (event.shiftKey) forth();
       else back();
-    };
-    addEventListener("keydown", press, true);
-    return () => removeEventListener("keydown", press, true);
-  });
+    },
+    { held: true, capture: true },
+  );
   useKeys(
     (event) => {
       /** @type {Record<string, [number, number]>} */
@@ -203,7 +200,6 @@ function Editor({ value, again, stamp }) {
         put(altered(now.at, { box: moved(own.box, dx * far, dy * far, width, height) }));
       }
     },
-    [now, past, future, drawing, name],
   );
 
   const shape = (/** @type {Own["box"]} */ box) => {

@@ -64,7 +64,7 @@ function same(a, b) {
 /** @param {any} props */
 function Facts({ rows }) {
   return html`<dl class="facts">
-    ${rows.filter(Boolean).map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}
+    ${rows.map((/** @type {[string, any]} */ [name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}
   </dl>`;
 }
 
@@ -94,7 +94,6 @@ export function Failure({ number, stamp }) {
       else if (event.key === "d") set({ detections: !shown.detections });
       else if (event.key === "r") set({ regions: !shown.regions });
     },
-    [value, address],
   );
   if (error) return html`<${Failed} text=${error} again=${again} />`;
   if (!value) return html`<p class="boot">Loading…</p>`;

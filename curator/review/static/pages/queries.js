@@ -228,7 +228,6 @@ export function Queries({ stamp }) {
       if (event.key === "a" || event.key === "y") say(hit, "accepted");
       else if (event.key === "x") say(hit, "rejected");
     },
-    [hit?.image, hit?.verdict, value],
   );
   if (list.error || one.error) return html`<${Failed} text=${list.error || one.error} again=${again} />`;
   if (list.value && !all.length) {

@@ -105,7 +105,6 @@ export function Samples({ stamp }) {
         setBefore((now) => !now);
       }
     },
-    [own?.id, own?.said],
   );
   if (error) return html`<${Failed} text=${error} again=${again} />`;
   if (!value) return html`<p class="boot">Loading…</p>`;

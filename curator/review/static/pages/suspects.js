@@ -47,7 +47,6 @@ export function Suspects({ stamp }) {
       else if (event.key === "r") say("cleared");
       else if (event.key === "m" && own.mend) mend();
     },
-    [own?.id, own?.verdict, own?.mend],
   );
   if (error) return html`<${Failed} text=${error} again=${again} />`;
   if (!value) return html`<p class="boot">Loading…</p>`;
