@@ -60,7 +60,7 @@ function App() {
   const last = done.value.at(-1);
   return html`<header class="top">
       <a class="skip" href="#main">Skip to the page</a>
-      <${A} href="/" class="mark-of" aria-label="Overview"
+      <${A} href="/" class="mark-of"
         ><img src="/static/icon.svg" alt="" width="22" height="22" /> curator <b>review</b><//
       >
       <nav aria-label="Pages">
@@ -83,7 +83,7 @@ function App() {
         Undo
       </button>
     </header>
-    <main id="main" tabindex="-1">
+    <main id="main" tabindex="0">
       ${about.error
         ? html`<div class="failed" role="alert"><p>${about.error}</p></div>`
         : about.value && html`<${Page} at=${at} stamp=${about.value.stamp} />`}
