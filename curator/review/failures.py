@@ -23,7 +23,15 @@ from curator.review.images import picture
 from curator.review.pictures import png
 from store.errors import NotFoundError
 from store.outcome_pages import Place, outcome_place
-from store.records import LOG_ODDS, Attribution, ImageRecord, Outcome, OutcomeFilter, OutcomeSort
+from store.records import (
+    LOG_ODDS,
+    Attribution,
+    DetectionSet,
+    ImageRecord,
+    Outcome,
+    OutcomeFilter,
+    OutcomeSort,
+)
 
 PAGE = 60
 Values = Annotated[list[str] | None, Query()]
@@ -207,7 +215,7 @@ def _detections(desk: Desk, image: ImageRecord, outcome: Outcome, current: Curre
     seen = found.detections
     return {
         "threshold": current.criteria.score if current is not None and mine else 0.5,
-        "floor": float(seen.scores.min()) if len(seen) else 0.0,
+        "floor": _floor(desk, found),
         "detections": [
             {
                 "class": names.get(model.classes[label], model.classes[label]),
@@ -217,6 +225,14 @@ def _detections(desk: Desk, image: ImageRecord, outcome: Outcome, current: Curre
             for box, score, label in zip(seen.boxes, seen.scores, seen.labels.tolist(), strict=True)
         ],
     }
+
+
+def _floor(desk: Desk, found: DetectionSet) -> float:
+    """Down to which score the detections of an image were stored."""
+    for run in desk.store.runs(stage="detect"):
+        if run.id == found.run_id and "score_floor" in run.config:
+            return float(run.config["score_floor"])
+    return float(found.detections.scores.min()) if len(found.detections) else 0.0
 
 
 def _explanations(desk: Desk, outcome: Outcome, current: Current | None) -> list[dict[str, Any]]:

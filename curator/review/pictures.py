@@ -114,7 +114,7 @@ def whole(pixels: Pixels, most: int) -> bytes:
 
 def encoded(picture: Image.Image, *, quality: int) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, format="JPEG", quality=quality, subsampling=0 if quality > 90 else 2)
+    picture.save(buffer, format="JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()
 
 

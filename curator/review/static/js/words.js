@@ -18,6 +18,11 @@ export function size(box) {
   return `${Math.round(box[2] - box[0])} × ${Math.round(box[3] - box[1])} px`;
 }
 
+/** The same where there is little room. @param {number[]} box */
+export function sides(box) {
+  return `${Math.round(box[2] - box[0])}×${Math.round(box[3] - box[1])}`;
+}
+
 /** @param {number | null} seconds */
 export function duration(seconds) {
   if (seconds === null) return "–";

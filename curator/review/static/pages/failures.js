@@ -6,7 +6,7 @@ import { useLoaded } from "../js/load.js";
 import { Choice, Failed, Keys, Nothing, Picture } from "../js/parts.js";
 import { go, goQuery, query } from "../js/router.js";
 import { formatQuery, having, only, toggled } from "../js/address.js";
-import { count, KINDS, number, size } from "../js/words.js";
+import { count, KINDS, number, sides } from "../js/words.js";
 
 export const FILTER = ["kind", "cause", "class", "sort"];
 const SORTS = [
@@ -132,7 +132,7 @@ export function Failures({ stamp }) {
                 <span class=${`swatch kind-${item.kind}`}></span><b>${item.class}</b>
                 <span class="figure">${number(item.score)}</span>
               </p>
-              <p class="caption quiet">${item.cause ?? "found"} · ${size(item.box)}</p>
+              <p class="caption quiet">${item.cause ?? "found"} · ${sides(item.box)}</p>
             `}
           />`
         : html`<${Nothing} title="No failure matches"
