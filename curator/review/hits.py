@@ -179,10 +179,9 @@ def router(desk: Desk) -> APIRouter:
 
         def work() -> None:
             try:
-                with desk.writing():
-                    old = store.selection(asked.selection)
-                    summary = query(store, config).summary
-                    new = store.selection(asked.selection)
+                old = store.selection(asked.selection)
+                summary = query(store, config).summary  # may take a while: others go on judging
+                new = store.selection(asked.selection)
                 refining.before[asked.selection, new.key] = old
                 body = {"selection": asked.selection, "key": new.key}
                 refining.state = {

@@ -10,16 +10,29 @@ if (new URLSearchParams(location.search).has("token")) {
   history.replaceState(null, "", location.pathname + formatQuery(query.value));
 }
 
+/** Asks before edits are left that were not saved; null where there are none. @type {{ask: (() => boolean) | null}} */
+export const leaving = { ask: null };
+
 function read() {
   path.value = location.pathname;
   query.value = parseQuery(location.search);
 }
 
-addEventListener("popstate", read);
+let here = location.href;
+addEventListener("popstate", () => {
+  if (leaving.ask && !leaving.ask()) {
+    history.pushState(null, "", here);
+    return;
+  }
+  here = location.href;
+  read();
+});
 
 /** @param {string} to @param {{replace?: boolean}} [how] */
 export function go(to, how = {}) {
+  if (leaving.ask && !leaving.ask()) return;
   history[how.replace ? "replaceState" : "pushState"](null, "", to);
+  here = location.href;
   read();
 }
 

@@ -3,7 +3,7 @@ import { post } from "./api.js";
 import { signal } from "./html.js";
 
 /** @typedef {{path: string, body: unknown}} Post */
-/** @typedef {{said: string, undo: Post, after: () => void}} Done */
+/** @typedef {{said: string, undo: Post, after: (well: boolean) => void}} Done */
 
 /** @type {{value: Done[]}} */
 export const done = signal([]);
@@ -21,7 +21,8 @@ export function tell(text, { bad = false, undoable = false } = {}) {
 
 /**
  * Post a change and remember how it is undone.
- * @param {string} path @param {unknown} body @param {string} said in the past tense @param {() => void} after
+ * @param {string} path @param {unknown} body @param {string} said in the past tense
+ * @param {(well: boolean) => void} after called whether it was taken or refused
  * @returns {Promise<any>} null where it was refused: the person has been told
  */
 export async function change(path, body, said, after) {
@@ -29,11 +30,11 @@ export async function change(path, body, said, after) {
     const answer = await post(path, body);
     if (answer.undo) done.value = [...done.value, { said, undo: answer.undo, after }].slice(-100);
     tell(said ? said[0].toUpperCase() + said.slice(1) : answer.said, { undoable: Boolean(answer.undo) });
-    after();
+    after(true);
     return answer;
   } catch (error) {
     tell(/** @type {Error} */ (error).message, { bad: true });
-    after();
+    after(false);
     return null;
   }
 }
@@ -48,5 +49,5 @@ export async function undo() {
   } catch (error) {
     tell(`Not undone: ${/** @type {Error} */ (error).message}`, { bad: true });
   }
-  last.after();
+  last.after(true);
 }

@@ -3,6 +3,7 @@ import { html, useEffect, useLayoutEffect, useRef, useState } from "../js/html.j
 import { drawn, fit, moved, pick, resized, toImage, toScreen, zoomAt } from "../js/geometry.js";
 import { useKeys, useLoaded } from "../js/load.js";
 import { Failed, Keys, Nothing } from "../js/parts.js";
+import { leaving } from "../js/router.js";
 import { change } from "../js/undo.js";
 import { moment, plural, size } from "../js/words.js";
 
@@ -21,13 +22,18 @@ function handleAt([x1, y1, x2, y2], handle) {
 
 /** @param {any} props */
 export function Boxes({ image, stamp }) {
+  const [turn, setTurn] = useState(0);
   const { value, error, again } = useLoaded(Number.isInteger(image) && image > 0 ? `/labels/${image}` : null);
   if (!(Number.isInteger(image) && image > 0)) {
     return html`<${Nothing} title="Which image?">Open an image's boxes from a failure or a suspect label.<//>`;
   }
   if (error) return html`<${Failed} text=${error} again=${again} />`;
   if (!value) return html`<p class="boot">Loading…</p>`;
-  return html`<${Editor} key=${`${image} ${value.version}`} value=${value} again=${again} stamp=${stamp} />`;
+  const anew = () => {
+    setTurn(turn + 1);
+    again();
+  };
+  return html`<${Editor} key=${`${image} ${value.version} ${turn}`} value=${value} again=${anew} stamp=${stamp} />`;
 }
 
 /** @param {any} props */
@@ -42,6 +48,7 @@ function Editor({ value, again, stamp }) {
   const frame = useRef(/** @type {HTMLElement | null} */ (null));
   const drag = useRef(/** @type {any} */ (null));
   const [ghost, setGhost] = useState(/** @type {Own["box"] | null} */ (null));
+  const [refused, setRefused] = useState(false);
   const changed = past.length > 0;
   const own = now.boxes[now.at];
 
@@ -52,7 +59,11 @@ function Editor({ value, again, stamp }) {
     /** @param {BeforeUnloadEvent} event */
     const ask = (event) => changed && event.preventDefault();
     addEventListener("beforeunload", ask);
-    return () => removeEventListener("beforeunload", ask);
+    leaving.ask = changed ? () => confirm("Leave this page? The edited boxes were not saved.") : null;
+    return () => {
+      removeEventListener("beforeunload", ask);
+      leaving.ask = null;
+    };
   }, [changed]);
   useLayoutEffect(() => {
     const at = /** @type {HTMLElement} */ (frame.current);
@@ -104,7 +115,7 @@ function Editor({ value, again, stamp }) {
       `/labels/${value.image}`,
       { base: value.version, boxes: now.boxes.map((b) => ({ class: b.class, box: b.box, of: b.of })) },
       `labels of ${value.name} saved`,
-      again,
+      (well) => (well ? again() : setRefused(true)), // what was edited stays where it was refused
     );
 
   /** @param {any} event @returns {[number, number]} */
@@ -218,6 +229,11 @@ function Editor({ value, again, stamp }) {
         <button aria-pressed=${drawing ? "true" : "false"} onClick=${() => setDrawing(!drawing)} title="n">Draw a box</button>
         <button class="primary" disabled=${!changed} onClick=${save} title="s">Save</button>
       </div>
+      ${refused &&
+      html`<p class="note" role="alert">
+        It was not saved; your edits are still here.
+        <button class="small" onClick=${again}>Drop them and load the newest labels</button>
+      </p>`}
       <div class="viewer">
         <div
           class=${`frame edit ${drawing ? "drawing" : ""}`}

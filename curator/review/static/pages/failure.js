@@ -112,7 +112,8 @@ export function Failure({ number, stamp }) {
         <h1><${Kind} kind=${value.kind} /> ${value.class}</h1>
         <span class="quiet">${value.cause ?? ""}</span>
         <span class="grow"></span>
-        <${A} class="quiet name" title="Edit its boxes" href=${`/boxes/${value.image}`}>${value.image_name}<//>
+        <span class="quiet name" title=${value.image_name}>${value.image_name}</span>
+        <${A} class="button" href=${`/boxes/${value.image}`}>Edit boxes<//>
         <button disabled=${value.before === null} onClick=${() => to(value.before)} title="Previous (p)">‹ Previous</button>
         <button disabled=${value.after === null} onClick=${() => to(value.after)} title="Next (n)">Next ›</button>
       </div>
