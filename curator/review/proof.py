@@ -6,12 +6,13 @@ Of the holdout nothing else is ever shown: a picture is served only if a verific
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from curator.page import Table
+from curator.prove.run_compared import groups_stored
 from curator.report.run_proof import proven_in, rounds, verifications
 from curator.review.desk import Desk
 from curator.review.images import picture
@@ -64,6 +65,39 @@ def router(desk: Desk) -> APIRouter:
                 }
                 for name, crop in crops()
             ],
+        }
+
+    grouped: dict[str, Any] = {"of": None, "groups": []}
+
+    @own.get("/proof/groups")
+    def groups(category: Annotated[str, Query(alias="class")] = "", cause: str = "") -> dict[str, Any]:
+        """How many missed objects of a class, and of a cause, each arm fixed on the holdout, where there are
+        enough to tell."""
+        trials = store.trials()
+        state = [trial.key for trial in trials]
+        if grouped["of"] != state:
+            found = [
+                (name, group)
+                for name in dict.fromkeys(trial.verification for trial in trials)
+                for group in groups_stored(store, [t for t in trials if t.verification == name])
+            ]
+            grouped.update(of=state, groups=found)
+        return {
+            "groups": [
+                {
+                    "verification": name,
+                    "kind": group.kind,
+                    "name": group.name,
+                    "missed": group.missed,
+                    "arms": [
+                        {"arm": arm, **figures["fn_fixed"].plain()}
+                        for arm, figures in group.compared.arms.items()
+                        if "fn_fixed" in figures
+                    ],
+                }
+                for name, group in grouped["groups"]
+                if (group.kind, group.name) in (("class", category), ("cause", cause))
+            ]
         }
 
     @own.get("/gallery/{blob}", response_class=Response)

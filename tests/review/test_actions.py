@@ -325,3 +325,9 @@ def test_proof_shows_the_reports_tables_and_the_gallery_alone(client: TestClient
         assert client.get(f"/api/gallery/{crop['blob']}").headers["content-type"] == "image/png"
     other = store.samples()[0].blob
     assert client.get(f"/api/gallery/{other}").status_code == 404
+
+
+def test_groups_that_are_too_small_to_tell_are_left_out(client: TestClient, store: Store) -> None:
+    outcome = store.outcomes(kind="FN")[0]
+    asked = {"class": outcome.category, "cause": outcome.cause}
+    assert client.get("/api/proof/groups", params=asked).json() == {"groups": []}

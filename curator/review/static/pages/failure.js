@@ -68,6 +68,29 @@ function Facts({ rows }) {
   </dl>`;
 }
 
+/** What became of its like on the holdout. @param {any} props */
+function Fixed({ value }) {
+  const asked = new URLSearchParams({ class: value.class, cause: value.cause ?? "" });
+  const found = useLoaded(value.kind === "FN" ? `/proof/groups?${asked}` : null).value?.groups ?? [];
+  if (!found.length) return null;
+  return html`<section>
+    <h2>Fixed on the holdout</h2>
+    ${found.map(
+      (/** @type {any} */ group) => html`<h3>
+          ${group.kind} ${group.name}: ${group.missed} missed objects (${group.verification})
+        </h3>
+        <${Facts}
+          rows=${group.arms.map((/** @type {any} */ own) => [
+            own.arm,
+            own.mean === null
+              ? "–"
+              : `${figure(own.mean)}${own.low === null ? "" : ` [${figure(own.low)}, ${figure(own.high)}]`}`,
+          ])}
+        />`,
+    )}
+  </section>`;
+}
+
 /** @param {any} props */
 export function Failure({ number, stamp }) {
   const filter = only(query.value, FILTER);
@@ -225,6 +248,7 @@ export function Failure({ number, stamp }) {
           ]}
         />
       </section>
+      <${Fixed} value=${value} />
       <section>
         <h2>Asked for</h2>
         ${value.hits.length
