@@ -15,7 +15,7 @@ from fastapi.responses import Response
 
 from curator.diagnose.current import Current
 from curator.errors import InputError
-from curator.report.run import NO_EVIDENCE, RULES
+from curator.report.words import NO_EVIDENCE, RULES
 from curator.represent.heatmap import heat_layer
 from curator.represent.pixel_maps import map_pixels
 from curator.review.desk import READER, Desk, name_of

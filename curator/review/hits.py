@@ -16,7 +16,6 @@ from pydantic import BaseModel, Field
 
 from curator.errors import InputError, one_line
 from curator.query.feedback import unmarked
-from curator.query.run import query
 from curator.query.run_feedback import feedback
 from curator.query.settings import FeedbackConfig, QueryConfig
 from curator.review.desk import READER, Desk, name_of
@@ -179,6 +178,8 @@ def router(desk: Desk) -> APIRouter:
 
         def work() -> None:
             try:
+                from curator.query.run import query  # loads torch: the page itself needs none
+
                 old = store.selection(asked.selection)
                 summary = query(store, config).summary  # may take a while: others go on judging
                 new = store.selection(asked.selection)

@@ -12,7 +12,6 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from curator.page import Table
-from curator.prove.run_compared import groups_stored
 from curator.report.run_proof import proven_in, rounds, verifications
 from curator.review.desk import Desk
 from curator.review.images import picture
@@ -73,6 +72,8 @@ def router(desk: Desk) -> APIRouter:
     def groups(category: Annotated[str, Query(alias="class")] = "", cause: str = "") -> dict[str, Any]:
         """How many missed objects of a class, and of a cause, each arm fixed on the holdout, where there are
         enough to tell."""
+        from curator.prove.run_compared import groups_stored
+
         trials = store.trials()
         state = [trial.key for trial in trials]
         if grouped["of"] != state:

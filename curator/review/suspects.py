@@ -11,7 +11,6 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from curator.diagnose.run_suspects import listed_suspects, suspects
 from curator.diagnose.settings import SuspectsConfig
 from curator.errors import InputError
 from curator.review.desk import READER, Desk, name_of
@@ -70,6 +69,8 @@ def router(desk: Desk) -> APIRouter:
     @own.post("/suspects/say")
     def say(asked: Say) -> dict[str, Any]:
         """Confirm suspects (the label is wrong), clear them (it is right), or take that back."""
+        from curator.diagnose.run_suspects import suspects
+
         with desk.writing():
             known = {one["id"]: one["verdict"] or "open" for one in _listed(desk)}
             of: dict[str, list[int]] = {"confirmed": [], "cleared": [], "open": []}
@@ -105,6 +106,8 @@ def router(desk: Desk) -> APIRouter:
 
 
 def _listed(desk: Desk) -> list[dict[str, Any]]:
+    from curator.diagnose.run_suspects import listed_suspects  # loads torch: no other page needs it
+
     current = desk.current()
     return [] if current is None else listed_suspects(desk.store, current)
 

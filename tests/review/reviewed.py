@@ -34,6 +34,9 @@ HIDDEN = "hidden-orchid"
 EVIL = '<img src=x onerror="document.title=1">&'
 SIZES: dict[Role, int] = {"train": 12, "mine": 12, "pool": 20, "holdout": 6}
 TOKEN = "the-token-of-tests"
+PAINTED = SynthesizeConfig(
+    selection="query", budget=2, attempts=4, batch_size=2, gate_images=24, device="cpu"
+)
 
 
 def make_reviewed(root: Path) -> Path:
@@ -56,8 +59,7 @@ def make_reviewed(root: Path) -> Path:
         pipeline.explain(store, ExplainConfig(samples=4, segments=30, successes=2, device="cpu"))
         pipeline.index(store, IndexConfig(device="cpu"))
         pipeline.query(store, QueryConfig(failures="FN", budget=6, device="cpu"))
-        painted = SynthesizeConfig(selection="query", budget=2, attempts=4, batch_size=2, device="cpu")
-        pipeline.synthesize(store, painted)
+        pipeline.synthesize(store, PAINTED)
         arms = VerifyConfig(
             arms=("nothing", "query"), selection="query", seeds=(0,), steps=1, batch_size=2, device="cpu"
         )

@@ -15,11 +15,10 @@ from curator.data.settings import ExportConfig
 from curator.diagnose.settings import SuspectsConfig
 from curator.errors import InputError
 from curator.query.settings import QueryConfig
-from curator.synthesize.settings import SynthesizeConfig
 from store.errors import AccessError, ConflictError
 from store.records import NewAnnotation
 from store.store import Store
-from tests.review.reviewed import HIDDEN
+from tests.review.reviewed import HIDDEN, PAINTED
 
 
 def post(client: TestClient, path: str, body: object) -> dict[str, Any]:
@@ -133,8 +132,7 @@ def test_a_persons_word_changes_no_batch(client: TestClient, store: Store) -> No
     post(client, "/samples/judge", {"said": every})
     assert [s.id for s in store.samples()] == [s.id for s in samples]
     assert all(s.accepted for s in store.samples())
-    config = SynthesizeConfig(selection="query", budget=2, attempts=4, batch_size=2, device="cpu")
-    again = pipeline.synthesize(store, config)
+    again = pipeline.synthesize(store, PAINTED)
     assert again.done == 0
     assert [s.id for s in store.samples()] == [s.id for s in samples]
 

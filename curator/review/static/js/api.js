@@ -35,9 +35,9 @@ export async function post(path, body) {
 
 /** @param {Response} response */
 async function answer(response) {
+  if (response.ok) return response.json(); // rejects where it is cut off: half an answer is none
   const said = await response.json().catch(() => ({}));
-  if (!response.ok) throw new ApiError(response.status, said.error || `the server answered ${response.status}`);
-  return said;
+  throw new ApiError(response.status, said.error || `the server answered ${response.status}`);
 }
 
 /**

@@ -22,7 +22,14 @@ export function Grid({ name, total, step = 60, fetchPage, items, tile, open, mov
   const pages = useRef(/** @type {Map<number, any[] | null>} */ (new Map()));
   const [, redraw] = useState(0);
   const [view, setView] = useState({ top: 0, width: 800, height: 600 });
-  const [at, setAt] = useState(start ?? left.get(name)?.at ?? 0);
+  const [at, show] = useState(start ?? left.get(name)?.at ?? 0);
+  const cursor = useRef(at); // keys may come faster than the grid is drawn
+  /** @param {number} next */
+  const setAt = (next) => {
+    cursor.current = next;
+    left.set(name, { top: frame.current?.scrollTop ?? 0, at: next });
+    show(next);
+  };
 
   useLayoutEffect(() => {
     const own = /** @type {HTMLElement} */ (frame.current);
@@ -53,7 +60,6 @@ export function Grid({ name, total, step = 60, fetchPage, items, tile, open, mov
         () => pages.current.delete(page),
       );
     }
-    left.set(name, { top: view.top, at });
   });
 
   /** @param {number} i */
@@ -65,13 +71,13 @@ export function Grid({ name, total, step = 60, fetchPage, items, tile, open, mov
 
   /** @param {KeyboardEvent} event */
   const press = (event) => {
-    if (event.key === "Enter" && there && open) return open(there);
+    const here = item(cursor.current);
+    if (event.key === "Enter" && here && open) return open(here);
     const inSight = Math.max(1, Math.floor(view.height / row));
-    const next = moveCursor(event.key, at, total, columns, inSight);
+    const next = moveCursor(event.key, cursor.current, total, columns, inSight);
     if (next === null) return undefined;
     event.preventDefault();
     setAt(next);
-    left.set(name, { top: view.top, at: next });
     const own = /** @type {HTMLElement} */ (frame.current);
     const top = Math.floor(next / columns) * row;
     if (top < own.scrollTop) own.scrollTop = top;
@@ -98,7 +104,6 @@ export function Grid({ name, total, step = 60, fetchPage, items, tile, open, mov
       style=${place}
       onClick=${() => {
         setAt(i);
-        left.set(name, { top: view.top, at: i });
         if (own && open) open(own);
       }}
     >
@@ -112,8 +117,11 @@ export function Grid({ name, total, step = 60, fetchPage, items, tile, open, mov
     role="listbox"
     aria-label=${label}
     aria-activedescendant=${total ? `tile-${at}` : undefined}
-    onScroll=${(/** @type {any} */ event) =>
-      setView({ ...view, top: event.currentTarget.scrollTop })}
+    onScroll=${(/** @type {any} */ event) => {
+      const top = event.currentTarget.scrollTop;
+      left.set(name, { top, at: cursor.current });
+      setView((/** @type {any} */ now) => ({ ...now, top }));
+    }}
     onKeyDown=${press}
   >
     <div class="rows" style=${{ height: `${Math.max(rows * row, 0)}px` }}>${tiles}</div>

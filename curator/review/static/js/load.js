@@ -13,7 +13,7 @@ export function useLoaded(path) {
     if (path === null) return undefined;
     const stop = new AbortController();
     get(path, stop.signal).then(
-      (value) => set({ path, value, error: "" }),
+      (value) => stop.signal.aborted || set({ path, value, error: "" }),
       (error) => stop.signal.aborted || set({ path, value: null, error: error.message }),
     );
     return () => stop.abort();
