@@ -4,6 +4,7 @@ StoreError
 ├── WorkspaceError        the folder is no workspace, or exists already      (exit code 2)
 │   └── SchemaError       its schema is older or newer than this code        (exit code 2)
 ├── NotFoundError         a name or id that the workspace does not hold      (exit code 2)
+├── ConflictError         what is changed was changed meanwhile              (exit code 1)
 ├── AccessError           a stage asks for what it may not see               (exit code 2)
 ├── ImageError            bytes that are no usable image                     (exit code 2)
 └── CorruptionError       stored bytes do not match their hash or length     (exit code 1)
@@ -32,6 +33,10 @@ class NotFoundError(StoreError):
     """A name or an id that the workspace does not hold."""
 
     exit_code = 2
+
+
+class ConflictError(StoreError):
+    """What is to be changed is no longer what it was when it was read."""
 
 
 class AccessError(StoreError):

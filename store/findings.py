@@ -267,11 +267,12 @@ def outcomes(
             if ids is None
             else [query.where(OutcomeRow.id.in_(part)) for part in chunks(sorted(set(ids)))]
         )
-        found = [_outcome(row) for part in parts for row in connection.execute(part)]
+        found = [outcome_record(row) for part in parts for row in connection.execute(part)]
     return sorted(found, key=lambda outcome: (outcome.image_id, outcome.id))
 
 
-def _outcome(row: Any) -> Outcome:
+def outcome_record(row: Any) -> Outcome:
+    """A row of the outcomes as a record."""
     return Outcome(
         image_id=row.image_id,
         model_id=row.model_id,

@@ -180,8 +180,8 @@ def annotation_sets(database: Database, ids: Sequence[int], reader: Reader) -> d
                     .order_by(AnnotationRow.id)
                 )
                 for row in rows:
-                    objects.setdefault(row.version_id, []).append(_annotation(row))
-            listed = _listed(connection, part, lists)
+                    objects.setdefault(row.version_id, []).append(annotation_of(row))
+            listed = listed_classes(connection, part, lists)
             for row in versions:
                 own = tuple(objects.get(row.id, ()))
                 classes = listed.get(row.image_id)
@@ -202,7 +202,7 @@ def _spoken(listed: frozenset[str] | None, own: Sequence[Annotation]) -> frozens
     return listed | more if more else listed  # type: ignore[operator]
 
 
-def _listed(
+def listed_classes(
     connection: Connection, ids: Sequence[int], known: dict[int, frozenset[str]]
 ) -> dict[int, frozenset[str]]:
     """Classes that the images' labels speak of; absent where nothing says so. `known` keeps lists by id."""
@@ -216,7 +216,8 @@ def _listed(
     return {row[0]: known[row[1]] for row in rows}
 
 
-def _annotation(row: Any) -> Annotation:
+def annotation_of(row: Any) -> Annotation:
+    """A stored row with its class's name as a record."""
     polygon = None if row.polygon is None else tuple(tuple(ring) for ring in row.polygon)
     return Annotation(
         id=row.id,

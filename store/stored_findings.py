@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from store import evidence, findings
+from store import evidence, findings, outcome_pages
+from store.outcome_pages import Place
 from store.records import (
     Attribution,
     AttributionKey,
     DetectionSet,
     ModelRecord,
     Outcome,
+    OutcomeFilter,
     OutcomeKind,
+    OutcomeSort,
     Region,
     Segmentation,
 )
@@ -76,6 +79,31 @@ class StoredFindings:
             cause=cause,
             category=category,
             ids=ids,
+        )
+
+    def outcome_counts(self) -> list[tuple[str, str | None, str, int]]:
+        """(kind, cause, class, number) of the current diagnosis."""
+        return outcome_pages.outcome_counts(self._database)
+
+    def outcome_places(
+        self, chosen: OutcomeFilter, sort: OutcomeSort, step: int
+    ) -> tuple[int, list[Place]]:
+        """How many outcomes of the current diagnosis there are, and where every page of `step` begins."""
+        return outcome_pages.outcome_places(self._database, chosen, sort, step)
+
+    def outcome_page(
+        self,
+        chosen: OutcomeFilter,
+        sort: OutcomeSort,
+        *,
+        at: Place | None = None,
+        limit: int,
+        past: bool = False,
+        backwards: bool = False,
+    ) -> list[Outcome]:
+        """One page of them, from a place on (see `store.outcome_pages`)."""
+        return outcome_pages.outcome_page(
+            self._database, chosen, sort, at=at, limit=limit, past=past, backwards=backwards
         )
 
     def put_segmentation(self, segmentation: Segmentation) -> int:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from store import feedback, products, versions
+from store import feedback, label_edits, products, sample_words, versions
 from store.blobs import BlobStore
+from store.label_edits import LabelVersion
 from store.records import (
+    Annotation,
     DatasetVersion,
     Feedback,
+    NewAnnotation,
     Sample,
     Selection,
     Trial,
@@ -57,6 +60,11 @@ class StoredProducts:
     def put_verdicts(self, run_id: int, sample_key: str, verdicts: Sequence[Verdict]) -> None:
         products.put_verdicts(self._database, run_id, sample_key, verdicts)
 
+    def put_word(self, run_id: int, sample_id: int, accepted: bool | None, reason: str = "") -> bool | None:
+        """Store what a person says of a sample, which counts more than the gate's verdicts; None takes it
+        back. Returns what was said before."""
+        return sample_words.put_word(self._database, run_id, sample_id, accepted, reason)
+
     def samples(
         self, *, name: str | None = None, accepted: bool | None = None, config_key: str | None = None
     ) -> list[Sample]:
@@ -83,6 +91,18 @@ class StoredProducts:
 
     def version_image_ids(self, number: int) -> tuple[int, ...]:
         return versions.version_image_ids(self._database, number)
+
+    def put_labels(self, run_id: int, image_id: int, objects: Sequence[NewAnnotation], base: int) -> int:
+        """A person's edit of the labels of a training or mined image, made from version `base`; returns the
+        newest version. Raises `ConflictError` where there is a newer one, `AccessError` for other images."""
+        return label_edits.put_labels(self._database, run_id, image_id, objects, base)
+
+    def label_versions(self, image_id: int) -> list[LabelVersion]:
+        """Versions of an image's labels with author and time, newest first; access as in `put_labels`."""
+        return label_edits.label_versions(self._database, image_id)
+
+    def labels_of_version(self, image_id: int, version: int) -> tuple[Annotation, ...]:
+        return label_edits.labels_of_version(self._database, image_id, version)
 
     def put_trial(self, run_id: int, trial: Trial) -> int:
         return products.put_trial(self._database, run_id, trial)

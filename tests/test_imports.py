@@ -21,7 +21,8 @@ ROOMS = [
     {"report"},
     {"example"},
     {"pipeline"},
-    {"cli", "review"},
+    {"review"},
+    {"cli"},
 ]
 LEVEL = {**dict.fromkeys(GROUND, 0), **{room: i for i, peers in enumerate(ROOMS, 1) for room in peers}}
 OPEN = {"report", "pipeline", "cli", "review"}  # besides run*.py: they may use the Store and jobs

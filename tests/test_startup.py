@@ -10,7 +10,7 @@ import pytest
 
 HEAVY = (
     *("torch", "diffusers", "faiss", "ray", "transformers", "sqlalchemy", "alembic", "skimage", "numpy"),
-    *("sklearn", "scipy", "jinja2"),
+    *("sklearn", "scipy", "jinja2", "fastapi", "uvicorn", "starlette"),
 )
 
 SCRIPT = """

@@ -52,11 +52,7 @@ def samples(
         typer.echo(f"{sheet}: {accepted} accepted and {len(found) - accepted} rejected samples")
         return
     for sample in found:
-        refused = "; ".join(
-            f"{v.check} {v.value:g} against {v.bound:g}: {v.reason}"
-            for v in sample.verdicts
-            if not v.accepted
-        )
+        refused = "; ".join(str(verdict) for verdict in sample.verdicts if not verdict.accepted)
         typer.echo(
             f"{sample.id:>5}  {'accepted' if sample.accepted else 'rejected'}  {sample.recipe:<10}  "
             f"{sample.group}  scene {sample.scene_image_id}  {sample.blob[:12]}  {refused}".rstrip()

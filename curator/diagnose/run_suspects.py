@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from store.store import Store
 
 STAGE_VERSION = 2  # 2: keeps what verdicts may raise above the minimum
+FORGOTTEN = "forgotten"  # of a verdict that takes back what was said before
 VERDICTS = "verdicts"  # scope of the runs that hold what people said
 ROOM = 10.0  # times that verdicts may raise the odds before a new listing is needed
 WORDS = {True: "confirmed", False: "cleared"}
@@ -70,7 +71,7 @@ def suspects(store: Store, config: SuspectsConfig, *, executor: Executor | None 
         InputError: nothing is diagnosed, no labels, no success, or an id that is no listed suspect.
     """
     current = read_current(store, STAGE)
-    if config.confirm or config.clear:
+    if config.confirm or config.clear or config.forget:
         return _said(store, config, current)
     items = _items(store, current)
     key = content_key(
@@ -225,14 +226,15 @@ def _said(store: Store, config: SuspectsConfig, current: Current) -> StageResult
     if newest is None:
         raise InputError("suspects: nothing is listed of this diagnosis yet; run first: curator suspects")
     known = {own.id: own for own in _read(store, newest.facts)}
-    strange = sorted({*config.confirm, *config.clear} - set(known))
+    strange = sorted({*config.confirm, *config.clear, *config.forget} - set(known))
     if strange:
         raise InputError(
             f"suspects: expected ids of listed suspects, got {', '.join(map(str, strange))}; curator "
             "suspects lists them (--minimum P lists more)"
         )
     outcomes = {outcome.id: outcome for outcome in current.outcomes}
-    said = [(known[i], True) for i in config.confirm] + [(known[i], False) for i in config.clear]
+    said = [(known[i], True) for i in config.confirm]
+    said += [(known[i], False) for i in (*config.clear, *config.forget)]
     verdicts = [
         Verdict(
             image_id=own.image_id,
@@ -249,7 +251,10 @@ def _said(store: Store, config: SuspectsConfig, current: Current) -> StageResult
         )
         for own, wrong in said
     ]
-    facts = {"verdicts": [asdict(verdict) for verdict in verdicts]}
+    plain = [asdict(verdict) for verdict in verdicts]
+    for taken_back in plain[len(plain) - len(config.forget) :]:
+        taken_back[FORGOTTEN] = True
+    facts = {"verdicts": plain}
     with recorded_run(store, STAGE, config, scope=VERDICTS, aside=True, facts=facts) as (run_id, counts):
         counts["done"] = len(verdicts)
     return StageResult(
@@ -328,14 +333,15 @@ def _verdicts(runs: Sequence[RunRecord]) -> list[Verdict]:
     Args:
         runs: of this stage, newest first.
     """
-    found: list[Verdict] = []
+    found: list[tuple[Verdict, bool]] = []
     for run in runs:
         for plain in run.facts.get("verdicts", ()) if run.status != "failed" else ():
             failures = tuple((kind, category, tuple(box)) for kind, category, box in plain["failures"])
-            own = Verdict(**{**plain, "box": tuple(plain["box"]), "failures": failures})
-            if not any(newer.about(own) for newer in found if newer.image_id == own.image_id):
-                found.append(own)
-    return found
+            said = {name: value for name, value in plain.items() if name != FORGOTTEN}
+            own = Verdict(**{**said, "box": tuple(plain["box"]), "failures": failures})
+            if not any(newer.about(own) for newer, _ in found if newer.image_id == own.image_id):
+                found.append((own, plain.get(FORGOTTEN, False)))
+    return [own for own, forgotten in found if not forgotten]
 
 
 def _summary(store: Store, current: Current, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -68,12 +68,19 @@ class SuspectsConfig(StageConfig):
         joined=True,
         result=False,
     )
+    forget: tuple[int, ...] = option(
+        (),
+        "Suspects of which nothing is to be said any more, by id, joined by commas.",
+        metavar="IDS",
+        joined=True,
+        result=False,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 < self.minimum <= 1, f"minimum: expected 0 < P <= 1, got {self.minimum}")
         told = self.rate is None or 0 < self.rate <= 0.5
         require(told, f"rate: expected a share above 0 and up to 0.5, got {self.rate}")
-        named = [*self.confirm, *self.clear]
+        named = [*self.confirm, *self.clear, *self.forget]
         twice = sorted({number for number in named if named.count(number) > 1})
-        require(not twice, f"confirm, clear: expected each suspect once, got {twice} twice")
+        require(not twice, f"confirm, clear, forget: expected each suspect once, got {twice} twice")

@@ -24,6 +24,7 @@ from curator.jobs.outputs import require_file
 from curator.jobs.stage import StageResult, recorded_run
 from curator.page import FailureCard, Picture, ReportData, Table, render
 from curator.report.run_proof import TRUTH, curves_of, galleries, plots_of, proven_in, rounds, verifications
+from curator.report.words import NO_EVIDENCE, RULES
 from curator.represent.heatmap import overlay_density
 from curator.represent.pixel_maps import map_pixels
 from store.errors import StoreError
@@ -37,14 +38,6 @@ LEGEND = (
     "F(1) is the explained score on the image as it is, F(0) the one with everything removed; "
     "gap = F(1) - F(0) - the sum of the map's values: the part of the change that the map leaves unexplained."
 )
-NO_EVIDENCE = "no evidence: the score does not react to any segment"
-RULES = {
-    "detection": "the detection itself",
-    "matched": "the surest candidate on the object",
-    "raw": "the surest candidate on the object, whose score is within the detector's noise",
-    "best-iou": "no candidate fits the object, this one is nearest",
-}
-"""Which candidate stands for a failure, by the rule that chose it (`curator.diagnose.causes`)."""
 FOUND, PAINTED = "#d62728", "#ff7f0e"
 REGIONS = {"support": ("#ffffff", "white"), "culprit": ("#000000", "black")}
 

@@ -59,3 +59,31 @@ def overlay_density(
     colour = np.where(above, np.array(RED, np.float32), np.array(BLUE, np.float32))
     mixed: NDArray[np.uint8] = np.rint(pixels * (1 - alpha) + colour * alpha).astype(np.uint8)
     return mixed
+
+
+def heat_layer(values: NDArray[np.float64], pin: Pin, *, most: int = 1024) -> NDArray[np.uint8]:
+    """A density as a picture of its own, to lie over the image: as transparent as it is weak.
+
+    Args:
+        values: (h, w) in the pin's input frame. most: pixels of the longer side.
+    Returns:
+        (H', W', 4) RGBA in the shape of the stored image.
+    """
+    height, width = pin.image_size
+    shrunk = min(1.0, most / max(height, width))
+    h, w = values.shape
+    rows, columns = (
+        np.floor(scale * (np.arange(max(1, round(n * shrunk))) + 0.5) / shrunk + offset)
+        .astype(int)
+        .clip(0, cells - 1)
+        for n, scale, offset, cells in (
+            (height, pin.scale[1], pin.offset[1], h),
+            (width, pin.scale[0], pin.offset[0], w),
+        )
+    )
+    strongest = np.abs(values).max(initial=0.0)
+    share = np.abs(values) / strongest if strongest > 0 else np.zeros_like(values)
+    layer = np.empty((h, w, 4), np.uint8)
+    layer[..., :3] = np.where((values >= 0)[..., None], np.array(RED), np.array(BLUE))
+    layer[..., 3] = np.rint(255 * share**_CONTRAST)
+    return np.asarray(layer[rows[:, None], columns[None, :]], dtype=np.uint8)

@@ -21,7 +21,7 @@ from curator.synthesize.run_gate import calibrated
 from curator.synthesize.run_prepared import prepared
 from curator.synthesize.settings import SynthesizeConfig
 from curator.synthesize.work import STAGE, Failure, context_of
-from store.records import Sample
+from store.records import PERSON, Sample
 
 if TYPE_CHECKING:
     from store.store import Store
@@ -132,8 +132,13 @@ def _summary(
     unplaced: Counter[str],
     failed: int,
 ) -> dict[str, Any]:
-    accepted = [sample for sample in used if sample.accepted]
-    reasons = Counter(f"{v.check}: {v.reason}" for s in used for v in s.verdicts if not v.accepted)
+    accepted = [sample for sample in used if sample.passed]
+    reasons = Counter(
+        f"{v.check}: {v.reason}"
+        for s in used
+        for v in s.verdicts
+        if v.check != PERSON and not v.accepted
+    )
     bare = sum(failure.blamed is None for failure in failures)
     notes = []
     if bare:

@@ -65,7 +65,7 @@ class Batch:
         """Count what is stored of the plans before number `upto`, in their order."""
         for key in self._keys[self._considered : upto]:
             sample = self._stored.get(key)
-            if sample is not None and sample.accepted:
+            if sample is not None and sample.passed:
                 pixels = read_bytes_as_pixels(self._store.blob(sample.blob))
                 self._accept(self._signatures_of(pixels, sample.painted))
         self._considered = upto
@@ -104,7 +104,7 @@ class Batch:
         )
         self._store.put_sample(self._run_id, sample)
         self._stored[done.key] = sample
-        if sample.accepted:
+        if sample.passed:
             self._accept(own)
 
     def samples(self, upto: int) -> list[Sample]:

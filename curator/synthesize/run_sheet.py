@@ -108,9 +108,7 @@ def pair(store: Store, sample: Sample) -> Picture:
         for a in sample.annotations
         if a.box[0] < x2 and a.box[2] > x1 and a.box[1] < y2 and a.box[3] > y1
     ]
-    why = "; ".join(
-        f"{v.check} {v.value:g} against {v.bound:g}: {v.reason}" for v in sample.verdicts if not v.accepted
-    )
+    why = "; ".join(str(verdict) for verdict in sample.verdicts if not verdict.accepted)
     return Picture(
         pixels=np.concatenate([before, gap, after], axis=1),
         caption=f"{sample.id}: {sample.recipe}, {sample.group}" + (f" - {why}" if why else ""),

@@ -56,7 +56,9 @@ from store.records.outcomes import (
     FP_CAUSES,
     Group,
     Outcome,
+    OutcomeFilter,
     OutcomeKind,
+    OutcomeSort,
     TargetRecord,
 )
 from store.records.removals import (
@@ -70,6 +72,7 @@ from store.records.runs import (
     RunStatus,
 )
 from store.records.samples import (
+    PERSON,
     Sample,
     Verdict,
 )
@@ -88,6 +91,7 @@ __all__ = [
     "FN_CAUSES",
     "FP_CAUSES",
     "LOG_ODDS",
+    "PERSON",
     "ROLES",
     "VIEW_SCALE",
     "AddedImage",
@@ -119,7 +123,9 @@ __all__ = [
     "NewAnnotation",
     "NewImage",
     "Outcome",
+    "OutcomeFilter",
     "OutcomeKind",
+    "OutcomeSort",
     "Pin",
     "Reader",
     "Region",

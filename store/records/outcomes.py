@@ -8,6 +8,8 @@ from typing import Literal
 from store.records.boxes import BoxTuple
 
 OutcomeKind = Literal["TP", "FP", "FN"]
+OutcomeSort = Literal["score", "-score", "size", "-size", "iou", "image"]
+"""Largest first, or with "-" smallest first; by image in the order of ids."""
 FP_CAUSES = ("classification", "localisation", "both", "duplicate", "background")
 FN_CAUSES = ("under-threshold", "misclassified", "mislocalised", "suppressed", "miss")
 
@@ -76,3 +78,13 @@ class Group:
     cause: str | None
     category: str
     outcome_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeFilter:
+    """Which outcomes of the current diagnosis; an empty choice takes all."""
+
+    kinds: tuple[str, ...] = ()
+    causes: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    image_ids: tuple[int, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from store.records.annotations import NewAnnotation
@@ -18,6 +19,15 @@ class Verdict:
     bound: float
     reason: str
 
+    def __str__(self) -> str:
+        """For people; a person's word has no measure."""
+        figures = "" if math.isnan(self.value) else f" {self.value:g} against {self.bound:g}"
+        return f"{self.check}{figures}: {self.reason}"
+
+
+PERSON = "person"
+"""The check whose verdict a person gives: it decides alone."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
@@ -31,7 +41,7 @@ class Sample:
         painted: the painted box, stored-image pixels of the sample.
         annotations: the objects of the sample.
         number: of its plan; plans are worked off in this order.
-        verdicts: () before the gate has judged.
+        verdicts: () before the gate has judged; a person's own comes last.
     """
 
     name: str
@@ -53,5 +63,16 @@ class Sample:
 
     @property
     def accepted(self) -> bool:
-        """True when the gate has judged and every check passed."""
-        return bool(self.verdicts) and all(verdict.accepted for verdict in self.verdicts)
+        """As a person said; where none did, as the gate judged."""
+        return self.passed if self.person is None else self.person.accepted
+
+    @property
+    def passed(self) -> bool:
+        """True when the gate has judged and every check passed, whatever a person said since."""
+        own = [verdict for verdict in self.verdicts if verdict.check != PERSON]
+        return bool(own) and all(verdict.accepted for verdict in own)
+
+    @property
+    def person(self) -> Verdict | None:
+        """What a person said; None where none did."""
+        return next((verdict for verdict in self.verdicts if verdict.check == PERSON), None)

@@ -1,0 +1,2 @@
+export const h: any;
+export function render(what: any, where: HTMLElement): void;
