@@ -271,6 +271,7 @@ CHECKS = Registry(
         "changed": "curator.synthesize.gate.changed:ChangedCheck",
         "realism": "curator.synthesize.gate.realism:RealismCheck",
         "label": "curator.synthesize.gate.label:LabelCheck",
+        "whole": "curator.synthesize.gate.whole:WholeCheck",
         "detector": "curator.synthesize.gate.detector:DetectorCheck",
         "extra": "curator.synthesize.gate.detector:ExtraCheck",
         "deceives": "curator.synthesize.gate.detector:DeceivesCheck",

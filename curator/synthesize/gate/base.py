@@ -21,12 +21,14 @@ from curator.inpaint.masks import Mask, bounds
 from curator.registry import CHECKS
 from store.records import BoxTuple, Verdict
 
-ALONE = ("changed", "realism", "label", "detector", "extra", "deceives", "kept")
+ALONE = ("changed", "realism", "label", "whole", "detector", "extra", "deceives", "kept")
 """Checks of a sample by itself, in this order; the workers' part of the gate."""
 AMONG = ("near-duplicate",)
 """Checks of a sample among those accepted before it, in the order of plans; the driver's part."""
 
 Array = NDArray[np.float64]
+Vectors = NDArray[np.floating[Any]]
+"""A judge's; float32, since thousands are learnt on."""
 Found = list[tuple[str, float, BoxTuple]]
 """Detections of one image as (class name, score, box), low scores included."""
 Label = tuple[str, BoxTuple]
@@ -75,9 +77,9 @@ class Evidence:
 
     look: Look
     figures: Array
-    part: Array
-    made: Array
-    start: Array | None = None
+    part: Vectors
+    made: Vectors
+    start: Vectors | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,3 +201,11 @@ def verdict(check: str, accepted: bool, value: float, bound: float, good: str, b
         bound=round(bound, 4),
         reason=good if accepted else bad,
     )
+
+
+def labelled(looks: Sequence[Evidence]) -> tuple[list[str], Vectors]:
+    """Class names and vectors (N, D) of all objects made."""
+    names = [name for e in looks for name, _ in e.look.made]
+    width = next((e.part.shape[0] for e in looks), 0)
+    vectors = [e.made for e in looks if len(e.made)]
+    return names, np.concatenate(vectors) if vectors else np.zeros((0, width))

@@ -3,9 +3,7 @@
 In: untouched looks at labelled pictures. Out: `Gate`, whose bounds are quantiles of the same measures on
 looks that were not learnt on (DESIGN.md, rule 10).
 
-The joint checks share one wish: together they refuse at most `refused` of the untouched looks. Each look has
-in each check a rank (the share of held looks at least as bad); its worst rank is what the gate judges by. The
-common rank is the largest at which no more than `refused` of the held looks have a worst rank below it.
+The joint checks share one wish: together they refuse at most `refused` of the untouched objects (`shares`).
 """
 
 from __future__ import annotations
@@ -34,15 +32,16 @@ from curator.synthesize.gate.base import (
 )
 from curator.synthesize.gate.judge import Judge
 from curator.synthesize.gate.looks import mirrored, mislabelled, spoilt
+from curator.synthesize.gate.shares import joint_bounds
 from curator.synthesize.gate.statistics import describe
 from store.records import Verdict
 
 _CHUNK = 32
-FOLDS = 3
+FOLDS = 5
 FAULTS = 2
 """Spoilt looks per untouched one."""
-OF_A_CLASS = 50
-"""Held looks of a class from which on it has a bound of its own."""
+MISLABELLED = 2
+"""Times that each wrong box of an object is drawn."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def evidence_of(looks: Sequence[Look], judge: Judge) -> list[Evidence]:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """An untouched look, and what is learnt by it: faulty versions, wrong labels, and its mirror image."""
+    """An untouched look, and what is learnt by it: faulty versions, wrong boxes, and its mirror image."""
 
     real: Evidence
     faulty: tuple[Evidence, ...]
@@ -136,14 +135,17 @@ class Lesson:
     mirrored: tuple[Evidence, ...]
 
 
-def lessons(looks: Sequence[Look], judge: Judge, classes: Sequence[str], seed: int) -> list[Lesson]:
+def lessons(looks: Sequence[Look], judge: Judge, seed: int) -> list[Lesson]:
     """Make and measure the faults of looks; the faulty pictures themselves are not kept."""
     rng = np.random.default_rng([seed, 7])
     found: list[Lesson] = []
     for start in range(0, len(looks), _CHUNK):
         chunk = looks[start : start + _CHUNK]
         faulty = [[spoilt(look, looks, rng) for _ in range(FAULTS)] for look in chunk]
-        wrong = [mislabelled(look, classes, rng) if look.made else [] for look in chunk]
+        wrong = [
+            [one for _ in range(MISLABELLED) for one in mislabelled(look, rng)] if look.made else []
+            for look in chunk
+        ]
         turned = [[mirrored(look)] if look.made else [] for look in chunk]
         parts = [
             _regrouped(measure([one for own in group for one in own], judge), group)
@@ -163,25 +165,34 @@ def calibrate(
         training: looks that are learnt on alone. mined: per image, looks that bounds are read off too: out of
             fold, by a gate that has not learnt on their image (cross-conformal prediction: Vovk, Annals of
             Mathematics and Artificial Intelligence 2015).
-        refused: share of untouched looks that the joint checks may refuse, in (0, 1).
+        refused: share of untouched objects that the joint checks may refuse, in (0, 1).
     """
     flat = [look for looks in mined for look in looks]
     fold = np.array([i % FOLDS for i, looks in enumerate(mined) for _ in looks], int)
-    classes = sorted({name for look in (*training, *flat) for name, _ in look.made})
-    taught = lessons([*training, *flat], judge, classes, seed)
-    always, own = taught[: len(training)], taught[len(training) :]
+    taught = lessons([*training, *flat], judge, seed)
+    return settled(taught[: len(training)], taught[len(training) :], fold, refused=refused, seed=seed)
+
+
+def settled(
+    always: Sequence[Lesson], own: Sequence[Lesson], fold: Array, *, refused: float, seed: int
+) -> Gate:
+    """A gate from lessons.
+
+    Args:
+        always: that are learnt on alone. own: that bounds are read off too. fold: the fold of each of these.
+    """
     held = [lesson.real for lesson in own]
     checks = checks_alone()
-    learnt = {check.name: _learnt(check, taught, seed) for check in checks}
+    learnt = {check.name: _learnt(check, [*always, *own], seed) for check in checks}
     joint = [check for check in checks if check.joint]
     goodness = np.full((len(joint), len(own)), np.nan)
     for number in range(FOLDS):
         inside = np.flatnonzero(fold == number)
         rest = [*always, *(lesson for lesson, k in zip(own, fold, strict=True) if k != number)]
         for row, check in enumerate(joint):
-            known = _learnt(check, rest, seed)
+            sign, known = (1 if check.least else -1), _learnt(check, rest, seed)
             for i in inside:
-                goodness[row, i] = (1 if check.least else -1) * check.value(held[i], known)
+                goodness[row, i] = sign * check.value(held[i], known)
     bounds = {c.name: c.bound(held, learnt[c.name]) for c in checks if not c.joint}
     bounds |= joint_bounds(joint, goodness, [e.look.category for e in held], refused)
     for among in checks_among():
@@ -221,61 +232,3 @@ def labels_of(looks: Sequence[Look], judge: Judge) -> list[Evidence]:
         Evidence(look=look, figures=nothing, part=vector, made=vector[None])
         for look, vector in zip(looks, vectors, strict=True)
     ]
-
-
-def joint_bounds(
-    checks: Sequence[Check], goodness: Array, scopes: Sequence[str], refused: float
-) -> dict[str, Bound]:
-    """The bounds of the joint checks.
-
-    Args:
-        goodness: (checks, looks) measures of untouched looks, larger is better; NaN: nothing to say.
-        scopes: the looks' classes.
-    """
-    if not len(scopes):
-        return {check.name: Bound(float("nan")) for check in checks}
-    own = {name for name in set(scopes) if scopes.count(name) >= OF_A_CLASS}
-    scopes = [name if name in own else "" for name in scopes]
-    ranks = np.full_like(goodness, np.inf)
-    for name in set(scopes):
-        columns = np.array([s == name for s in scopes])
-        for row in range(len(checks)):
-            ranks[row, columns] = _ranks(goodness[row, columns]) / checks[row].weight
-    worst = np.sort(ranks.min(0))
-    level = min(float(worst[min(int(refused * len(worst)), len(worst) - 1)]), 1.0)
-    bounds = {}
-    for row, check in enumerate(checks):
-        sign = 1 if check.least else -1
-        limits = {
-            name: sign * _limit(goodness[row, np.array([s == name for s in scopes])], level * check.weight)
-            for name in set(scopes)
-        }
-        everywhere = sign * _limit(goodness[row], level * check.weight)
-        with np.errstate(invalid="ignore"):
-            gone = np.mean([goodness[row, i] < sign * limits[s] for i, s in enumerate(scopes)])
-        bounds[check.name] = Bound(
-            limits.get("", everywhere),
-            {name: limit for name, limit in sorted(limits.items()) if name},
-            int((~np.isnan(goodness[row])).sum()),
-            float(gone),
-        )
-    return bounds
-
-
-def _ranks(values: Array) -> Array:
-    """Share of values that are at most as good, in (0, 1]; infinite where there is none."""
-    known = np.sort(values[~np.isnan(values)])
-    found = np.full(len(values), np.inf)
-    if len(known):
-        has = ~np.isnan(values)
-        found[has] = np.searchsorted(known, values[has], side="right") / len(known)
-    return found
-
-
-def _limit(values: Array, level: float) -> float:
-    """The least value whose rank is at least `level`; NaN where there is none."""
-    known = np.sort(values[~np.isnan(values)])
-    if not len(known):
-        return float("nan")
-    ranks = np.searchsorted(known, known, side="right") / len(known)
-    return float(known[int(np.argmax(ranks >= level))])

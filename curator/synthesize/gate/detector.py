@@ -20,17 +20,19 @@ from store.records import BoxTuple
 OVERLAP = 0.5
 CHANCE = 0.95
 """A look-alike must be mistaken more than this share of places taken at random."""
+_WEIGHT = 0.1
+"""Samples show what the detector misses, so that it is a poor judge of them."""
 _FLOOR = 0.02  # scores below are not read
 
 
 class DetectorCheck(Plain):
     """Refuses objects that the detector finds less than untouched ones.
 
-    Its weight is small: samples show what the detector misses, so that it is a poor judge of them.
+    Its weight is small: samples show what the detector misses.
     """
 
     name = "detector"
-    weight = 0.25
+    weight = _WEIGHT
 
     def value(self, evidence: Evidence, learnt: Learnt) -> float:
         """The best score at the label, of the label with the lowest."""
@@ -53,7 +55,7 @@ class ExtraCheck(Plain):
 
     name = "extra"
     least = False
-    weight = 0.25
+    weight = _WEIGHT
 
     def value(self, evidence: Evidence, learnt: Learnt) -> float:
         """The best score of what lies in the part and matches no label; 0 where there is nothing."""

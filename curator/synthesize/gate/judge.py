@@ -1,6 +1,6 @@
 """The independent judge: crops become vectors in which classes and whole objects can be told.
 
-In: an image and boxes. Out: a float64 vector per box. `pixels:` needs no weights: histograms of oriented
+In: an image and boxes. Out: a float32 vector per box. `pixels:` needs no weights: histograms of oriented
 gradients (Dalal & Triggs, CVPR 2005) and of colours. Any embedder of `curator.registry.EMBEDDERS` does better
 where one is at hand (`safetensors:FILE?layout=...`, `torchvision:NAME?weights=FILE`, `transformers:FOLDER`).
 """
@@ -21,7 +21,7 @@ from curator.detect.base import Detector
 from curator.detect.one_pass import pin_of
 from curator.represent.embedders.backbone import BackboneEmbedder
 from curator.represent.embedders.load import load_embedder
-from curator.synthesize.gate.base import Array
+from curator.synthesize.gate.base import Array, Vectors
 from store.keys import content_key
 from store.records import BoxTuple, Pin
 
@@ -31,8 +31,20 @@ SIDE = 128
 _PIXELS_SIDE = 64
 _BINS = (4, 6, 6)  # of lightness and the two colour axes
 _BATCH = 32
-_HALVES = ((0, 0, 1, 1), (0, 0, 0.5, 1), (0.5, 0, 1, 1), (0, 0, 1, 0.5), (0, 0.5, 1, 1))
-"""Parts of a crop that are looked at beside the whole, so that half an object is told from a whole one."""
+_CELLS = 3
+_PLACES = (
+    (0.0, 0.0, 1.0, 1.0),
+    *(
+        (x / _CELLS, y / _CELLS, (x + 1) / _CELLS, (y + 1) / _CELLS)
+        for y in range(_CELLS)
+        for x in range(_CELLS)
+    ),
+)
+"""Parts of a crop that are looked at: the whole, and where in it something lies, so that half an object is
+told from a whole one."""
+VERSION = 2
+"""Of the gate: of what is looked at, learnt and bounded. It enters the judge's fingerprint and so the keys of
+samples: verdicts of another version are not taken for this one's."""
 
 
 class Judge:
@@ -50,27 +62,27 @@ class Judge:
         if isinstance(self._embedder, BackboneEmbedder) and not self._embedder.backbone.square:
             self._embedder.side = SIDE  # what it looks at here are crops
         self.fingerprint = content_key(
-            "judge", spec if self._embedder is None else self._embedder.fingerprint, MARGIN, SIDE
+            "judge", spec if self._embedder is None else self._embedder.fingerprint, MARGIN, SIDE, VERSION
         )
 
-    def vectors(self, places: Sequence[tuple[Tensor, BoxTuple]]) -> Array:
-        """(image (3, H, W), box) each -> (N, D)."""
+    def vectors(self, places: Sequence[tuple[Tensor, BoxTuple]]) -> Vectors:
+        """(image (3, H, W), box) each -> (N, D) float32."""
         crops = [crop(image, box) for image, box in places]
         if not crops:
-            return np.zeros((0, 0))
+            return np.zeros((0, 0), np.float32)
         if self._embedder is None:
-            return np.stack([pixels_vector(c) for c in crops])
+            return np.stack([pixels_vector(c) for c in crops]).astype(np.float32)
         found = []
         for start in range(0, len(crops), _BATCH):
             found.append(self._embedded(crops[start : start + _BATCH]))
         return np.concatenate(found)
 
     @torch.inference_mode()
-    def _embedded(self, crops: Sequence[Tensor]) -> Array:
+    def _embedded(self, crops: Sequence[Tensor]) -> Vectors:
         assert self._embedder is not None
         view = next(iter(self._embedder.views))
         square = torch.stack([_square(c, SIDE) for c in crops]).to(self._device)
-        boxes = np.array(_HALVES, np.float32) * SIDE
+        boxes = np.array(_PLACES, np.float32) * SIDE
         if not self._embedder.levels:
             pin = Pin(image_size=(SIDE, SIDE), input_size=(SIDE, SIDE), scale=(1.0, 1.0))
             raw = self._embedder.embed(square, [pin] * len(crops), [boxes] * len(crops))
@@ -78,7 +90,7 @@ class Judge:
             pins = [pin_of(self._detector, one) for one in square]
             u = torch.stack([self._detector.prepare(one, pin) for one, pin in zip(square, pins, strict=True)])
             raw = self._embedder.embed(u, pins, [boxes] * len(crops))
-        return np.stack([one[view].astype(np.float64).ravel() for one in raw])
+        return np.stack([one[view].astype(np.float32).ravel() for one in raw])
 
 
 def crop(image: Tensor, box: BoxTuple) -> Tensor:

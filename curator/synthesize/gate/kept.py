@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from curator.synthesize.gate.base import Array, Bound, Evidence, Learnt, Plain
+from curator.synthesize.gate.base import Bound, Evidence, Learnt, Plain, Vectors
 
 SHARE = 0.9
 _PAIRS = 400
@@ -28,7 +28,7 @@ class KeptCheck(Plain):
     def bound(self, real: Sequence[Evidence], learnt: Learnt) -> Bound:
         """What two untouched objects of one class reach in 1 - `SHARE` of pairs: a painting must be more like
         its exemplar than another object of the class mostly is."""
-        by_class: dict[str, list[Array]] = defaultdict(list)
+        by_class: dict[str, list[Vectors]] = defaultdict(list)
         for e in real:
             for (name, _), vector in zip(e.look.made, e.made, strict=True):
                 by_class[name].append(vector)
@@ -48,6 +48,6 @@ class KeptCheck(Plain):
         return "the painting is like its exemplar", "the painting is no longer like its exemplar"
 
 
-def cosine(a: Array, b: Array) -> float:
+def cosine(a: Vectors, b: Vectors) -> float:
     """Cosine of two vectors; 0 where one is zero."""
     return float(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-12))

@@ -1,8 +1,7 @@
-"""The check `label`: an independent judge agrees that the labelled object is there, whole and alone.
+"""The check `label`: an independent judge takes the object for one of its class, not of another.
 
-The judge is an embedder. On the user's own labelled objects a linear classifier per class learns to tell an
-object of the class in its box from: objects of other classes, boxes beside the object or of another size,
-objects of which half is missing, two objects in one box, background, and objects spoilt beyond recognition.
+The judge is an embedder; a logistic regression over all classes learns on its vectors of the user's own
+labelled objects and their mirror images. Whether the object is there, whole and alone, `whole` asks.
 """
 
 from __future__ import annotations
@@ -10,83 +9,51 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
-from curator.synthesize.gate.base import Array, Evidence, Learnt, Plain
+from curator.synthesize.gate import linear
+from curator.synthesize.gate.base import Evidence, Learnt, Plain, labelled
 
 LEAST_OBJECTS = 8
-"""Untouched objects of a class without which nothing is learnt of it."""
-DIMENSIONS = 128
-_PENALTY = 0.05  # inverse strength (scikit-learn's C), on whitened vectors
+"""Untouched objects of a class (mirror images count) without which nothing is learnt of it."""
 
 
 class LabelCheck(Plain):
-    """Refuses a label that the judge does not see."""
+    """Refuses a label of which the judge thinks less than of untouched ones."""
 
     name = "label"
     of_labels = True
 
     def learn(self, real: Sequence[Evidence], spoilt: Sequence[Evidence], *, seed: int) -> Learnt:
-        """See `Check`. Of the spoilt looks those count whose fault concerns the label: their `made` is what
-        they are wrongly labelled as."""
+        """See `Check`; the spoilt looks are not needed."""
         names, vectors = labelled(real)
-        wrong_names, wrong = labelled(spoilt)
-        bare = np.stack([e.part for e in real if not e.look.made] or [np.zeros(0)])
-        known = [n for n in sorted(set(names)) if names.count(n) >= LEAST_OBJECTS]
-        if not known:
+        known = {name for name in set(names) if names.count(name) >= LEAST_OBJECTS}
+        if len(known) < 2:
             return Learnt()
-        mean = vectors.mean(0)
-        _, spread, axes = np.linalg.svd(vectors - mean, full_matrices=False)
-        kept = min(DIMENSIONS, int((spread > 1e-6 * spread[0]).sum()))
-        axes = axes[:kept] / (spread[:kept, None] / np.sqrt(len(vectors)) + 1e-6)
-
-        def whitened(values: Array) -> Array:
-            return np.asarray((values - mean) @ axes.T)
-
-        weights = []
-        for name in known:
-            own = np.array([n == name for n in names])
-            against = [vectors[~own], wrong[np.array([n == name for n in wrong_names], bool)]]
-            if bare.shape[1]:
-                against.append(bare)
-            x = whitened(np.concatenate([vectors[own], *against]))
-            y = np.r_[np.ones(int(own.sum())), np.zeros(len(x) - int(own.sum()))]
-            if y.all():
-                weights.append(np.zeros(kept + 1))
-                continue
-            model = LogisticRegression(C=_PENALTY, max_iter=3000, class_weight="balanced").fit(x, y)
-            weights.append(np.r_[model.coef_[0], model.intercept_])
-        return Learnt(
-            {"mean": mean, "axes": axes, "weights": np.stack(weights), "classes": np.array(known, "U")}
-        )
+        own = [i for i, name in enumerate(names) if name in known]
+        fitted = linear.fit(vectors[own], [names[i] for i in own], seed=seed)
+        return Learnt({**fitted, "classes": np.array([str(c) for c in fitted["classes"]], "U")})
 
     def value(self, evidence: Evidence, learnt: Learnt) -> float:
-        """Log-odds that the box holds its class, of the worst of the labels made."""
+        """Log-odds of its class, of the worst of the labels made."""
         worst = self._worst(evidence, learnt)
         return float("nan") if worst is None else worst[1]
 
     def words(self, evidence: Evidence, learnt: Learnt) -> tuple[str, str]:
-        """See `Check`."""
+        """See `Check`; names the class that the judge sees instead."""
         worst = self._worst(evidence, learnt)
-        name = worst[0] if worst else ""
-        return f"the judge sees a whole {name}", f"the judge does not see one whole {name} in the label's box"
+        name, _, seen = worst if worst else ("", 0.0, "")
+        instead = "" if seen == name else f", but rather a {seen}"
+        return f"the judge sees a {name}", f"the judge does not see a {name} as in untouched ones{instead}"
 
-    def _worst(self, evidence: Evidence, learnt: Learnt) -> tuple[str, float] | None:
+    def _worst(self, evidence: Evidence, learnt: Learnt) -> tuple[str, float, str] | None:
+        """Class, log-odds and the class that the judge sees, of the worst label."""
         if not learnt.arrays:
             return None
         known = [str(name) for name in learnt.arrays["classes"]]
+        weights, intercepts = learnt.arrays["weights"], learnt.arrays["intercepts"]
         found = []
         for (name, _), vector in zip(evidence.look.made, evidence.made, strict=True):
             if name in known:
-                weights = learnt.arrays["weights"][known.index(name)]
-                z = (vector - learnt.arrays["mean"]) @ learnt.arrays["axes"].T
-                found.append((name, float(z @ weights[:-1] + weights[-1])))
-        return min(found, key=lambda pair: pair[1], default=None)
-
-
-def labelled(looks: Sequence[Evidence]) -> tuple[list[str], Array]:
-    """Class names and vectors (N, D) of all objects made."""
-    names = [name for e in looks for name, _ in e.look.made]
-    width = next((e.part.shape[0] for e in looks), 0)
-    vectors = [e.made for e in looks if len(e.made)]
-    return names, np.concatenate(vectors) if vectors else np.zeros((0, width))
+                value = linear.log_odds(vector, known.index(name), weights, intercepts)
+                found.append((name, value, known[int((weights @ vector + intercepts).argmax())]))
+        return min(found, key=lambda one: one[1], default=None)

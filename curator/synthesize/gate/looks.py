@@ -154,8 +154,8 @@ def mirrored(look: Look) -> Look:
     )
 
 
-def mislabelled(look: Look, classes: Sequence[str], rng: np.random.Generator) -> list[Look]:
-    """A labelled look with wrong labels: a box beside the object or of another size, half an object, two."""
+def mislabelled(look: Look, rng: np.random.Generator) -> list[Look]:
+    """A labelled look with wrong boxes: beside the object, of another size, with half an object, with two."""
     (name, box), image = look.made[0], look.image
     height, width = image.shape[1:]
     size = np.array([box[2] - box[0], box[3] - box[1]])
@@ -163,17 +163,13 @@ def mislabelled(look: Look, classes: Sequence[str], rng: np.random.Generator) ->
     angle, away = rng.uniform(0, 2 * np.pi), rng.uniform(0.4, 0.9)
     beside = centre + away * size * np.array([np.cos(angle), np.sin(angle)])
     scale = rng.choice([rng.uniform(0.35, 0.6), rng.uniform(1.7, 2.5)])
-    found = [
+    return [
         replace(look, made=((name, _box(beside, size, width, height)),)),
         replace(look, made=((name, _box(centre, size * scale, width, height)),)),
         replace(look, image=half(image, box, rng)),
         replace(look, image=half(image, box, rng, elsewhere=True)),
         doubled(look, rng),
     ]
-    strangers = [c for c in classes if c != name]
-    if strangers:
-        found.append(replace(look, made=((strangers[int(rng.integers(len(strangers)))], box),)))
-    return found
 
 
 def half(image: Tensor, box: BoxTuple, rng: np.random.Generator, *, elsewhere: bool = False) -> Tensor:

@@ -34,7 +34,7 @@ class RealismCheck(Plain):
 
     def value(self, evidence: Evidence, learnt: Learnt) -> float:
         """Log-odds of being spoilt."""
-        if not learnt.arrays or bool(evidence.look.mask.all()):
+        if not learnt.arrays or not evidence.figures.size or bool(evidence.look.mask.all()):
             return float("nan")  # a critic of parts says nothing of whole pictures
         return float(additive.score(evidence.figures[None], learnt.arrays)[0])
 
