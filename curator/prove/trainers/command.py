@@ -45,6 +45,7 @@ _PLACE = re.compile(r"\{(\w*)\}")
 _OF_THE_START = ("trust_pickle", "classes", "seed")  # options that say how initial weights are made or read
 _SOURCES = (".py", ".sh", ".yaml", ".yml", ".json", ".toml", ".cfg", ".ini")
 _GRACE = 10.0  # seconds between asking a program to stop and killing it
+_KILLED = 2.0  # seconds that a killed one may take to be gone
 _TAIL = 3  # lines of the log in an error
 
 
@@ -314,6 +315,12 @@ def _stop(group: int) -> None:
                 time.sleep(0.05)
         finally:  # a second Ctrl-C too
             os.killpg(group, signal.SIGKILL)
+        end = time.monotonic() + _KILLED
+        while time.monotonic() < end:  # until it is gone
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(group, os.WNOHANG)
+            os.killpg(group, 0)
+            time.sleep(0.02)
 
 
 def _started(pid: int) -> str:
