@@ -46,6 +46,14 @@ need_ray()
 SIZES = {"train": 2, "mine": 5, "pool": 14, "holdout": 2}
 
 
+def clusters_began() -> bool:
+    """Has this process begun a cluster, in tests of another file? Then it asks for Ray's token from then on:
+    nodes that do not send it could not reach it, and its actors would never start."""
+    from ray._raylet import AuthenticationMode, get_authentication_mode
+
+    return bool(get_authentication_mode() == AuthenticationMode.TOKEN)
+
+
 @pytest.fixture(scope="module")
 def nodes(importable: None) -> Iterator[Any]:
     """A cluster whose head computes nothing, and two nodes with one CPU each; another is added when asked."""
@@ -53,7 +61,10 @@ def nodes(importable: None) -> Iterator[Any]:
 
     folder = tempfile.mkdtemp(prefix="ray13-", dir="/tmp")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**clusters.QUIET, **clusters.LOOPBACK, "RAY_TMPDIR": folder}.items():
+        settings = {**clusters.QUIET, **clusters.LOOPBACK, "RAY_TMPDIR": folder}
+        if clusters_began():
+            settings[clusters.AUTH_MODE] = "token"
+        for name, value in settings.items():
             patch.setenv(name, value)
         found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         for _ in range(2):
