@@ -31,7 +31,7 @@ from environment import machine, versions
 from numpy.typing import NDArray
 from query_sets import SETS, read
 
-from curator.synthesize.context import _looked_at, _Seen, _with_classes, learn
+from curator.synthesize.context import Seen, learn, looked_at, ranks, with_classes
 from curator.synthesize.trees import fit, log_odds
 from curator.tensors import image_tensor
 from store.images import read_pixels
@@ -54,18 +54,7 @@ def pictures(name: str) -> list[list[tuple[Any, Sequence[NewAnnotation]]]]:
     return halves
 
 
-def ranks(score: Array, seen: _Seen) -> Array:
-    """Per object the share of its other places below its own."""
-    ends = np.append(seen.own[1:], len(score))
-    return np.array(
-        [
-            (score[a + 1 : b] < score[a]).mean() + 0.5 * (score[a + 1 : b] == score[a]).mean()
-            for a, b in zip(seen.own, ends, strict=True)
-        ]
-    )
-
-
-def alike(seen: _Seen, known: _Seen, rng: np.random.Generator) -> Array:
+def alike(seen: Seen, known: Seen, rng: np.random.Generator) -> Array:
     """Minus the distance to the surroundings of an object of the class in the half that is learnt from."""
     names, of = np.asarray(seen.category), np.asarray(known.category)[known.own]
     score = np.zeros(len(names))
@@ -96,9 +85,9 @@ def measured(name: str) -> dict[str, Any]:
     """One set."""
     first, second = pictures(name)
     context = learn(first)
-    known, seen = (_looked_at(half, np.random.default_rng(5)) for half in (first, second))
+    known, seen = (looked_at(half, np.random.default_rng(5)) for half in (first, second))
     names = np.asarray(seen.category)
-    trees = log_odds(_with_classes(seen.figures, names, context.classes), context.trees)
+    trees = log_odds(with_classes(seen.figures, names, context.classes), context.trees)
     y = np.zeros(len(known.category), dtype=int)
     y[known.own] = 1
     position = log_odds(seen.figures[:, POSITION], fit(known.figures[:, POSITION], y))

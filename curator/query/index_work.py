@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from curator.detect.one_pass import OnePass
 
 STAGE = "index"
-COMPONENTS = 24  # the usual number; keys of it do not name it
+UNNAMED = 24  # components of a view that keys do not name: all had as many when the first keys were made
 STAGE_VERSION = 3  # 3: at most 32 candidates and 20 windows, principal components as int8
 OVERLAP = 0.6  # candidates that overlap more describe the same thing
 REGION = "region"
@@ -209,7 +209,7 @@ class IndexWork(EmbedWork):
         windows: int,
         batch_size: int,
         weights: str = "",
-        components: int = COMPONENTS,
+        components: int,
     ) -> None:
         super().__init__(
             detector=detector,
@@ -223,10 +223,10 @@ class IndexWork(EmbedWork):
         self.arrays, self.components = dict(arrays), components
 
     def image_key(self, item: IndexItem) -> str:
-        """Key of what the image offers, which no diagnosis changes; with another number of components than
-        the usual one these are other vectors, in a space of their own."""
+        """Key of what the image offers, which no diagnosis changes; other numbers of components make
+        other vectors, in a space of their own."""
         key = super().image_key(item)
-        return key if self.components == COMPONENTS else content_key(key, self.components)
+        return key if self.components == UNNAMED else content_key(key, self.components)
 
     def outcomes_key(self, item: IndexItem) -> str:
         """Key of its outcomes' boxes and of what is blamed for them."""

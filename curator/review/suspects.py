@@ -11,6 +11,7 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
+from curator.boxes import iou
 from curator.diagnose.settings import SuspectsConfig
 from curator.errors import InputError
 from curator.review.desk import READER, Desk, name_of
@@ -155,15 +156,8 @@ def _gone(one: dict[str, Any], labels: list[Annotation]) -> bool:
 
 def _overlapped(one: dict[str, Any], labels: list[Annotation]) -> bool:
     """True where a label of the class was drawn there since."""
-    x1, y1, x2, y2 = one["box"]
-    for a in labels:
-        width = min(a.box[2], x2) - max(a.box[0], x1)
-        height = min(a.box[3], y2) - max(a.box[1], y1)
-        if a.category == one["category"] and width > 0 and height > 0:
-            areas = (x2 - x1) * (y2 - y1) + (a.box[2] - a.box[0]) * (a.box[3] - a.box[1])
-            if width * height / (areas - width * height) >= 0.5:
-                return True
-    return False
+    own = [a.box for a in labels if a.category == one["category"]]
+    return bool(own) and bool(iou(own, [one["box"]]).max() >= 0.5)
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -39,7 +39,7 @@ from curator.boxes import clip
 from curator.errors import StageError
 from curator.synthesize.base import Exemplar, Scene
 from curator.synthesize.recipes.standing import SMALLEST, standing_places
-from curator.synthesize.surroundings import Surroundings, neighbours
+from curator.synthesize.surroundings import Surroundings, neighbours, unlikeness
 from curator.synthesize.trees import fit, log_odds
 from store.records import BoxTuple, NewAnnotation
 
@@ -75,7 +75,7 @@ class Context:
 
     def best(self, exemplar: Exemplar, scene: Scene, places: Array) -> tuple[int, float]:
         """The place (N, 4) in a scene that suits an object best: its number, and how far it lies above the
-        bound (log-odds, or Lab units where likeness decides).
+        bound (log-odds, or Lab units where likeness decides; without a bound minus the distance).
 
         Raises:
             StageError: none lies above it.
@@ -85,10 +85,10 @@ class Context:
             x = rows_of(around, places, scene.annotations, exemplar.category, self.classes)
             above = log_odds(x, self.trees) - self.bounds.get(exemplar.category, self.bounds[""])
         else:
-            home = Surroundings(exemplar.image).around(exemplar.box)
-            above = self.unlike - np.linalg.norm(around.around(places) - home, axis=1)
+            bound = self.unlike if np.isfinite(self.unlike) else 0.0
+            above = bound - unlikeness(exemplar.image, exemplar.box, around, places)
         best = int(above.argmax())
-        if above[best] < 0:
+        if above[best] < 0 and (self.trees or np.isfinite(self.unlike)):
             raise StageError(
                 f"scene {scene.image_id}: of {len(places)} places none looks like one where "
                 + (f"a {exemplar.category} stands" if self.trees else "the object stood")
@@ -135,7 +135,7 @@ class Context:
 
 def learn(pictures: Iterable[tuple[Tensor, Sequence[NewAnnotation]]], seed: int = 0) -> Context:
     """Learn from labelled pictures: images (3, H, W) RGB [0, 1] with their labels."""
-    seen = _looked_at(pictures, np.random.default_rng([seed, 17]))
+    seen = looked_at(pictures, np.random.default_rng([seed, 17]))
     if len(seen.own) < 2:
         return Context(objects=len(seen.own))
     unlike, alike = _likeness(seen, np.random.default_rng([seed, 18]))
@@ -144,7 +144,7 @@ def learn(pictures: Iterable[tuple[Tensor, Sequence[NewAnnotation]]], seed: int 
         return known
     classes = tuple(sorted(set(seen.category)))
     names = np.asarray(seen.category)
-    x = _with_classes(seen.figures, names, classes)
+    x = with_classes(seen.figures, names, classes)
     y = np.zeros(len(x), dtype=int)
     y[seen.own] = 1
     out = np.zeros(len(x))
@@ -170,7 +170,7 @@ def learn(pictures: Iterable[tuple[Tensor, Sequence[NewAnnotation]]], seed: int 
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
     """Places of objects and others: rows; `own`: numbers of the rows of objects, each with its other places
     behind it."""
 
@@ -181,7 +181,7 @@ class _Seen:
     own: NDArray[np.int64]
 
 
-def _looked_at(pictures: Iterable[tuple[Tensor, Sequence[NewAnnotation]]], rng: np.random.Generator) -> _Seen:
+def looked_at(pictures: Iterable[tuple[Tensor, Sequence[NewAnnotation]]], rng: np.random.Generator) -> Seen:
     figures: list[Array] = []
     around: list[Array] = []
     category: list[str] = []
@@ -210,7 +210,7 @@ def _looked_at(pictures: Iterable[tuple[Tensor, Sequence[NewAnnotation]]], rng: 
             category += names
             images += [number] * len(names)
     none = np.zeros((0, 1))
-    return _Seen(
+    return Seen(
         np.concatenate(figures) if figures else none,
         np.concatenate(around) if around else none,
         category,
@@ -239,7 +239,7 @@ def _other_places(
     return places if len(places) >= PLACES // 5 else None
 
 
-def _likeness(seen: _Seen, rng: np.random.Generator) -> tuple[float, float]:
+def _likeness(seen: Seen, rng: np.random.Generator) -> tuple[float, float]:
     """Upper quartile of the distances between surroundings of objects of one class in two images, and how
     well such a distance ranks an object's own place."""
     names, images = np.asarray(seen.category), seen.image
@@ -257,15 +257,24 @@ def _likeness(seen: _Seen, rng: np.random.Generator) -> tuple[float, float]:
     return unlike, _rank(score, seen)
 
 
-def _rank(score: Array, seen: _Seen) -> float:
-    """Mean share of an object's other places that score below its own, ties half."""
+def ranks(score: Array, seen: Seen) -> Array:
+    """(objects,) share of each object's other places that score below its own, ties half; NaN: no score."""
     ends = np.append(seen.own[1:], len(score))
-    shares = [
-        (score[a + 1 : b] < score[a]).mean() + 0.5 * (score[a + 1 : b] == score[a]).mean()
-        for a, b in zip(seen.own, ends, strict=True)
-        if b > a + 1 and np.isfinite(score[a])
-    ]
-    return float(np.mean(shares)) if shares else float("nan")
+    return np.array(
+        [
+            (score[a + 1 : b] < score[a]).mean() + 0.5 * (score[a + 1 : b] == score[a]).mean()
+            if np.isfinite(score[a])
+            else np.nan
+            for a, b in zip(seen.own, ends, strict=True)
+        ]
+    )
+
+
+def _rank(score: Array, seen: Seen) -> float:
+    """Mean of `ranks`."""
+    known = ranks(score, seen)
+    known = known[np.isfinite(known)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def rows_of(
@@ -278,12 +287,12 @@ def rows_of(
     """(N, F) what the trees see of places (N, 4) for an object of a class in an image with these labels."""
     objects = [a for a in annotations if not a.crowd]
     figures = np.concatenate([around.figures(places), _neighbours(places, objects, category)], axis=1)
-    return _with_classes(figures, np.full(len(figures), category), classes)
+    return with_classes(figures, np.full(len(figures), category), classes)
 
 
 def _neighbours(places: Array, objects: Sequence[NewAnnotation], category: str) -> Array:
     return neighbours(places, [a.box for a in objects], [a.category == category for a in objects])
 
 
-def _with_classes(figures: Array, names: NDArray[Any], classes: Sequence[str]) -> Array:
+def with_classes(figures: Array, names: NDArray[Any], classes: Sequence[str]) -> Array:
     return np.concatenate([figures, names[:, None] == np.asarray(classes)[None]], axis=1)

@@ -92,6 +92,12 @@ class Surroundings:
         return np.asarray((s[:, y2, x2] - s[:, y1, x2] - s[:, y2, x1] + s[:, y1, x1]).T)
 
 
+def unlikeness(image: Tensor, box: Any, around: Surroundings, places: Any) -> Array:
+    """(N,) Lab distance of what lies around places (N, 4) from what lies around a box of another image."""
+    home = Surroundings(image).around(box)
+    return np.asarray(np.linalg.norm(around.around(places) - home, axis=1))
+
+
 def neighbours(boxes: Any, others: Any, alike: Any) -> Array:
     """(N, 8) of boxes (N, 4): of the nearest labelled object of the class, and of any class, its distance
     and how much lower its feet stand, both in sides (square roots of areas) of the box, the log of its side

@@ -13,6 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+SETTINGS: dict[str, Any] = {
+    "max_iter": 150,
+    "learning_rate": 0.05,
+    "max_leaf_nodes": 8,
+    "min_samples_leaf": 40,
+    "l2_regularization": 1.0,
+    "early_stopping": False,
+    "random_state": 0,
+}
 Array = NDArray[np.float64]
 
 
@@ -21,15 +30,7 @@ def fit(x: Array, y: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
     filled = np.where(np.isnan(x), np.inf, x)
     least, most = filled.min(0), np.where(np.isnan(x), -np.inf, x).max(0)
     columns = np.flatnonzero(least < most)  # scikit-learn takes no figure of one value, or of none
-    model = HistGradientBoostingClassifier(
-        max_iter=150,
-        learning_rate=0.05,
-        max_leaf_nodes=8,
-        min_samples_leaf=40,
-        l2_regularization=1.0,
-        early_stopping=False,
-        random_state=0,
-    )
+    model = HistGradientBoostingClassifier(**SETTINGS)
     arrays = _arrays_of(model.fit(x[:, columns], y))
     return {**arrays, "feature": columns[arrays["feature"]].astype(np.int32)}
 

@@ -12,7 +12,7 @@ from curator.errors import StageError
 from curator.synthesize.base import Exemplar, Scene
 from curator.synthesize.context import FEWEST, Context, learn
 from curator.synthesize.surroundings import Surroundings, neighbours
-from curator.synthesize.trees import fit, log_odds
+from curator.synthesize.trees import SETTINGS, fit, log_odds
 from store.records import NewAnnotation
 
 WIDTH, HEIGHT, ROAD = 120, 96, 56
@@ -58,15 +58,7 @@ def test_trees_as_arrays_answer_as_scikit_learns_do() -> None:
     x[rng.random(x.shape) < 0.1] = np.nan
     y = (np.nan_to_num(x[:, 0]) + np.nan_to_num(x[:, 1]) ** 2 + rng.normal(0, 0.5, 600) > 0.8).astype(int)
     y[np.isnan(x[:, 2])] = 1  # that it is missing tells something, too
-    theirs = HistGradientBoostingClassifier(
-        max_iter=150,
-        learning_rate=0.05,
-        max_leaf_nodes=8,
-        min_samples_leaf=40,
-        l2_regularization=1.0,
-        early_stopping=False,
-        random_state=0,
-    ).fit(x, y)
+    theirs = HistGradientBoostingClassifier(**SETTINGS).fit(x, y)
     np.testing.assert_allclose(log_odds(x, fit(x, y)), theirs.decision_function(x), atol=1e-6)
 
 
@@ -105,6 +97,13 @@ def test_nothing_known_refuses_nothing() -> None:
         image, (label,) = pictures(1, seed=9)[0]
         bare = Scene(image_id=8, image=street(np.random.default_rng(1), road=False), annotations=())
         assert context.best(exemplar(image, label), bare, np.array([(10.0, 10.0, 34.0, 24.0)]))[0] == 0
+        # Of several scenes the one that is more alike is chosen all the same.
+        street_fit, bare_fit = (
+            context.best(exemplar(image, label), scene, np.array([(30.0, 66.0, 54.0, 80.0)]))[1]
+            for scene in (Scene(image_id=9, image=street(np.random.default_rng(2)), annotations=()), bare)
+        )
+        assert np.isfinite(street_fit)
+        assert street_fit > bare_fit
 
 
 def test_a_context_survives_as_bytes() -> None:

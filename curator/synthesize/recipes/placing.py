@@ -22,7 +22,7 @@ from curator.inpaint.exemplar import UNKNOWN
 from curator.inpaint.masks import Mask, bounds
 from curator.synthesize.base import Exemplar, SamplePlan, Scene
 from curator.synthesize.compose import Pasted
-from curator.synthesize.surroundings import Surroundings
+from curator.synthesize.surroundings import Surroundings, unlikeness
 from store.records import BoxTuple, NewAnnotation
 
 VISIBLE = 0.3
@@ -149,8 +149,7 @@ def covered(mask: Tensor, box: Any) -> float:
 
 def most_alike(exemplar: Exemplar, scene: Scene, places: Array) -> tuple[int, float]:
     """The place (N, 4) whose surroundings are most like the exemplar's own; its number and the distance."""
-    home = Surroundings(exemplar.image).around(exemplar.box)
-    distance = np.linalg.norm(Surroundings(scene.image).around(places) - home, axis=1)
+    distance = unlikeness(exemplar.image, exemplar.box, Surroundings(scene.image), places)
     best = int(distance.argmin())
     return best, float(distance[best])
 
