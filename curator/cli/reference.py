@@ -69,7 +69,12 @@ def _kind(parameter: Any) -> str:
 
 
 def _cells(*texts: str) -> str:
-    return "| " + " | ".join(" ".join(text.replace("|", "\\|").split()) for text in texts) + " |"
+    return "| " + " | ".join(" ".join(_plain(text).split()) for text in texts) + " |"
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is: no table cells, and no links, in it."""
+    return text.replace("|", "\\|").replace("][", "]\\[")
 
 
 if __name__ == "__main__":

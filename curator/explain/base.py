@@ -180,8 +180,9 @@ class AttributionMethod(Protocol):
         Args:
             image: prepared x (3, h, w) in the pin's input frame.
             segments: (h, w) labels 0..M-1.
-            seed, image_key: randomness is keyed by (seed, image sha256, segment content, k), never by
-                candidate: explaining a target alone or with others gives the same numbers.
+            seed: randomness is keyed by (seed, image_key, segment content, k), never by candidate: explaining
+                a target alone or with others gives the same numbers.
+            image_key: the image's sha256.
         Raises:
             ConfigError: the fill does not fit the method.
         """

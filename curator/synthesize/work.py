@@ -21,7 +21,7 @@ from curator.inpaint.base import Inpainter
 from curator.registry import RECIPES
 from curator.synthesize.base import Exemplar, Recipe, SamplePlan, Scene
 from curator.synthesize.context import Context
-from curator.synthesize.gate.base import Found, Look
+from curator.synthesize.gate.base import Found, Look, added_checks
 from curator.synthesize.gate.calibrate import Gate, evidence_of
 from curator.synthesize.gate.judge import Judge
 from curator.synthesize.painting import load_inpainter, paint
@@ -255,6 +255,8 @@ def config_key(
     """
     counting = ("budget", "attempts", "detector", "inpainter", "strength")
     settings = {name: value for name, value in config.results().items() if name not in counting}
+    if added := added_checks():
+        settings["checks"] = added
     return content_key(
         STAGE,
         STAGE_VERSION,

@@ -172,13 +172,23 @@ class Plain:
 
 
 def checks_alone() -> tuple[Check, ...]:
-    """The checks of `ALONE`."""
-    return tuple(CHECKS.load(name)() for name in ALONE)
+    """The checks of `ALONE`, then those of plug-ins that judge a sample by itself, by name."""
+    return tuple(CHECKS.load(name)() for name in (*ALONE, *(n for n in added_checks() if not _among(n))))
 
 
 def checks_among() -> tuple[CheckAmong, ...]:
-    """The checks of `AMONG`."""
-    return tuple(CHECKS.load(name)() for name in AMONG)
+    """The checks of `AMONG`, then those of plug-ins that judge a sample among others, by name."""
+    return tuple(CHECKS.load(name)() for name in (*AMONG, *filter(_among, added_checks())))
+
+
+def added_checks() -> dict[str, int]:
+    """Checks of plug-ins by name, each with its `version` (1, where it says none)."""
+    names = [name for name in CHECKS.names() if name not in (*ALONE, *AMONG)]
+    return {name: int(getattr(CHECKS.load(name), "version", 1)) for name in names}
+
+
+def _among(name: str) -> bool:
+    return hasattr(CHECKS.load(name), "judge")
 
 
 def judged(check: Check, evidence: Evidence, learnt: Learnt, bound: Bound) -> Verdict:
