@@ -12,7 +12,9 @@ class DiagnoseConfig(StageConfig):
     """`curator diagnose`.
 
     Attributes:
-        iou_threshold: t_iou. low_score: t_low of FN rule (a). background_iou: TIDE's t_bg.
+        iou_threshold: t_iou.
+        low_score: t_low of FN rule (a).
+        background_iou: TIDE's t_bg.
     """
 
     detector: str | None = option(None, "Spec whose detections are judged; default: the last that ran.")

@@ -17,7 +17,8 @@ class ExplainConfig(StageConfig):
     """`curator explain`.
 
     Attributes:
-        segments: of SLIC. target: "auto" is log-odds where the detector gives them, probability elsewhere.
+        segments: of SLIC.
+        target: "auto" is log-odds where the detector gives them, probability elsewhere.
         precision: "auto" is bf16 where the hardware is fast in it and the maps stay the same, else fp32.
         aside: without it this configuration is the one that later stages use from now on.
     """

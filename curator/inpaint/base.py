@@ -28,12 +28,15 @@ class Inpainter(Protocol):
         """Repaint.
 
         Args:
-            images: (B, 3, H, W) float32 RGB [0, 1]. masks: (B, H, W) bool, True = repaint.
+            images: (B, 3, H, W) float32 RGB [0, 1].
+            masks: (B, H, W) bool, True = repaint.
             initial: (B, 3, H, W), a composition to start from inside the holes; None: from noise.
             strength: in [0, 1], how much of `initial` is given up: 0 keeps it, 1 paints from nothing (SDEdit,
                 Meng et al., ICLR 2022, arXiv:2108.01073).
-            prompts: per image, what is painted. negative_prompts: per image, what must not be.
-            exemplars: per image (3, h, w) RGB [0, 1], what to paint; sizes may differ. seeds: B ints.
+            prompts: per image, what is painted.
+            negative_prompts: per image, what must not be.
+            exemplars: per image (3, h, w) RGB [0, 1], what to paint; sizes may differ.
+            seeds: B ints.
         Returns:
             (B, 3, H, W); pixels where the mask is False come back bit-identical.
         """

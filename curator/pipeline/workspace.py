@@ -16,7 +16,8 @@ def init_workspace(path: Path | str, url: str | None = None) -> Store:
     """Make a workspace and open it.
 
     Args:
-        path: a new or empty folder. url: of a PostgreSQL database; None puts SQLite into the folder.
+        path: a new or empty folder.
+        url: of a PostgreSQL database; None puts SQLite into the folder.
     Raises:
         WorkspaceError: the folder holds something already, or the database cannot be used.
     """

@@ -33,12 +33,15 @@ class SamplePlan:
     """What a recipe wants painted: where, from which exemplar, and what the result's labels are.
 
     Attributes:
-        exemplar: (3, h, w) RGB [0, 1], what to paint, for a generator. mask: (H, W) bool, the hole.
+        exemplar: (3, h, w) RGB [0, 1], what to paint, for a generator.
+        mask: (H, W) bool, the hole.
         composed: (3, H, W) the scene with the exemplar's own pixels in the hole: what a generator starts from
             at a strength below 1, and the sample itself at strength 0.
         painted: bounding box of what was painted.
-        annotations: labels of the result. made: numbers of those annotations that were painted or changed.
-        prompt: what is painted; negative_prompt: what must not be.
+        annotations: labels of the result.
+        made: numbers of those annotations that were painted or changed.
+        prompt: what is painted.
+        negative_prompt: what must not be.
         rendered: (3, H, W) the sample itself, from a recipe that needs no inpainter.
         details: for people; "fit", where the recipe compares places: how well its place suits, so that of
             several scenes the one is painted on where it is largest.
@@ -67,7 +70,9 @@ class Exemplar:
     """A failure that a recipe answers, with its image and what is to blame in it.
 
     Attributes:
-        image: (3, H, W) RGB [0, 1]. kind: "FN" or "FP". category: as `Outcome.category`.
+        image: (3, H, W) RGB [0, 1].
+        kind: "FN" or "FP".
+        category: as `Outcome.category`.
         box: the failed object's or the false detection's box, stored-image pixels.
         blamed: (H, W) bool, the culprit's segments; None where nothing was explained.
         polygon: rings of the failed object's outline, stored-image pixels; None where the data set has none.

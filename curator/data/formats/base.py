@@ -20,7 +20,8 @@ class LabelledImage:
     """One image of a data set as its files say.
 
     Attributes:
-        path: the image file. name: path relative to the data set, unique in it.
+        path: the image file.
+        name: path relative to the data set, unique in it.
         declared_size: (width, height) as the annotation file says, None where it does not.
         annotations: None for unlabelled. Boxes in pixels of the declared size or, where the format is
             relative (YOLO), `relative` is True and boxes are fractions of the image.
@@ -74,7 +75,9 @@ class OutputImage:
     """One image of a data set to write.
 
     Attributes:
-        name: file stem, unique in the data set. data: the image file's bytes. suffix: ".png", ".jpg", ...
+        name: file stem, unique in the data set.
+        data: the image file's bytes.
+        suffix: ".png", ".jpg", ...
         width, height: pixels of the stored image (EXIF orientation applied).
         lineage: JSON facts for the manifest (role, sha256 of the source, failure -> query/sample).
     """

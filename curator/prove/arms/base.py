@@ -96,7 +96,8 @@ class Cutouts:
     """What copy-paste cuts and where it pastes.
 
     Attributes:
-        objects: missed ones of mined images, at least one. scenes: training images, at least one.
+        objects: missed ones of mined images, at least one.
+        scenes: training images, at least one.
     """
 
     objects: Sequence[tuple[Labelled, Annotation]]
@@ -120,8 +121,9 @@ class ArmContext:
     """What arms choose from; each part is there where an arm needs it. Nothing in it equals a holdout image.
 
     Attributes:
-        seed: of the verification. hits: labelled images of the selections by name, "" for the verified one,
-            best first. samples: accepted ones.
+        seed: of the verification.
+        hits: labelled images of the selections by name, "" for the verified one, best first.
+        samples: accepted ones.
         fails: pool image id -> failing groups that it holds, those with most failures first.
     """
 

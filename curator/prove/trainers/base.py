@@ -27,7 +27,8 @@ class TrainerSettings:
 
     Attributes:
         spec: of the trainer; "" for the one that fits the detector.
-        format: of the data set that it reads. trained: spec of the detector that it writes, with {out} in it.
+        format: of the data set that it reads.
+        trained: spec of the detector that it writes, with {out} in it.
         init: file of the initial weights, "" for the one that the detector's spec names.
         init_detector: spec that reads `init`, "" for `trained` with `init` in place of what is written.
         timeout: seconds that one training may take, 0 for any.
@@ -46,7 +47,8 @@ class Trained:
     """A trained detector.
 
     Attributes:
-        spec: that loads it from where it was written. figures: plain JSON, such as the loss.
+        spec: that loads it from where it was written.
+        figures: plain JSON, such as the loss.
     """
 
     detector: Detector

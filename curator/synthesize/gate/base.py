@@ -40,8 +40,10 @@ class Look:
     """A picture with a part that is judged: painted, or untouched.
 
     Attributes:
-        image: (3, H, W) RGB in [0, 1]. mask: (H, W) bool, the part; at least one pixel.
-        made: objects that the part shows. kept: the other labelled objects of the picture.
+        image: (3, H, W) RGB in [0, 1].
+        mask: (H, W) bool, the part; at least one pixel.
+        made: objects that the part shows.
+        kept: the other labelled objects of the picture.
         found: what the detector finds in the picture.
         kind: "FN" where the part shows an object or hides one, "FP" where it shows a look-alike.
         category: class that the failure concerns; "" for untouched background.
@@ -71,8 +73,10 @@ class Evidence:
     """A look and what was measured of it once, for all checks.
 
     Attributes:
-        figures: of `statistics.describe`. part: (D,) the judge's vector of the part. made: (M, D) of the
-            objects that it shows. start: (D,) of the composition's part, where there is one.
+        figures: of `statistics.describe`.
+        part: (D,) the judge's vector of the part.
+        made: (M, D) of the objects that it shows.
+        start: (D,) of the composition's part, where there is one.
     """
 
     look: Look
@@ -96,7 +100,8 @@ class Bound:
     Attributes:
         value: for all classes; NaN where the check cannot judge (too few untouched pictures).
         classes: for those with enough untouched objects of their own.
-        real: number of untouched looks that it was read off. refused: share of them that it refuses.
+        real: number of untouched looks that it was read off.
+        refused: share of them that it refuses.
     """
 
     value: float
