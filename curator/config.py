@@ -106,6 +106,18 @@ class StageConfig:
         """All fields as plain values."""
         return dataclasses.asdict(self)
 
+    def words(self) -> list[str]:
+        """The options and arguments of the stage's command that make these settings, without those at their
+        defaults."""
+        options, arguments = [], []
+        for f in dataclasses.fields(self):
+            value, about = getattr(self, f.name), f.metadata
+            if about.get("argument"):
+                arguments.append(str(value))
+            elif about.get("help") and value != _default(f):
+                options += _words("--" + (about["flag"] or f.name).replace("_", "-"), value, about["joined"])
+        return [*options, *(["--", *arguments] if arguments else [])]
+
     @classmethod
     def from_table(cls, table: Mapping[str, Any], *, where: str = "") -> Self:
         """Build from a TOML table; unknown keys and wrong types are refused with the choices named.
@@ -121,6 +133,22 @@ class StageConfig:
             return cls(**{key: _coerce(value, hints[key], f"{where}: {key}") for key, value in table.items()})
         except TypeError as error:
             raise ConfigError(f"{where}: {error}") from error
+
+
+def _default(own: dataclasses.Field[Any]) -> Any:
+    return own.default if own.default_factory is dataclasses.MISSING else own.default_factory()
+
+
+def _words(flag: str, value: Any, joined: bool) -> list[str]:
+    """One option; `=` keeps values that begin with a dash from being options themselves."""
+    if isinstance(value, bool):
+        yes, _, no = flag.partition("/")
+        return [yes if value else f"--{no}" if no else f"--no-{flag[2:]}"]
+    if isinstance(value, Mapping):
+        return [f"{flag}={name}={one}" for name, one in value.items()]
+    if isinstance(value, tuple):
+        return [f"{flag}={','.join(map(str, value))}"] if joined else [f"{flag}={one}" for one in value]
+    return [] if value is None else [f"{flag}={value}"]
 
 
 def _coerce(value: Any, hint: Any, where: str) -> Any:

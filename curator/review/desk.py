@@ -43,8 +43,15 @@ class Desk:
         self._decoding = threading.Lock()
         self._decoded: OrderedDict[int, Pixels] = OrderedDict()
         self._current: tuple[object, Current | None] = (None, None)
+        self._ends: list[Callable[[], None]] = []
+
+    def on_close(self, act: Callable[[], None]) -> None:
+        """Call `act` when the page is closed."""
+        self._ends.append(act)
 
     def close(self) -> None:
+        for act in self._ends:
+            act()
         self.cache.close()
 
     @contextmanager

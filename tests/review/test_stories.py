@@ -267,9 +267,7 @@ def test_a_person_edits_a_box_with_undo(opened: Callable[..., Page], store: Stor
     assert [a.box for a in back.annotations] == [a.box for a in own]
 
 
-def test_edits_are_not_lost_where_somebody_else_was_faster(
-    opened: Callable[..., Page], store: Store
-) -> None:
+def test_edits_are_not_lost_where_somebody_else_was_faster(opened: Callable[..., Page], store: Store) -> None:
     ids = store.image_ids(role="mine")
     labels = store.annotations(ids, reader="diagnose")
     image = next(i for i in ids if len(labels[i].annotations) >= 2)
@@ -339,3 +337,56 @@ def test_a_page_of_a_stranger_tells_nothing(browser: Any, reviewed: Path, tmp_pa
         assert answer.status == 403
         assert "the address that `curator review` printed" in page.content()
         context.close()
+
+
+def test_a_person_asks_the_pool_and_sees_the_hits(opened: Callable[..., Page], store: Store) -> None:
+    page = opened("/queries")
+    page.get_by_role("button", name="Ask…").click()
+    form = page.get_by_role("form", name="Ask…")
+    form.get_by_label("Failures").fill("FN")
+    form.get_by_label("Images").fill("3")
+    form.get_by_label("Method").select_option("similarity")
+    expect(form.get_by_label("Name")).to_have_value("query-2")
+    form.get_by_role("button", name="Start").click()
+    job = page.get_by_label("Job", exact=True)
+    expect(job).to_contain_text("running")
+    expect(job).to_contain_text("done", timeout=60_000)
+    job.get_by_role("link", name="Show").click()
+    expect(page).to_have_url(re.compile("name=query-2"))
+    expect(page.get_by_role("heading", level=1)).to_have_text("3 hits")
+    assert store.selection("query-2").arm == "similarity"
+    page.get_by_role("button", name="Lines").click()
+    expect(job.locator("code")).to_contain_text("--budget=3")
+
+
+def test_a_person_cancels_a_job(opened: Callable[..., Page], store: Store) -> None:
+    page = opened("/proof")
+    page.get_by_role("button", name="Verify…").click()
+    form = page.get_by_role("form", name="Verify…")
+    form.get_by_label("random").uncheck()
+    form.get_by_label("Steps").fill("5000")
+    form.get_by_role("button", name="Start").click()
+    job = page.get_by_label("Job", exact=True)
+    expect(job).to_contain_text("running")
+    page.reload()
+    expect(job).to_contain_text("running")
+    page.wait_for_timeout(3000)
+    job.get_by_role("button", name="Cancel").click()
+    expect(job).to_contain_text("stopped", timeout=60_000)
+    job.get_by_role("button", name="Close").click()
+    expect(job).to_have_count(0)
+    assert not [t for t in store.trials() if t.verification == "verify-2"]
+
+
+def test_a_failure_is_explained_otherwise_from_its_page(opened: Callable[..., Page], store: Store) -> None:
+    failure = next(o for o in store.outcomes() if o.kind == "FN")
+    page = opened(f"/failures/{failure.id}")
+    page.get_by_role("button", name="Explain otherwise…").click()
+    form = page.get_by_role("form", name="Explain otherwise…")
+    form.get_by_label("Method").select_option("occlusion")
+    form.get_by_role("button", name="Start").click()
+    expect(page.get_by_label("Job", exact=True)).to_contain_text("done", timeout=60_000)
+    method = page.get_by_label("Method")
+    expect(method.locator("option")).to_have_count(2)
+    method.select_option(index=1)
+    expect(page.locator(".facts").first).to_contain_text("occlusion")

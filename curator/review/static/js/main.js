@@ -3,6 +3,7 @@ import { html, render } from "./html.js";
 import { path, A } from "./router.js";
 import { done, notice, undo } from "./undo.js";
 import { useKeys, useLoaded } from "./load.js";
+import { Jobs } from "./jobs.js";
 import { Overview } from "../pages/overview.js";
 import { Failures } from "../pages/failures.js";
 import { Failure } from "../pages/failure.js";
@@ -88,6 +89,7 @@ function App() {
         ? html`<div class="failed" role="alert"><p>${about.error}</p></div>`
         : about.value && html`<${Page} at=${at} stamp=${about.value.stamp} />`}
     </main>
+    <${Jobs} />
     <${Notice} />`;
 }
 

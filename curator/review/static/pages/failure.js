@@ -8,6 +8,9 @@ import { formatQuery, only } from "../js/address.js";
 import { number as figure, size } from "../js/words.js";
 import { Viewer } from "../js/viewer.js";
 import { FILTER } from "./failures.js";
+import { Ask } from "./queries.js";
+import { JobForm } from "../js/forms.js";
+import { useEnded } from "../js/jobs.js";
 
 /** What is shown stays as it was set while one goes from failure to failure. */
 const shown = { truth: true, detections: true, regions: true, opacity: 0.6, least: /** @type {number | null} */ (null), run: /** @type {number | null} */ (null) };
@@ -97,6 +100,7 @@ export function Failure({ number, stamp }) {
   const address = formatQuery(filter);
   const { value, error, again } = useLoaded(`/failures/${number}${address}`);
   const [, redraw] = useState(0);
+  useEnded(again);
   /** @param {Partial<typeof shown>} next */
   const set = (next) => {
     Object.assign(shown, next);
@@ -235,6 +239,16 @@ export function Failure({ number, stamp }) {
               />
             `
           : html`<p class="quiet">Not explained: <code>curator explain</code> draws the map.</p>`}
+        <${JobForm}
+          kind="explain"
+          title="Explain otherwise…"
+          submit="Explain by another method"
+          note="Only to look: later stages keep the explanations that they use."
+          fields=${(/** @type {any} */ choices) => [
+            { name: "method", label: "Method", value: "e2x_kernel", kind: "choice", of: choices.explanations },
+          ]}
+          asked=${(/** @type {any} */ values) => ({ ...values, failure: number })}
+        />
       </section>
       <section>
         <h2>Numbers</h2>
@@ -262,6 +276,7 @@ export function Failure({ number, stamp }) {
               )}
             </div>`
           : html`<p class="quiet">No chosen pool image answers it.</p>`}
+        <${Ask} failures=${`id=${number}`} />
         ${value.samples.length > 0 &&
         html`<h3>Samples made of it</h3>
           <div class="crops">

@@ -1,6 +1,8 @@
 // Overview: the loop with its state, what to do next, failures by cause and class, the last runs.
 import { html, useEffect } from "../js/html.js";
 import { useLoaded } from "../js/load.js";
+import { JobForm } from "../js/forms.js";
+import { useEnded } from "../js/jobs.js";
 import { Command, Failed } from "../js/parts.js";
 import { A } from "../js/router.js";
 import { formatQuery } from "../js/address.js";
@@ -70,9 +72,45 @@ function Causes({ counts }) {
   </table></div>`;
 }
 
+function Export() {
+  return html`<${JobForm}
+    kind="export"
+    title="Export…"
+    submit="Write the augmented training set"
+    note="Into a new folder beside the workspace."
+    fields=${(/** @type {any} */ choices) => [
+      { name: "format", label: "Format", value: "coco", kind: "choice", of: choices.formats },
+      { name: "selections", label: "Selections", value: choices.selections.slice(0, 1), kind: "choices", of: choices.selections },
+      { name: "samples", label: "Samples", value: [], kind: "choices", of: choices.samples },
+      { name: "folder", label: "Folder", value: "augmented" },
+    ]}
+    asked=${(/** @type {any} */ values) => values}
+  />`;
+}
+
+function Train() {
+  return html`<${JobForm}
+    kind="train"
+    title="Train…"
+    submit="Train the diagnosed detector further"
+    note="On the training set and what is added here; the weights lie beside the workspace."
+    fields=${(/** @type {any} */ choices) => [
+      { name: "selections", label: "Selections", value: choices.selections.slice(0, 1), kind: "choices", of: choices.selections },
+      { name: "samples", label: "Samples", value: [], kind: "choices", of: choices.samples },
+      { name: "steps", label: "Steps", value: 200, kind: "number", most: 100000 },
+      { name: "file", label: "File", value: "mended.safetensors" },
+    ]}
+    asked=${(/** @type {any} */ values) => values}
+  />`;
+}
+
 export function Overview() {
   const { value, error, again } = useLoaded("/overview");
   const counts = useLoaded("/failures/counts");
+  useEnded(() => {
+    again();
+    counts.again();
+  });
   useEffect(() => {
     document.title = "Overview · curator review";
   }, []);
@@ -114,6 +152,10 @@ export function Overview() {
           </li>`,
         )}
       </ol>
+    </section>
+    <section class="starts" aria-label="Write and train">
+      <${Export} />
+      <${Train} />
     </section>
     <section>
       <h2>The loop</h2>

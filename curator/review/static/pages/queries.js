@@ -9,6 +9,8 @@ import { having, only } from "../js/address.js";
 import { change, done, tell } from "../js/undo.js";
 import { count, number, plural } from "../js/words.js";
 import { Viewer } from "../js/viewer.js";
+import { free, JobForm } from "../js/forms.js";
+import { useEnded } from "../js/jobs.js";
 
 const SHOWN = [
   ["", "all"],
@@ -143,6 +145,24 @@ function Refine({ value, again }) {
   </form>`;
 }
 
+/** Ask the pool. @param {any} props */
+export function Ask({ failures = "", primary = false }) {
+  return html`<${JobForm}
+    kind="query"
+    title="Ask…"
+    submit="Ask the pool"
+    primary=${primary}
+    note="Failures: KIND[:CAUSE][,class=NAME], joined by ';'. Empty: all of them."
+    fields=${(/** @type {any} */ choices) => [
+      { name: "failures", label: "Failures", value: failures, of: choices.failures, hint: "all" },
+      { name: "budget", label: "Images", value: 40, kind: "number", most: 100000 },
+      { name: "method", label: "Method", value: "predictor", kind: "choice", of: choices.methods },
+      { name: "name", label: "Name", value: free("query", choices.selections) },
+    ]}
+    asked=${(/** @type {any} */ values) => values}
+  />`;
+}
+
 /** @param {any} props */
 function Detail({ hit, say, stamp }) {
   const failure = hit.failure;
@@ -204,6 +224,7 @@ export function Queries({ stamp }) {
     list.again();
     one.again();
   };
+  useEnded(again);
   useEffect(() => {
     document.title = "Queries · curator review";
   }, []);
@@ -232,7 +253,8 @@ export function Queries({ stamp }) {
   if (list.error || one.error) return html`<${Failed} text=${list.error || one.error} again=${again} />`;
   if (list.value && !all.length) {
     return html`<${Nothing} title="No query was asked yet"
-      >Ask the pool for what the failures need: <code>curator query --failures "FN" --budget 100</code><//
+      ><p>Ask the pool for what the failures need, here or with <code>curator query</code>.</p>
+      <${Ask} primary=${true} /><//
     >`;
   }
   if (!value || value.name !== name) return html`<p class="boot">Loading…</p>`;
@@ -246,6 +268,7 @@ export function Queries({ stamp }) {
         <h1>${plural(hits.length, "hit")}</h1>
         <span class="quiet">${judged} of ${value.hits.length} judged${value.failures ? html` · asked for <code>${value.failures}</code>` : ""}</span>
         <span class="grow"></span>
+        <${Ask} />
         <${Refine} key=${value.key} value=${value} again=${again} />
       </div>
       ${value.refined && html`<p class="note">${value.refined}</p>`}

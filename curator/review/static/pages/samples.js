@@ -8,6 +8,8 @@ import { having, only } from "../js/address.js";
 import { change } from "../js/undo.js";
 import { count, number, plural, size } from "../js/words.js";
 import { Viewer } from "../js/viewer.js";
+import { free, JobForm } from "../js/forms.js";
+import { useEnded } from "../js/jobs.js";
 
 /** @type {[string, string, (own: any) => boolean][]} */
 const SHOWN = [
@@ -16,6 +18,24 @@ const SHOWN = [
   ["rejected", "rejected", (own) => !own.accepted],
   ["judged", "judged by a person", (own) => own.said !== "open"],
 ];
+
+/** Make samples. @param {any} props */
+function Paint({ primary = false }) {
+  return html`<${JobForm}
+    kind="synthesize"
+    title="Synthesise…"
+    submit="Make samples"
+    primary=${primary}
+    note="Real pixels, composed and blended; the gate judges each sample."
+    fields=${(/** @type {any} */ choices) => [
+      { name: "failures", label: "Failures", value: "", of: choices.failures, hint: "all" },
+      { name: "budget", label: "Samples", value: 10, kind: "number", most: 10000 },
+      { name: "selection", label: "Scenes beside the training set", value: "none", kind: "choice", of: ["none", ...choices.selections] },
+      { name: "name", label: "Name", value: free("synthesis", choices.samples) },
+    ]}
+    asked=${(/** @type {any} */ values) => ({ ...values, selection: values.selection === "none" ? null : values.selection })}
+  />`;
+}
 
 /** @param {any} props */
 function Detail({ own, say, stamp, before, setBefore }) {
@@ -78,6 +98,7 @@ export function Samples({ stamp }) {
   const { value, error, again } = useLoaded(`/samples${batch ? `?batch=${encodeURIComponent(batch)}` : ""}`);
   const [at, setAt] = useState(0);
   const [before, setBefore] = useState(false);
+  useEnded(again);
   useEffect(() => {
     document.title = "Samples · curator review";
   }, []);
@@ -110,7 +131,8 @@ export function Samples({ stamp }) {
   if (!value) return html`<p class="boot">Loading…</p>`;
   if (!value.samples.length) {
     return html`<${Nothing} title="No samples yet"
-      >Paint what the pool lacks: <code>curator synthesize --selection query --budget 50</code><//
+      ><p>Paint what the pool lacks, here or with <code>curator synthesize</code>.</p>
+      <${Paint} primary=${true} /><//
     >`;
   }
   const recipes = [...new Set(value.samples.map((/** @type {any} */ s) => s.recipe))].sort();
@@ -152,6 +174,8 @@ export function Samples({ stamp }) {
         <span class="quiet"
           >${value.samples.filter((/** @type {any} */ s) => s.accepted).length} of ${value.samples.length} accepted</span
         >
+        <span class="grow"></span>
+        <${Paint} />
       </div>
       ${samples.length
         ? html`<${Grid}
