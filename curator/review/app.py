@@ -18,7 +18,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from curator.errors import CuratorError, InputError, one_line
-from curator.review import failures, hits, images, labels, overview, proof, samples, suspects, work
+from curator.review import embedding, failures, hits, images, labels, overview, proof, samples, suspects, work
 from curator.review.desk import Desk
 from curator.review.guard import Guard
 from store.errors import AccessError, ConflictError, NotFoundError, StoreError
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from store.store import Store
 
 STATIC = Path(__file__).parent / "static"
-PAGES = ("/", "/failures", "/queries", "/samples", "/suspects", "/boxes", "/proof")
-PARTS = (overview, failures, images, hits, samples, suspects, labels, proof, work)
+PAGES = ("/", "/failures", "/map", "/queries", "/samples", "/suspects", "/boxes", "/proof")
+PARTS = (overview, failures, images, hits, samples, suspects, labels, proof, work, embedding)
 
 
 def create_app(

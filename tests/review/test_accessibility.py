@@ -21,6 +21,7 @@ PAGES = {
     "/": "",
     "/failures": "",
     "/failures/{failure}": "Explain otherwise…",
+    "/map": "",
     "/queries": "Ask…",
     "/samples": "Synthesise…",
     "/suspects": "",

@@ -390,3 +390,31 @@ def test_a_failure_is_explained_otherwise_from_its_page(opened: Callable[..., Pa
     expect(method.locator("option")).to_have_count(2)
     method.select_option(index=1)
     expect(page.locator(".facts").first).to_contain_text("occlusion")
+
+
+def test_a_person_circles_points_on_the_map(opened: Callable[..., Page], store: Store) -> None:
+    page = opened("/map")
+    drawn = page.get_by_label("Map", exact=True).locator("canvas")
+    box = drawn.bounding_box()
+    assert box is not None
+    x, y, w, h = box["x"], box["y"], box["width"], box["height"]
+    page.mouse.move(x + 4, y + 4)
+    page.mouse.down()
+    for dx, dy in ((w - 4, 4), (w - 4, h - 4), (4, h - 4), (4, 8)):
+        page.mouse.move(x + dx, y + dy, steps=3)
+    page.mouse.up()
+    circled = page.get_by_label("What is circled")
+    missed = len(store.outcomes(kind="FN"))
+    expect(circled).to_contain_text(f"{missed} missed objects")
+    circled.get_by_label("Keep the pool images as").fill("round")
+    circled.get_by_role("button", name=re.compile("^Keep ")).click()
+    expect(page.locator(".notice")).to_contain_text("images kept as 'round'")
+    kept = store.selection("round")
+    assert set(kept.image_ids) <= set(store.image_ids(role="pool"))
+    page.get_by_role("button", name="Undo").first.click()
+    expect(page.locator(".notice")).to_contain_text("Undone")
+    assert "round" not in [s.name for s in store.selections()]
+    circled.get_by_role("button", name="Ask…").click()
+    value = page.get_by_role("form", name="Ask…").get_by_label("Failures").input_value()
+    assert value.startswith("id=")
+    assert len(value.split("+")) == sum(o.kind != "TP" for o in store.outcomes())

@@ -7,6 +7,7 @@ import { Jobs } from "./jobs.js";
 import { Overview } from "../pages/overview.js";
 import { Failures } from "../pages/failures.js";
 import { Failure } from "../pages/failure.js";
+import { Map } from "../pages/map.js";
 import { Queries } from "../pages/queries.js";
 import { Samples } from "../pages/samples.js";
 import { Suspects } from "../pages/suspects.js";
@@ -16,6 +17,7 @@ import { Proof } from "../pages/proof.js";
 const TABS = [
   ["/", "Overview"],
   ["/failures", "Failures"],
+  ["/map", "Map"],
   ["/queries", "Queries"],
   ["/samples", "Samples"],
   ["/suspects", "Suspect labels"],
@@ -27,6 +29,7 @@ function Page({ at, stamp }) {
   const [, page, more] = at.split("/");
   if (page === "failures" && more) return html`<${Failure} key=${more} number=${Number(more)} stamp=${stamp} />`;
   if (page === "failures") return html`<${Failures} stamp=${stamp} />`;
+  if (page === "map") return html`<${Map} stamp=${stamp} />`;
   if (page === "queries") return html`<${Queries} stamp=${stamp} />`;
   if (page === "samples") return html`<${Samples} stamp=${stamp} />`;
   if (page === "suspects") return html`<${Suspects} stamp=${stamp} />`;
