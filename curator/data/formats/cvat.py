@@ -3,9 +3,9 @@
 In: `annotations.xml`, or a folder that holds one beside `images/`, as CVAT exports a task, a job or a project
 (then an image's `subset` is its split). Out: one `<image>` at a time, memory flat.
 
-Frame: xtl, ytl, xbr, ybr are the corners (x1, y1, x2, y2) in pixels. A polygon is read as coco reads one; of an
-ellipse, a mask and a turned box the upright box is taken, with a note. Points, lines, cuboids and skeletons
-are objects without a box. `difficult` and `crowd` are attributes of that name. Written are boxes, with
+Frame: xtl, ytl, xbr, ybr are the corners (x1, y1, x2, y2) in pixels. A polygon is read as coco reads one; of
+an ellipse, a mask and a turned box the upright box is taken, with a note. Points, lines, cuboids and
+skeletons are objects without a box. `difficult` and `crowd` are attributes of that name. Written are boxes, with
 `labels.json` to paste into the task's raw labels: CVAT keeps only attributes that its labels declare.
 """
 
@@ -67,7 +67,7 @@ class CvatFormat:
         """
         file = _find(path)
         survey = _survey(file, split)
-        labels = Labels(str(file), survey.listed or None, survey.used, classes)
+        labels = Labels(str(file), list(survey.listed) or None, survey.used, classes, strict=True)
         folder = file.parent
         root = images or (folder / "images" if (folder / "images").is_dir() else folder)
         return Source(
@@ -231,7 +231,9 @@ def _image(element: Element, path: Path, name: str, labels: Labels) -> LabelledI
 def _object(shape: Element, category: str, notes: list[str]) -> NewAnnotation:
     box, polygon = _geometry(shape, category, notes)
     attributes = {
-        a.get("name") or "": attribute_value(a.text or "") for a in shape.iterfind("attribute") if a.get("name")
+        name: attribute_value(a.text or "")
+        for a in shape.iterfind("attribute")
+        if (name := a.get("name"))
     }
     marks = {name: attributes.pop(name, False) is True for name in _MARKS}
     return NewAnnotation(

@@ -33,15 +33,25 @@ class Labels:
     """
 
     def __init__(
-        self, where: str, listed: Sequence[str] | None, found: Iterable[str], wanted: Sequence[str] | None
+        self,
+        where: str,
+        listed: Sequence[str] | None,
+        found: Iterable[str],
+        wanted: Sequence[str] | None,
+        *,
+        strict: bool = False,
     ) -> None:
         """
         Args:
             where: what to call the data set in messages. listed: as it lists them; None where it does not.
             found: names of its objects. wanted: the user's choice.
+            strict: names that are not listed are unknown, not classes that the list lacks.
         """
-        written = dict.fromkeys([*(listed or ()), *(() if listed else sorted(set(found)))])
+        more = [] if listed and strict else sorted(set(found) - set(listed or ()))
+        written = dict.fromkeys([*(listed or ()), *more])
         self._names, self.notes = class_names({n: n for n in written if n.strip()}, where)
+        if listed and (new := [name for name in more if name.strip()]):
+            self.notes += (f"classes that the list of classes lacks: {', '.join(new)[:200]}",)
         self._wanted = frozenset(wanted) if wanted else None
         own = tuple(dict.fromkeys(self._names.values()))
         self.known = tuple(wanted) if wanted else own
@@ -112,7 +122,7 @@ def bounds(points: Sequence[Sequence[float]]) -> tuple[BoxTuple, tuple[tuple[flo
 
 
 def attribute_text(value: Any) -> str:
-    """An attribute as text: words as they are, anything else (and what would read as something else) as JSON."""
+    """An attribute as text: words as they are; as JSON anything else, and what would read as something else."""
     if isinstance(value, str) and value.isprintable() and value.strip() == value and value:
         try:
             json.loads(value)
