@@ -5,8 +5,8 @@ In: `annotations.xml`, or a folder that holds one beside `images/`, as CVAT expo
 
 Frame: xtl, ytl, xbr, ybr are the corners (x1, y1, x2, y2) in pixels. A polygon is read as coco reads one; of
 an ellipse, a mask and a turned box the upright box is taken, with a note. Points, lines, cuboids and
-skeletons are objects without a box. `difficult` and `crowd` are attributes of that name. Written are boxes, with
-`labels.json` to paste into the task's raw labels: CVAT keeps only attributes that its labels declare.
+skeletons are objects without a box. `difficult` and `crowd` are attributes of that name. Written are boxes,
+with `labels.json` to paste into the task's raw labels: CVAT keeps only attributes that its labels declare.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Read a large JSON object or list piece by piece, with memory for one element at a time.
 
 In: a file holding one JSON object (or one list). Out: the elements of its top-level arrays, in file order.
-`ijson` parses; this file adds what data sets need: numbers as Python writes them (whole ones of any length, others as
-floats), a byte order mark passed over, NaN and Infinity (no JSON, but Python's own writer makes them) read as
-the texts "NaN", "Infinity" so that the one object that holds them is named and not the file lost, and one
-clear line with the place of a fault.
+`ijson` parses; this file adds what data sets need: numbers as Python writes them (whole ones of any length,
+others as floats), a byte order mark passed over, NaN and Infinity (no JSON, but Python's own writer makes
+them) read as the texts "NaN", "Infinity" so that the one object that holds them is named and not the file
+lost, and one clear line with the place of a fault.
 """
 
 from __future__ import annotations

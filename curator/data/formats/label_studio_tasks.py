@@ -1,10 +1,10 @@
 """One task of Label Studio as a `LabelledImage`.
 
 In: the parsed JSON of a task, of its export or of JSON-MIN (one flat object: the image beside lists of
-regions). Out: boxes as fractions of the upright image. A region is a result of type "rectanglelabels", "polygonlabels"
-or "ellipselabels"; one of type "rectangle" finds its class in the "labels" result of the same id. Results of
-other types and of that id (choices, text, rating) are the region's attributes. A turned rectangle (turned
-about its left top corner) is read as the upright box round it, with a note.
+regions). Out: boxes as fractions of the upright image. A region is a result of type "rectanglelabels",
+"polygonlabels" or "ellipselabels"; one of type "rectangle" finds its class in the "labels" result of the same
+id. Results of other types and of that id (choices, text, rating) are the region's attributes. A turned
+rectangle (turned about its left top corner) is read as the upright box round it, with a note.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def bounds(points: Sequence[Sequence[float]]) -> tuple[BoxTuple, tuple[tuple[flo
 
 
 def attribute_text(value: Any) -> str:
-    """An attribute as text: words as they are; as JSON anything else, and what would read as something else."""
+    """An attribute as text: words as they are; as JSON anything else, and what would be read as such."""
     if isinstance(value, str) and value.isprintable() and value.strip() == value and value:
         try:
             json.loads(value)
