@@ -79,12 +79,13 @@ def returned_lines(told: Mapping[str, Any]) -> list[str]:
         lines += [f"  {line}" for line in _changes(told)]
     if told.get("unlike"):
         lines.append(
-            f"{told['unlike']} images bear the name of an exported one and show another picture (cut, mirrored "
-            "or changed by the tool): they are images of their own here"
+            f"{told['unlike']} images bear the name of an exported one and show another picture (cut, "
+            "mirrored or changed by the tool): they are images of their own here"
         )
     if told.get("repeated"):
         lines.append(
-            f"{told['repeated']} files show an exported image that came back already: left out, named on stderr"
+            f"{told['repeated']} files show an exported image that came back already: left out, named on "
+            "stderr"
         )
     return lines
 
@@ -93,7 +94,8 @@ def _changes(told: Mapping[str, Any]) -> list[str]:
     """A line for each kind of change."""
     lines = []
     if told["rounded"]:
-        lines.append(f"moved by rounding: {told['rounded']} objects, by {told['rounded_by']:g} pixels at most")
+        by = f"{told['rounded_by']:g} pixels at most"
+        lines.append(f"moved by rounding: {told['rounded']} objects, by {by}")
     for name, text in (("attributes_lost", "attributes lost"), ("classes_renamed", "classes renamed")):
         if told[name]:
             parts = [f"{what} ({count})" for what, count in told[name].items()]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -85,10 +86,8 @@ class CvatFormat:
         index, writer, waiting = index_of(categories), Writer(out), []
         declared: dict[str, dict[str, None]] = {name: {} for name in categories}
         out.mkdir(parents=True, exist_ok=True)
-        with (out / FILE).open("x", encoding="utf-8") as handle:
-            handle.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')
-            names = "".join(f"<label><name>{escape(name)}</name></label>" for name in categories)
-            handle.write(f"<meta><task><name>curator</name><labels>{names}</labels></task></meta>\n")
+        part = out / f"{FILE}.part"  # the labels declare attributes before the images: these wait here
+        with part.open("x", encoding="utf-8") as handle:
             for number, item in enumerate(items):
                 yield writer.image("images", item)
                 if item.pre_annotated:
@@ -97,7 +96,13 @@ class CvatFormat:
                     lookup(index, annotation.category)
                     declared[annotation.category].update(dict.fromkeys(_attributes(annotation)))
                 handle.write(_xml(item, number))
+        with (out / FILE).open("x", encoding="utf-8") as handle, part.open(encoding="utf-8") as source:
+            handle.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')
+            labels = "".join(_label(name, attributes) for name, attributes in declared.items())
+            handle.write(f"<meta><task><name>curator</name><labels>{labels}</labels></task></meta>\n")
+            shutil.copyfileobj(source, handle)
             handle.write("</annotations>\n")
+        part.unlink()
         yield writer.entry(FILE)
         yield writer.file("labels.json", _declaration(declared))
         if waiting:
@@ -307,22 +312,33 @@ def _box(annotation: NewAnnotation, source: str) -> str:
     return f'<box label={label} source="{source}" occluded="0" {corners} z_order="0">{inner}</box>'
 
 
+def _label(name: str, attributes: Iterable[str]) -> str:
+    """A label of the task, with the attributes that its objects have."""
+    inner = "".join(
+        f"<attribute><name>{escape(given['name'])}</name><mutable>False</mutable>"
+        f"<input_type>{given['input_type']}</input_type><default_value>{given['default_value']}"
+        f"</default_value><values>{given['values'][0]}</values></attribute>"
+        for given in map(_attribute, sorted(attributes))
+    )
+    return f"<label><name>{escape(name)}</name><attributes>{inner}</attributes></label>"
+
+
+def _attribute(name: str) -> dict[str, Any]:
+    """A mark is a box to tick, anything else a text."""
+    kind, default = ("checkbox", "false") if name in _MARKS else ("text", "")
+    return {
+        "name": name,
+        "mutable": False,
+        "input_type": kind,
+        "default_value": default,
+        "values": [default],
+    }
+
+
 def _declaration(declared: dict[str, dict[str, None]]) -> bytes:
     """Labels with their attributes, as CVAT's raw label editor takes them."""
     labels = [
-        {
-            "name": name,
-            "attributes": [
-                {
-                    "name": attribute,
-                    "mutable": False,
-                    "input_type": "checkbox" if attribute in _MARKS else "text",
-                    "default_value": "false" if attribute in _MARKS else "",
-                    "values": ["false" if attribute in _MARKS else ""],
-                }
-                for attribute in sorted(attributes)
-            ],
-        }
+        {"name": name, "attributes": list(map(_attribute, sorted(attributes)))}
         for name, attributes in declared.items()
     ]
     return (json.dumps(labels, ensure_ascii=False, indent=1) + "\n").encode()
