@@ -109,7 +109,9 @@ def add(store: Store, config: AddConfig) -> StageResult:
         exported = Exported(store)
         store.put_categories(source.categories)
         for batch in _batches(_part(source.items, *config.part_bounds), config.batch_size):
-            ready = list(threads.map(_probe, exported.located(batch)))
+            located, passed_over = exported.located(batch, config.role)
+            tally.passed_over += passed_over
+            ready = list(threads.map(_probe, located))
             with store.transaction():
                 failures += _store_batch(
                     *(store, run_id, config, dataset, source.listed, ready),

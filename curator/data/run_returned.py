@@ -89,17 +89,25 @@ class Exported:
             return self.made[sha256] is None
         return any(digits in self._samples for digits in _digits(name))
 
-    def located(self, items: Sequence[LabelledImage | Broken]) -> list[LabelledImage | Broken]:
-        """The items; those whose files did not come back, and whose names an export gave, with the files of
-        the workspace's images. One of another size than the file says is left as it is."""
-        if not self.covered:
-            return list(items)
+    def located(
+        self, items: Sequence[LabelledImage | Broken], role: Role
+    ) -> tuple[list[LabelledImage | Broken], int]:
+        """The items, and how many synthetic images without files are left out of them.
+
+        Those whose files did not come back, and whose names an export gave, get the files of the workspace's
+        images. One of another size than the file says is left as it is.
+        """
+        if not self.covered and not self.made:
+            return list(items), 0
         found: dict[int, int] = {}
+        samples: set[int] = set()
         for place, item in enumerate(items):
             if isinstance(item, LabelledImage) and not item.path.is_file():
                 image_id = self._of_name(item.path.name)
                 if image_id is not None:
                     found[place] = image_id
+                elif role != "train" and self.is_sample("", item.path.name):
+                    samples.add(place)
         records = self._records(list(found.values()))
         result = list(items)
         for place, image_id in found.items():
@@ -109,7 +117,7 @@ class Exported:
             if item.declared_size in (None, (record.width, record.height)) and Path(record.uri).is_file():
                 result[place] = replace(item, path=Path(record.uri))
                 self.recognised.by_name += 1
-        return result
+        return [item for place, item in enumerate(result) if place not in samples], len(samples)
 
     def origins(self, images: Sequence[NewImage], names: Sequence[str], role: Role) -> list[Origin]:
         """Let exported files stand for the images that they were made from: these keep their memberships, and

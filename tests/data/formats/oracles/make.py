@@ -4,8 +4,8 @@ The packages stay out of the test extra: label-studio-sdk brings 22 others (a se
 labelme Qt, datumaro a NumPy below 2.3. Their own environment, then from the repository's root:
 
     python -m venv oracle && oracle/bin/pip install label-studio-sdk labelme datumaro
-    PYTHONPATH=. python tests/data/formats/oracles/make.py write WORK        # ours, with curator's environment
-    oracle/bin/python tests/data/formats/oracles/make.py read WORK           # theirs: fills this folder
+    PYTHONPATH=. python tests/data/formats/oracles/make.py write WORK  # ours: curator's environment
+    oracle/bin/python tests/data/formats/oracles/make.py read WORK  # theirs: fills this folder
 
 Made with label-studio-sdk 2.1.2, labelme 6.3.1, datumaro 1.13.12.
 """
