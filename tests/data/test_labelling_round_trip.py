@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageOps
 
+from curator.cli.app import main
 from curator.cli.data import add_lines
 from curator.data.run_add import add
 from curator.data.settings import AddConfig, ExportConfig
@@ -210,3 +212,41 @@ def test_nothing_is_told_where_nothing_was_sent(store: Store, tmp_path: Path) ->
     sent(store, tmp_path / "out", "cvat")
     result = add(store, AddConfig(format="coco", path=tmp_path / "data/train/labels.json", role="train"))
     assert result.summary["returned"] is None
+
+
+def test_the_commands_of_the_page(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command of docs/labelling.md, in its order; between two, the tool's part."""
+    store.close()
+    (tmp_path / "workspace").rename(tmp_path / "ws")
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).resolve().parents[2] / "docs/labelling.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    for block in blocks:
+        out, returned = (line.split() for line in block.splitlines())
+        run([*out, "--map", "automobile=car"], monkeypatch)
+        play(out[4], Path(out[5]))
+        run(returned, monkeypatch)
+        with Store.open(tmp_path / "ws") as opened:
+            found = pool_boxes(opened)
+        assert [name for name, _ in found[0]] == ["car", "lamp"], block
+    assert len(blocks) == 4
+
+
+def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code in (0, None), words
+
+
+def play(format: str, out: Path) -> None:
+    """What a person does in the tool: look, submit, export."""
+    if format == "cvat":
+        shutil.copy(out / "annotations.xml", "annotations.xml")
+    elif format == "label-studio":
+        tasks = json.loads((out / "tasks.json").read_text())
+        for task in tasks:
+            task["annotations"] = task["annotations"] or task["predictions"]
+        Path("project.json").write_text(json.dumps(tasks))
+    elif format == "coco":
+        roboflow(out, Path("from-roboflow"))

@@ -75,7 +75,13 @@ class CvatFormat:
             categories=labels.known,
             listed=labels.listed,
             count=survey.images,
-            items=_items(file, ImageFinder(root), labels, split, pre_annotated(folder)),
+            items=_items(
+                (file, path.is_dir() or images is not None),
+                ImageFinder(root),
+                labels,
+                split,
+                pre_annotated(folder),
+            ),
             notes=labels.notes,
         )
 
@@ -184,16 +190,24 @@ def _survey(file: Path, split: str | None) -> _Survey:
 
 
 def _items(
-    file: Path, finder: ImageFinder, labels: Labels, split: str | None, waiting: frozenset[str]
+    where: tuple[Path, bool],
+    finder: ImageFinder,
+    labels: Labels,
+    split: str | None,
+    waiting: frozenset[str],
 ) -> Iterator[LabelledImage | Broken]:
+    """where: the file, and whether images are searched for."""
     seen: set[Path] = set()
+    file, search = where
     for element in _elements(file):
         if element.tag != "image" or split not in (None, element.get("subset")):
             continue
         name = element.get("name") or ""
         try:
             subset = element.get("subset")
-            path = (finder.direct(f"{subset}/{name}") if subset else None) or image_of(finder, name)
+            path = (finder.direct(f"{subset}/{name}") if subset else None) or image_of(
+                finder, name, search=search
+            )
             if path in seen:
                 raise FormatError("it is listed before; every image once, or nobody knows which labels hold")
             seen.add(path)

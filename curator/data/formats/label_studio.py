@@ -71,7 +71,12 @@ class LabelStudioFormat:
             categories=labels.known,
             listed=labels.listed,
             count=count,
-            items=_items(file, ImageFinder(images or file.parent), labels, split),
+            items=_items(
+                (file, path.is_dir() or images is not None),
+                ImageFinder(images or file.parent),
+                labels,
+                split,
+            ),
             notes=labels.notes,
         )
 
@@ -131,15 +136,17 @@ def _configured(file: Path) -> list[str] | None:
 
 
 def _items(
-    file: Path, finder: ImageFinder, labels: Labels, split: str | None
+    where: tuple[Path, bool], finder: ImageFinder, labels: Labels, split: str | None
 ) -> Iterator[LabelledImage | Broken]:
+    """where: the file, and whether images are searched for."""
+    file, search = where
     seen: dict[Path, str] = {}
     for element in list_elements(file):
         task = read_task(element)
         try:
             if task.broken:
                 raise FormatError(task.broken)
-            path = image_of(finder, task.image)
+            path = image_of(finder, task.image, search=search)
             if path in seen:
                 raise FormatError(f"{task.name} and {seen[path]} show one image; one image, one task")
             seen[path] = task.name

@@ -72,22 +72,28 @@ class Labels:
         return name if self._wanted is None or name in self._wanted else None
 
 
-def image_of(finder: ImageFinder, name: str) -> Path:
+def image_of(finder: ImageFinder, name: str, *, search: bool = True) -> Path:
     """The file that `name` (a path, an address) means; one that is not there, below the folder, where none
     is. Nothing outside the folder is ever named.
 
+    Args:
+        search: look through the whole folder; else where the end of the name leads, and in `images/`. A file
+            of labels may lie among downloads, beside anything.
     Raises:
         FormatError: several files could be meant, or the name is empty.
     """
     text = name.strip()
     if not text:
         raise FormatError("expected the name of an image, got nothing")
-    if found := finder.find(text):
-        return found
     parts = next(tails(text), [])
     last = parts[-1].replace("\0", "") if parts else ""
     plain = _UPLOADED.sub("", last)
-    if plain != last and (found := finder.find(plain)):
+    if not search:
+        ends = [text, *("/".join(parts[start:]) for start in range(len(parts))), plain]
+        found = next(filter(None, (finder.direct(e) for end in ends for e in (end, f"images/{end}"))), None)
+    else:
+        found = finder.find(text) or (finder.find(plain) if plain != last else None)
+    if found:
         return found
     if not last:
         raise FormatError(f"expected the name of an image, got {name[:60]!r}")
