@@ -233,6 +233,7 @@ FORMATS = Registry(
         "video": "curator.data.formats.video:VideoFormat",
         "cvat": "curator.data.formats.cvat:CvatFormat",
         "label-studio": "curator.data.formats.label_studio:LabelStudioFormat",
+        "ndjson": "curator.data.formats.ndjson:NdjsonFormat",  # of Ultralytics
         "labelme": "curator.data.formats.labelme:LabelMeFormat",  # X-AnyLabeling too
     },
 )

@@ -10,7 +10,7 @@ from typing import Literal
 from curator.config import StageConfig, option, require, required, speed_only
 from curator.errors import ConfigError
 
-WRITTEN = ("coco", "yolo", "voc", "cvat", "label-studio", "labelme")
+WRITTEN = ("coco", "yolo", "voc", "cvat", "label-studio", "labelme", "ndjson")
 """The built-in formats that hold labels and are written too (a test compares)."""
 READ_ONLY = "read alone: images (a folder without labels), video, deeppcb"
 

@@ -57,7 +57,7 @@ def pool_boxes(store: Store) -> list[list[tuple[str, tuple[float, ...]]]]:
 SENT = [[("car", (1, 1, 9, 9)), ("lamp", (2, 2, 48, 8))], []]
 
 
-@pytest.mark.parametrize("format", ["coco", "yolo", "voc", "cvat", "label-studio", "labelme"])
+@pytest.mark.parametrize("format", ["coco", "yolo", "voc", "cvat", "label-studio", "labelme", "ndjson"])
 def test_an_export_comes_back_as_it_went(store: Store, tmp_path: Path, format: str) -> None:
     members, images = store.memberships(), store.counts()["images"]
     out = sent(store, tmp_path / "out", format)
