@@ -102,7 +102,7 @@ def test_no_name_leads_outside_and_an_image_is_listed_once(
 
 
 def test_ultralytics_converts_it(tmp_path: Path) -> None:
-    """The package makes YOLO files of it, which hold the same boxes; one image becomes its validation split."""
+    """The package makes YOLO files of it, which hold the same boxes; one image becomes its val split."""
     pytest.importorskip("aiohttp")  # without it the package would try to install it
     converter = pytest.importorskip("ultralytics.data.converter")
     list(NdjsonFormat().write(tmp_path / "out", NAMES, images()))
