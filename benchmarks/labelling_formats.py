@@ -30,7 +30,7 @@ from store.images import encode_png
 from store.records import NewAnnotation
 from store.store import Store
 
-FORMATS_TIMED = ("cvat", "label-studio", "labelme", "coco", "roboflow", "yolo", "voc")
+FORMATS_TIMED = ("cvat", "label-studio", "labelme", "coco", "roboflow")
 CLASSES = tuple(f"class {number}" for number in range(10))
 BOXES = 8
 SIZE = (40, 30)

@@ -26,7 +26,7 @@ from curator.data.formats.placement import place
 from curator.data.record import PlannedImage, VersionRecord, recorded
 from curator.data.run_returned import Recognised
 from curator.registry import FORMATS
-from store.records import DatasetVersion, NewAnnotation
+from store.records import NewAnnotation
 
 if TYPE_CHECKING:
     from store.store import Store
@@ -62,9 +62,10 @@ class Returned:
         Args:
             categories: classes of what came back. listed: the data set lists them.
         """
-        version = self._version(store.versions())
-        if version is None:
+        ids = {row[0] for row in self.database.execute("SELECT image FROM returned")}
+        if not ids:
             return asdict(recognised) if recognised.unlike else None
+        version = max(store.versions(), key=lambda v: (len(ids.intersection(v.image_ids)), v.id or 0))
         changes = _Changes(frozenset(categories) if listed else None)
         if "record" in version.manifest:
             record = VersionRecord.of(store.blob(version.manifest["record"]))
@@ -75,12 +76,6 @@ class Returned:
                         sent = form.carried(_named(image, record.names)) or ()
                         changes.image(sent, self._labels(image.source))
         return {"version": version.name, "version_number": version.id, **asdict(recognised), **changes.told()}
-
-    def _version(self, versions: Sequence[DatasetVersion]) -> DatasetVersion | None:
-        ids = {row[0] for row in self.database.execute("SELECT image FROM returned")}
-        if not ids:
-            return None
-        return max(versions, key=lambda v: (len(ids.intersection(v.image_ids)), v.id or 0))
 
     def _labels(self, sha256: str) -> tuple[bool, list[NewAnnotation] | None]:
         """(did it come back, its labels)."""
