@@ -231,6 +231,10 @@ FORMATS = Registry(
         "images": "curator.data.formats.images:ImagesFormat",
         "deeppcb": "curator.data.formats.deeppcb:DeepPcbFormat",  # pairs of a tested board and its template
         "video": "curator.data.formats.video:VideoFormat",
+        "cvat": "curator.data.formats.cvat:CvatFormat",
+        "label-studio": "curator.data.formats.label_studio:LabelStudioFormat",
+        "ndjson": "curator.data.formats.ndjson:NdjsonFormat",  # of Ultralytics
+        "labelme": "curator.data.formats.labelme:LabelMeFormat",  # X-AnyLabeling too
     },
 )
 RECIPES = Registry(

@@ -71,6 +71,11 @@ def picture_leaks(
     return [tuple(sorted(some, key=lambda leak: (leak.role != "holdout", leak.image_id))) for some in found]
 
 
+def same_picture(lookalikes: Lookalikes, image_id: int, picture: Appearance) -> bool:
+    """Is a picture the image, written anew or resized, neither cut nor mirrored?"""
+    return lookalikes.in_place(image_id, picture.thumbnail) <= THRESHOLD
+
+
 def _protected(connection: Connection, roles: Sequence[Role]) -> dict[int, Role]:
     """Image id -> "holdout", or else "mine", of the images in one of the roles."""
     rows = connection.execute(select(Member.image_id, Member.role).where(Member.role.in_(list(roles))))

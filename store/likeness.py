@@ -75,6 +75,12 @@ def unlikeness(a: Planes, b: Planes) -> float:
     return min(whole, max(one, other) if nearly and too else min(one, other))
 
 
+def in_place(a: Planes, b: Planes) -> float:
+    """How unlike two pictures are, as they lie on one another: no window of either is sought."""
+    a, b = sorted((a, b), key=lambda planes: (planes.luma.tobytes(), planes.colour.tobytes()))
+    return _compare(a, b, ALIGNED)[0]
+
+
 def _windowed(a: Planes, b: Planes) -> tuple[float, bool]:
     """(unlikeness of what `b` and a window of `a` both show, is that no crop but nearly all of the picture);
     infinite where no window comes near."""

@@ -23,7 +23,7 @@ from store.errors import CorruptionError, ImageError
 from store.hash_table import Rows
 from store.images import read_pixels
 from store.known_images import KnownImages
-from store.likeness import ALIGNED, LIE_SHARE, SAME, block_range, unlikeness
+from store.likeness import ALIGNED, LIE_SHARE, SAME, block_range, in_place, unlikeness
 from store.models import AppearanceRow, Image
 from store.session import Database, chunks, upsert
 
@@ -148,6 +148,16 @@ class Lookalikes:
                 of = i == place
                 for row in self._alike(own, right[j[of]], mirrored[of], threshold, first=False):
                     yield int(place), int(known.ids[row])
+
+    def in_place(self, image_id: int, thumbnail: bytes) -> float:
+        """How unlike an image and a picture are, as they lie; infinite where the image has no thumbnail."""
+        self._refresh()
+        rows = self._known.rows([image_id])
+        self._fill(rows)
+        if not len(rows) or not self._known.described[rows[0]]:
+            return float("inf")
+        own = self._thumbnail([int(rows[0])])[0]
+        return in_place(planes(own.data), planes(thumbnail))
 
     def fill(self, advance: Callable[[int], None] | None = None) -> tuple[int, int]:
         """Describe every image that has no thumbnail yet; returns (described, without a readable file)."""

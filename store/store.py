@@ -304,6 +304,11 @@ class Store(StoredFindings, StoredBoxes, StoredProducts, StoredRemovals):
         """The same for pictures that are no images, such as samples: per picture all that it looks like."""
         return leaks.picture_leaks(self._database, self._lookalikes, pictures, roles)
 
+    def same_picture(self, image_id: int, picture: Appearance) -> bool:
+        """Is a picture the image, written anew or resized, neither cut nor mirrored? Whatever the workspace's
+        `near_threshold`: this is asked of files that bear the image's name."""
+        return leaks.same_picture(self._lookalikes, image_id, picture)
+
     def near_duplicates(self, image_ids: Sequence[int], among: Sequence[int]) -> dict[int, int]:
         """image id -> the first image id of `among` (never itself) that is equal or nearly equal to it."""
         return catalogue.near_duplicates(self._lookalikes, image_ids, among, self.near_threshold)

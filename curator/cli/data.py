@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -51,6 +51,7 @@ def add_lines(summary: Mapping[str, Any]) -> list[str]:
         "(correct them and remove the mark, or add with --reviewed)",
     }
     lines += [f"{summary[name]} {text}" for name, text in counted.items() if summary[name]]
+    lines += returned_lines(summary.get("returned") or {})
     if summary["near_count"]:
         lines.append(
             f"{summary['near_count']} of these pairs are nearly equal (--near-duplicates "
@@ -63,6 +64,57 @@ def add_lines(summary: Mapping[str, Any]) -> list[str]:
             f"  ... {summary['duplicate_pairs']} in all (--json lists up to {len(summary['duplicates'])})"
         )
     return lines
+
+
+def returned_lines(told: Mapping[str, Any]) -> list[str]:
+    """What a labelling tool changed on the images of an export that came back."""
+    lines = []
+    if told.get("version"):
+        ways = {
+            "by_picture": "written anew or resized, known by name and picture",
+            "by_name": "without their files, known by name",
+        }
+        how = "".join(f", {told[way]} {text}" for way, text in ways.items() if told[way])
+        lines.append(f"{told['images']} images of the export {told['version']!r} came back{how}")
+        lines += [f"  {line}" for line in _changes(told)]
+    if told.get("unlike"):
+        lines.append(
+            f"{told['unlike']} images bear the name of an exported one and show another picture (cut, "
+            "mirrored or changed by the tool): they are images of their own here"
+        )
+    if told.get("repeated"):
+        lines.append(
+            f"{told['repeated']} files show an exported image that came back already: left out, named on "
+            "stderr"
+        )
+    return lines
+
+
+def _changes(told: Mapping[str, Any]) -> list[str]:
+    """A line for each kind of change."""
+    lines = []
+    if told["rounded"]:
+        by = f"{told['rounded_by']:g} pixels at most"
+        lines.append(f"moved by rounding: {told['rounded']} objects, by {by}")
+    for name, text in (("attributes_lost", "attributes lost"), ("classes_renamed", "classes renamed")):
+        if told[name]:
+            parts = [f"{what} ({count})" for what, count in told[name].items()]
+            lines.append(f"{text}: {_some(parts)}")
+    if told["classes_missing"]:
+        lines.append(f"classes that came back nowhere: {_some(told['classes_missing'])}")
+    if told["classes_new"]:
+        lines.append(f"classes that were not sent out: {_some(told['classes_new'])}")
+    if told["not_returned"]:
+        empty = f", {told['not_returned_empty']} of them had no objects" * bool(told["not_returned_empty"])
+        lines.append(f"images that did not come back: {told['not_returned']}{empty}")
+    kinds = ("moved", "added", "removed", "relabelled")
+    if corrected := [f"{told[kind]} {kind}" for kind in kinds if told[kind]]:
+        lines.append(f"corrected: {', '.join(corrected)} objects in {told['corrected_images']} images")
+    return lines
+
+
+def _some(parts: Sequence[str]) -> str:
+    return ", ".join(parts[:8]) + (f" and {len(parts) - 8} more" if len(parts) > 8 else "")
 
 
 def _pairs(count: int) -> str:

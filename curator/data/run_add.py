@@ -31,8 +31,9 @@ from typing import TYPE_CHECKING
 
 from curator.data.formats.base import Broken, LabelledImage, Source
 from curator.data.formats.placement import place
+from curator.data.run_changes import Returned
 from curator.data.run_equals import NAMED, EqualTally, Seen, name_equals
-from curator.data.run_returned import Exported
+from curator.data.run_returned import Exported, repeated
 from curator.data.settings import AddConfig
 from curator.errors import ConfigError, FormatError
 from curator.jobs.stage import StageResult, recorded_run
@@ -98,6 +99,7 @@ def add(store: Store, config: AddConfig) -> StageResult:
     with (
         recorded_run(store, STAGE, config) as (run_id, counts),
         Seen() as seen,
+        Returned() as returned,
         ThreadPoolExecutor(config.workers) as threads,
         progress(f"add {dataset}", source.count) as advance,
         one_blas_thread(),  # its products are small, and the threads have the cores
@@ -107,21 +109,28 @@ def add(store: Store, config: AddConfig) -> StageResult:
         exported = Exported(store)
         store.put_categories(source.categories)
         for batch in _batches(_part(source.items, *config.part_bounds), config.batch_size):
-            ready = list(threads.map(_probe, batch))
+            located, passed_over = exported.located(batch, config.role)
+            tally.passed_over += passed_over
+            ready = list(threads.map(_probe, located))
             with store.transaction():
                 failures += _store_batch(
-                    store, run_id, config, dataset, source.listed, ready, seen, exported, tally, counts
+                    *(store, run_id, config, dataset, source.listed, ready),
+                    *(seen, exported, returned, tally, counts),
                 )
             counts["failed"] = len(failures)
             step = len(batch) if left is None else min(len(batch), left)  # broken rows are no images
             left = None if left is None else left - step
             advance(step)
+        changed = returned.summary(
+            store, exported.recognised, source.categories, source.listed is not None
+        )
     summary = {
         "dataset": dataset,
         "role": config.role,
         "categories": list(source.categories),
         "near_duplicates": store.near_threshold,
         **{key.name: getattr(tally, key.name) for key in fields(tally)},
+        "returned": changed,
     }
     return StageResult(stage=STAGE, run_id=run_id, failures=tuple(failures), summary=summary, **counts)
 
@@ -221,6 +230,7 @@ def _store_batch(
     items: Sequence[_Ready | Broken],
     seen: Seen,
     exported: Exported,
+    returned: Returned,
     tally: _Tally,
     counts: dict[str, int],
 ) -> list[tuple[str, str]]:
@@ -258,12 +268,18 @@ def _store_batch(
                 )
             continue
         record = replace(_new_image(item, config, dataset), listed=listed)
-        if config.role != "train" and exported.is_sample(record.sha256):
+        if config.role != "train" and exported.is_sample(record.sha256, image.name):
             tally.passed_over += 1  # a synthetic image is no field image
             continue
         new.append(record)
         names.append(image.name)
-    new = exported.as_origins(new, config.role)
+    origins = exported.origins(new, names, config.role)
+    failures += [(n, repeated(o.repeats)) for n, o in zip(names, origins, strict=True) if o.repeats]
+    kept = [(name, origin) for name, origin in zip(names, origins, strict=True) if not origin.repeats]
+    names, new = [name for name, _ in kept], [origin.image for _, origin in kept]
+    for _, origin in kept:
+        if origin.sent is not None:
+            returned.note(origin.sent, origin.image.sha256, origin.image.annotations)
     keys = [_key(record) for record in new]
     known = store.done_keys(STAGE, keys)
     added = store.add_images(run_id, new)

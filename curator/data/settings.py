@@ -10,6 +10,10 @@ from typing import Literal
 from curator.config import StageConfig, option, require, required, speed_only
 from curator.errors import ConfigError
 
+WRITTEN = ("coco", "yolo", "voc", "cvat", "label-studio", "labelme", "ndjson")
+"""The built-in formats that hold labels and are written too (a test compares)."""
+READ_ONLY = "read alone: images (a folder without labels), video, deeppcb"
+
 
 @dataclass(frozen=True, kw_only=True)
 class AddConfig(StageConfig):
@@ -20,13 +24,9 @@ class AddConfig(StageConfig):
         part: parts that do not overlap share no image, whatever the order of reading.
     """
 
-    format: str = required(
-        "coco, yolo, voc, images (a folder without labels), video, or deeppcb.", argument=True
-    )
+    format: str = required(f"{', '.join(WRITTEN)}; {READ_ONLY}.", argument=True)
     path: Path = required(
-        "coco: JSON file or folder; yolo: data.yaml or folder; voc, images, deeppcb: folder; "
-        "video: file or folder.",
-        argument=True,
+        "Its folder or, where the format has one, its file (JSON, XML, data.yaml, video).", argument=True
     )
     role: Literal["train", "mine", "pool", "holdout"] = required(
         "train, mine (failures are mined here), pool (samples are sought here) "
@@ -111,7 +111,7 @@ class ExportConfig(StageConfig):
     Unnamed classes of the class map map to their own name.
     """
 
-    format: str = required("coco, yolo or voc.", argument=True)
+    format: str = required(f"{', '.join(WRITTEN)}.", argument=True)
     out: Path = required(
         "Folder to make; it must not exist, or be empty. torchvision's VOCDetection(ROOT) reads a voc export "
         "of .jpg images in ROOT/VOCdevkit/VOC2012.",

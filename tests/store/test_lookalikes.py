@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,6 +39,24 @@ def test_a_planted_copy_is_found_whichever_came_first(store: Store, camera: Came
         for copy, original in zip(copies, held, strict=True)
     }
     assert store.near_duplicates(held, [*copies, other]) == dict(zip(held, copies, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        (lambda image: image.resize((64, 64)), True),
+        (lambda image: ImageEnhance.Brightness(image).enhance(1.15), True),
+        (ImageOps.mirror, False),
+        (lambda image: image.rotate(180), False),
+        (lambda image: image.crop((30, 20, image.width, image.height)), False),
+    ],
+)
+def test_a_picture_is_the_image_as_it_lies(store: Store, camera: Camera, change: Any, same: bool) -> None:
+    """Boxes of a copy that is cut or mirrored lie elsewhere in the image."""
+    image = camera.add(scene(2), "train")
+    assert store.same_picture(image, appearance(jpeg(change(scene(2))))) is same
+    assert not store.same_picture(image, appearance(scene(3)))
+    assert not store.same_picture(image + 100, appearance(scene(2)))
 
 
 def test_frames_of_a_fixed_camera_with_other_objects_are_different(store: Store, camera: Camera) -> None:

@@ -1,7 +1,8 @@
 """COCO object detection JSON.
 
-In: a file with `images`, `annotations` and `categories` (https://cocodataset.org/#format-data), in any
-order. `coco_tables` holds its lists outside of memory, `coco_objects` reads one image's records.
+In: a file with `images`, `annotations` and `categories` (https://cocodataset.org/#format-data), in any order;
+of Roboflow's folders with one such file each (`roboflow`), each is a split. `coco_tables` holds its lists
+outside of memory, `coco_objects` reads one image's records.
 
 Frame: `bbox` is (x, y, width, height) with x, y the left top corner, so xyxy = (x, y, x + width, y +
 height). Beyond COCO's own fields these are read and written: on images `date_captured`, `video_id` or
@@ -19,12 +20,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from curator.data.formats.base import LabelledImage, OutputImage, Source
+from curator.data.formats.base import Broken, LabelledImage, OutputImage, Source
 from curator.data.formats.checking import class_names, rounded
 from curator.data.formats.coco_objects import Classes
 from curator.data.formats.coco_tables import CocoTables
 from curator.data.formats.files import Writer, index_of, lookup
 from curator.data.formats.finding import ImageFinder, tails
+from curator.data.formats.roboflow import COCO_FILE, coco_splits, umbrella
 from curator.errors import FormatError
 from store.records import NewAnnotation
 
@@ -51,32 +53,14 @@ class CocoFormat:
         Raises:
             FormatError: no such file, no COCO JSON, or an unknown class in `classes`.
         """
-        path = _find(path, split)
-        tables = CocoTables(path)
-        try:
-            names, notes = class_names(tables.names, f"{path}: categories")
-            clashes = {
-                identity: tuple(dict.fromkeys(name.strip() for name in given))
-                for identity, given in tables.clashes.items()
-            }
-            known = tuple(dict.fromkeys([*names.values(), *(n for given in clashes.values() for n in given)]))
-            if unknown := sorted(set(classes or ()) - set(known)):
-                raise FormatError(f"{path}: has the classes {', '.join(known)}, not {', '.join(unknown)}")
-            tables.find_images(images or _images_folder(path, tables))
-            notes = (*notes, *tables.notes())
-        except BaseException:
-            tables.database.close()
-            raise
-        wanted = frozenset(classes) if classes else None
-        items = tables.items(Classes(names, clashes, wanted))
-        kept = tuple(name for name in known if wanted is None or name in wanted)
-        return Source(
-            categories=kept,
-            listed=kept,
-            count=tables.count(),
-            items=(replace(item, split=split) if isinstance(item, LabelledImage) else item for item in items),
-            notes=notes,
-        )
+        if path.is_dir() and split is None and not any(path.glob("*.json")):
+            parts = list(coco_splits(path))
+            if parts:
+                return _joined([_open(file, images, classes, name) for name, file in parts])
+        source = _open(_find(path, split), images, classes, None)
+        if split is None:
+            return source
+        return replace(source, items=(_in_split(item, split) for item in source.items))
 
     def write(
         self, out: Path, categories: Sequence[str], items: Iterable[OutputImage]
@@ -121,6 +105,57 @@ class CocoFormat:
         return tuple(rounded(annotation) for annotation in annotations)
 
 
+def _open(
+    path: Path, images: Path | None, classes: Sequence[str] | None, folder: str | None
+) -> Source:
+    """One file.
+
+    Args:
+        folder: its split, where its folder is one of several; the images' names begin with it then.
+    """
+    tables = CocoTables(path)
+    try:
+        names, notes = class_names(tables.names, f"{path}: categories")
+        spare = umbrella(names, tables.parents, tables.used) if path.name == COCO_FILE else None
+        if spare is not None:
+            notes = (*notes, f"category 0 {names.pop(spare)!r} stands for all others; left out")
+        clashes = {
+            identity: tuple(dict.fromkeys(name.strip() for name in given))
+            for identity, given in tables.clashes.items()
+        }
+        known = tuple(dict.fromkeys([*names.values(), *(n for given in clashes.values() for n in given)]))
+        if unknown := sorted(set(classes or ()) - set(known)):
+            raise FormatError(f"{path}: has the classes {', '.join(known)}, not {', '.join(unknown)}")
+        root = images / folder if images and folder and (images / folder).is_dir() else images
+        tables.find_images(root or _images_folder(path, tables))
+        notes = (*notes, *tables.notes())
+    except BaseException:
+        tables.database.close()
+        raise
+    wanted = frozenset(classes) if classes else None
+    items = tables.items(Classes(names, clashes, wanted))
+    kept = tuple(name for name in known if wanted is None or name in wanted)
+    if folder is not None:
+        items = (_in_split(replace(item, name=f"{folder}/{item.name}"), folder) for item in items)
+    return Source(categories=kept, listed=kept, count=tables.count(), items=items, notes=notes)
+
+
+def _joined(parts: Sequence[Source]) -> Source:
+    """The splits of a data set as one; a note that all have is said once."""
+    names = tuple(dict.fromkeys(name for part in parts for name in part.categories))
+    return Source(
+        categories=names,
+        listed=names,
+        count=sum(part.count or 0 for part in parts),
+        items=(item for part in parts for item in part.items),
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+    )
+
+
+def _in_split(item: LabelledImage | Broken, split: str) -> LabelledImage | Broken:
+    return replace(item, split=split) if isinstance(item, LabelledImage) else item
+
+
 def _find(path: Path, split: str | None) -> Path:
     if path.is_file():
         return path
@@ -128,12 +163,12 @@ def _find(path: Path, split: str | None) -> Path:
         raise FormatError(f"expected a COCO JSON file or a folder that holds one, got {path}")
     if split is not None:
         found = [
-            path / split / "_annotations.coco.json",
+            path / split / COCO_FILE,
             path / split / FILE,
             *sorted(path.glob(f"annotations/*{split}*.json")),
         ]
     else:
-        found = [path / FILE, path / "_annotations.coco.json", *sorted(path.glob("annotations/*.json"))]
+        found = [path / FILE, path / COCO_FILE, *sorted(path.glob("annotations/*.json"))]
         if not any(candidate.is_file() for candidate in found):
             found = [file for file in sorted(path.glob("*.json")) if file.name != "manifest.json"]
     found = [candidate for candidate in found if candidate.is_file()]

@@ -42,6 +42,8 @@ class CocoTables:
         self.path = path
         self.names: dict[str, str] = {}
         self.clashes: dict[str, list[str]] = {}
+        self.parents: dict[str, str] = {}  # supercategories by id
+        self.used: set[str] = set()  # category ids of annotations
         self.database = sqlite3.connect("")  # a private file that SQLite removes on close
         try:
             self._spool()
@@ -68,6 +70,7 @@ class CocoTables:
                 self._image(element)
             elif key == "annotations":
                 identity = None if element.get("id") is None else identity_of(element["id"])
+                self.used.add(identity_of(element.get("category_id")))
                 self.database.execute(
                     "INSERT INTO annotations VALUES (?, ?, ?)",
                     (identity_of(element.get("image_id")), identity, _text(element)),
@@ -110,6 +113,7 @@ class CocoTables:
                 f"{self.path}: categories: expected an id and a name, got {json.dumps(element)[:60]}"
             )
         identity = identity_of(element["id"])
+        self.parents[identity] = str(element.get("supercategory") or "")
         if self.names.setdefault(identity, name) != name:
             self.clashes.setdefault(identity, [self.names[identity]]).append(name)
 

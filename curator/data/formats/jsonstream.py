@@ -1,10 +1,10 @@
-"""Read a large JSON object piece by piece, with memory for one element at a time.
+"""Read a large JSON object or list piece by piece, with memory for one element at a time.
 
-In: a file holding one JSON object. Out: the elements of its top-level arrays, in file order. `ijson` parses;
-this file adds what data sets need: numbers as Python writes them (whole ones of any length, others as
-floats), a byte order mark passed over, NaN and Infinity (no JSON, but Python's own writer makes them) read as
-the texts "NaN", "Infinity" so that the one object that holds them is named and not the file lost, and one
-clear line with the place of a fault.
+In: a file holding one JSON object (or one list). Out: the elements of its top-level arrays, in file order.
+`ijson` parses; this file adds what data sets need: numbers as Python writes them (whole ones of any length,
+others as floats), a byte order mark passed over, NaN and Infinity (no JSON, but Python's own writer makes
+them) read as the texts "NaN", "Infinity" so that the one object that holds them is named and not the file
+lost, and one clear line with the place of a fault.
 """
 
 from __future__ import annotations
@@ -30,36 +30,58 @@ _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)|("(?:[^"\\]|\\.)*\\?\Z
 _ARROW = 40  # columns before the place that yajl's messages point at
 
 
-def array_elements(path: Path, arrays: set[str] | None = None) -> Iterator[tuple[str, Any]]:
+def list_elements(path: Path) -> Iterator[Any]:
+    """Yield the elements of the one list that the file holds.
+
+    Raises:
+        FormatError: as `array_elements`.
+    """
+    return (element for _, element in array_elements(path, start="start_array"))
+
+
+def array_elements(
+    path: Path, arrays: set[str] | None = None, *, start: str = "start_map"
+) -> Iterator[tuple[str, Any]]:
     """Yield (key, element) for every element of every top-level array.
 
     Args:
         arrays: receives the key of every array found, empty ones included.
+        start: the parser's event that the file begins with; "start_array": it is one list, of key "".
 
     Raises:
-        FormatError: unreadable file, or text that is not one JSON object (with the byte's position).
+        FormatError: unreadable file, or text that is not one JSON object or list (with the byte's position).
     """
     found = set() if arrays is None else arrays
     try:
         with path.open("rb") as handle:
             source = _Bytes(handle, not _holds_no_number(handle))
             try:
-                yield from _elements(path, source, found)
+                yield from _elements(path, source, found, start)
             except ijson.JSONError as error:
                 raise FormatError(f"{path}: expected valid JSON, {source.place(error)}") from error
     except OSError as error:
         raise FormatError(f"{path}: expected a readable JSON file ({error.strerror})") from error
 
 
-def _elements(path: Path, source: _Bytes, arrays: set[str]) -> Iterator[tuple[str, Any]]:
+def _elements(
+    path: Path, source: _Bytes, arrays: set[str], start: str
+) -> Iterator[tuple[str, Any]]:
     """Build the elements from the parser's events; `stack` holds the open containers of one element."""
     stack: list[Any] = []
     names: list[str] = []  # the key under which each open container belongs
     key = name = ""
     depth, in_array = 0, False
     for event, value in ijson.basic_parse(source, buf_size=CHUNK):
-        if depth == 0 and event != "start_map":
-            raise FormatError(f"{path}: expected '{{' at the start, one JSON object")
+        if depth == 0:
+            if event != start:
+                wanted = "'{' at the start, one JSON object"
+                if start == "start_array":
+                    wanted = "'[' at the start, one list"
+                raise FormatError(f"{path}: expected {wanted}")
+            if event == "start_array":
+                depth, in_array = 2, True  # as if it were the one array of an object
+                arrays.add(key)
+                continue
         if event in ("start_map", "start_array"):
             depth += 1
             if depth > DEPTH:

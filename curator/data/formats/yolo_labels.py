@@ -80,13 +80,18 @@ def read_labels(item: LabelledImage, file: Path, rows: Rows) -> LabelledImage:
         if not line.strip():
             continue
         try:
-            objects.append(_object(line.split(), rows))
+            objects.append(read_row(line.split(), rows))
         except ObjectError as error:
             dropped.add(f"{file.name} line {number}", error)
     return replace(item, annotations=tuple(objects), **dropped.facts())
 
 
-def _object(fields: Sequence[str], rows: Rows) -> NewAnnotation:
+def read_row(fields: Sequence[str], rows: Rows) -> NewAnnotation:
+    """The object of one row, as fractions.
+
+    Raises:
+        ObjectError: it is none.
+    """
     pose, polygon = 5 + rows.keypoint_numbers, None
     if rows.keypoint_numbers and len(fields) not in (5, pose):
         raise ObjectError(

@@ -20,7 +20,7 @@ from store.records import NewAnnotation
 
 SIZE = (40, 30)
 NAMES = ("car", "lamp post", "größe & <b>")
-FORMAT_NAMES = ["coco", "voc", "yolo"]
+FORMAT_NAMES = ["coco", "voc", "yolo", "cvat", "label-studio", "labelme", "ndjson"]
 
 _scalar = (
     st.none()

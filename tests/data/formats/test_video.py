@@ -317,5 +317,5 @@ def test_without_pyav_one_line_says_what_to_install(tmp_path: Path) -> None:
 
 def test_the_registry_knows_videos() -> None:
     assert FORMATS.load("video") is VideoFormat
-    with pytest.raises(RegistryError, match="deeppcb, images, video, voc, yolo"):
+    with pytest.raises(RegistryError, match=r"deeppcb, images, .*video, voc, yolo"):
         FORMATS.load("movie")
