@@ -241,7 +241,7 @@ def plane(vectors: NDArray[np.float64]) -> tuple[Ints, float]:
     """
     if len(vectors) < 2:
         return np.full((len(vectors), 2), SIDE // 2, np.int64), 1.0
-    centred = vectors - vectors.mean(0)
+    centred = np.pad(vectors - vectors.mean(0), ((0, 0), (0, max(0, 2 - vectors.shape[1]))))
     values, axes = np.linalg.eigh(centred.T @ centred)
     two = axes[:, ::-1][:, :2]
     two = two * np.sign(two[np.abs(two).argmax(0), np.arange(two.shape[1])])

@@ -17,7 +17,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from curator.config import StageConfig
-from curator.data.settings import ExportConfig
+from curator.data.settings import WRITTEN, ExportConfig
 from curator.errors import InputError
 from curator.explain.settings import ExplainConfig
 from curator.prove.settings import TrainConfig, VerifyConfig
@@ -121,7 +121,7 @@ def router(desk: Desk) -> APIRouter:
             "methods": RANKERS.names(),
             "explanations": ATTRIBUTIONS.names(),
             "recipes": RECIPES.names(),
-            "formats": [name for name in FORMATS.names() if name not in ("images", "video", "deeppcb")],
+            "formats": list(WRITTEN),
             "arms": ARMS.names(),
             "selections": [selection.name for selection in store.selections()],
             "samples": sorted({sample.name for sample in store.samples()}),

@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ELSEWHERE = {
     "detectors.md": "tests/detect/test_remote_detector.py",
+    "labelling.md": "tests/data/test_labelling_round_trip.py",
     "plugins.md": "tests/docs/test_plugins.py",
     "scale.md": "tests/jobs/test_ray_nodes.py",
 }
