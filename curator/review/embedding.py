@@ -7,6 +7,7 @@ boxes, at most `MOST` of them; a selection of pool images. PCA is made once for 
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -212,7 +213,7 @@ def best_boxes(points: Points, images: list[int]) -> dict[int, tuple[float, floa
 
 
 def placed(
-    mined: BoxRows, pool: list[BoxRows], kinds: dict[int | None, str], shown: int, total: int
+    mined: BoxRows, pool: list[BoxRows], kinds: Mapping[int | None, str], shown: int, total: int
 ) -> Points:
     """Points of mined outcomes and of boxes of the pool: PCA of all of their vectors together."""
     parts = [mined, *pool]
