@@ -77,7 +77,7 @@ export function Jobs() {
     look();
   };
   return html`<section class=${`job ${job.state}`} aria-label="Job">
-    <div class="line">
+    <div class="row">
       <span class="state">${running ? "running" : job.state}</span>
       <b>${job.about}</b>
       <span class="quiet" role="status"
