@@ -16,6 +16,7 @@ class AddConfig(StageConfig):
     """`curator add`.
 
     Attributes:
+        path, images: a path, or the URI of a bucket's folder (`store.remote`).
         group_pattern: found in an image's name; without a group in it, the whole match is the group key.
         part: parts that do not overlap share no image, whatever the order of reading.
     """
@@ -23,16 +24,18 @@ class AddConfig(StageConfig):
     format: str = required(
         "coco, yolo, voc, images (a folder without labels), video, or deeppcb.", argument=True
     )
-    path: Path = required(
+    path: str | Path = required(
         "coco: JSON file or folder; yolo: data.yaml or folder; voc, images, deeppcb: folder; "
-        "video: file or folder.",
+        "video: file or folder. coco, yolo, voc, images: also s3://, gs:// or az://BUCKET/FOLDER.",
         argument=True,
     )
     role: Literal["train", "mine", "pool", "holdout"] = required(
         "train, mine (failures are mined here), pool (samples are sought here) "
         "or holdout (verify alone reads it)."
     )
-    images: Path | None = option(None, "Folder of the image files, where it is not found.")
+    images: str | Path | None = option(
+        None, "Folder of the image files, where it is not found; may lie in a bucket."
+    )
     classes: tuple[str, ...] = option(
         (), "Class names, joined by commas; yolo: by class id.", joined=True
     )
