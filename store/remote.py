@@ -155,7 +155,7 @@ def one(uri: str) -> Entry | None:
 
     def once() -> Any:
         files, path = _opened(uri)
-        return files.info(path)
+        return files.info(path, **({"refresh": True} if _protocol(uri) == "s3" else {}))
 
     facts = _patient(uri, once)
     return None if facts["type"] == "directory" else _entry(uri, facts)
@@ -191,7 +191,7 @@ def _entries(folder: str) -> list[tuple[str, dict[str, Any]]]:
 
     def once() -> Any:
         files, path = _opened(folder)
-        return files.ls(path, detail=True)
+        return files.ls(path, detail=True, refresh=True)
 
     found = [(facts["name"].strip("/"), facts) for facts in _patient(folder, once)]
     return sorted(found, key=lambda pair: (pair[0], pair[1]["type"]))

@@ -83,7 +83,7 @@ def story(workspace: Path, root: str) -> dict[str, list[str]]:
 def test_the_rows_of_local_files_whatever_fails(bucket: Bucket, data: Path, tmp_path: Path) -> None:
     expected = story(tmp_path / "here", str(data))
     uri = bucket.put(data, "set")
-    names = sorted(str(f.relative_to(data)) for f in data.rglob("*.png"))
+    names = sorted(str(f.relative_to(data)) for f in data.rglob("*.jpg"))
     faults: tuple[int | str, ...] = (503, "short", 500, "reset", "lie", "hang")
     for number, name in enumerate(names):
         bucket.script(f"set/{name}", *(faults[(number + k) % 5] for k in range(number % 3)))
@@ -101,27 +101,27 @@ def test_again_fetches_only_what_changed(bucket: Bucket, data: Path, tmp_path: P
     config = AddConfig(format="coco", path=f"{uri}/mine", role="mine")
     with Store.create(tmp_path / "ws") as store:
         pipeline.add(store, config)
-        assert (bucket.gets(".png"), bucket.gets(".json")) == (SIZES["mine"], 1)
+        assert (bucket.gets(".jpg"), bucket.gets(".json")) == (SIZES["mine"], 1)
         again = pipeline.add(store, config)
         assert (again.done, again.skipped, again.failed) == (0, SIZES["mine"], 0)
         assert bucket.gets() == SIZES["mine"] + 1
         labels = json.loads((data / "mine" / "annotations.json").read_text())
-        first, second = (image["file_name"] for image in labels["images"][:2])
-        other = (data / "train" / "images").glob("*.png")
+        first, second = (Path(image["file_name"]).name for image in labels["images"][:2])
+        other = (data / "train" / "images").glob("*.jpg")
         bucket.write(f"set/mine/images/{first}", next(other).read_bytes())
         bucket.remove(f"set/mine/images/{second}")
-        bucket.write("set/mine/annotations.json", json.dumps(labels).encode())
+        bucket.write("set/mine/annotations.json", json.dumps(labels, indent=1).encode())
         bucket.faults.reset()
         changed = pipeline.add(store, config)
-        assert (bucket.gets(".png"), bucket.gets(".json")) == (1, 1)
+        assert (bucket.gets(".jpg"), bucket.gets(".json")) == (1, 1)
         assert changed.summary["new_images"] == 1
         ((name, reason),) = changed.failures
-        assert name == second
+        assert Path(name).name == second
         assert (
             reason == f"missing image: {uri}/mine/images/{second}; --images names the folder" or uri in reason
         )
         found = {image.uri for image in store.images(reader="detect", role="mine")}
-        assert found == {f"{uri}/mine/images/{image['file_name']}" for image in labels["images"]}
+        assert found == {f"{uri}/mine/images/{Path(image['file_name']).name}" for image in labels["images"]}
 
 
 def test_one_image_that_cannot_be_read_leaves_the_rest(
@@ -180,7 +180,6 @@ def test_yolo_and_voc_and_labels_here_with_images_there(bucket: Bucket, data: Pa
     with Store.create(tmp_path / "file") as store:
         config = AddConfig(format="coco", path=f"{named}/annotations.json", role="mine")
         assert pipeline.add(store, config).done == SIZES["mine"]
-        assert store.datasets()[0].name == "named" if hasattr(store, "datasets") else True
 
 
 def test_images_that_moved_are_followed(bucket: Bucket, data: Path, tmp_path: Path) -> None:
