@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -27,6 +28,8 @@ from store.remote import fetch, is_remote
 PIXEL_LIMIT = 100_000_000
 """Largest image accepted by default: 100 megapixels (300 MB once decoded)."""
 
+FETCHERS = 16
+"""Threads that read from a bucket at a time."""
 _ORIENTATION_TAG = 0x0112
 _HIGH_DEPTH = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
@@ -71,6 +74,11 @@ def read_bytes(uri: str, *, sha256: str | None = None) -> bytes:
             "restore it or add it again"
         )
     return data
+
+
+def readers(uris: Iterable[str], local: int) -> int:
+    """Threads to read with: `local`, or more where files come over a network and threads wait for answers."""
+    return max(local, FETCHERS) if any(is_remote(uri) for uri in uris) else local
 
 
 def _fetched(uri: str, sha256: str | None) -> bytes:

@@ -19,13 +19,14 @@ class Faults:
     Attributes:
         script: key -> what its next GETs get: a status, "short" (a body cut in its middle), "lie" (cut, and
             its length says so), "reset", "hang" (seconds `hang`, then nothing).
-        gets: key -> GETs that came.
+        gets: key -> GETs that came. delay: seconds before each answer.
     """
 
     def __init__(self, port: int) -> None:
         self.script: dict[str, list[int | str]] = {}
         self.gets: dict[str, int] = defaultdict(int)
         self.hang = 2.0
+        self.delay = 0.0
         self._lock = threading.Lock()
         outer = self
 
@@ -33,6 +34,7 @@ class Faults:
             protocol_version = "HTTP/1.1"
 
             def _handle(self) -> None:
+                time.sleep(outer.delay)
                 key = self.path.partition("?")[0].strip("/")
                 fault: int | str | None = None
                 if self.command == "GET":
