@@ -6,6 +6,10 @@ import hashlib
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -151,6 +155,45 @@ def test_one_image_that_cannot_be_read_leaves_the_rest(
         result = pipeline.detect(store, DetectConfig(detector=DETECTOR, device="cpu"))
         assert (result.done, result.failed) == (len(names) - 1, 1)
         assert result.failures[0][1].endswith("nothing is there")
+
+
+def test_killed_and_begun_again(bucket: Bucket, data: Path, tmp_path: Path) -> None:
+    uri = bucket.put(data / "mine", "mine")
+    for name in ("whole", "broken"):
+        Store.create(tmp_path / name).close()
+    bucket.faults.delay = 0.2
+    command = [sys.executable, "-m", "curator.cli", "-w", str(tmp_path / "broken"), "add", "coco", uri]
+    child = subprocess.Popen([*command, "--role", "mine"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    for _ in range(600):
+        if bucket.gets(".jpg") >= 2 or child.poll() is not None:
+            break
+        time.sleep(0.05)
+    child.kill()
+    output, _ = child.communicate()
+    assert child.returncode == -signal.SIGKILL, output
+    bucket.faults.delay = 0.0
+    found = {}
+    for name in ("whole", "broken"):
+        with Store.open(tmp_path / name) as store:
+            result = pipeline.add(store, AddConfig(format="coco", path=uri, role="mine"))
+            assert (result.done, result.failed) == (SIZES["mine"], 0)
+        found[name] = rows(tmp_path / name)
+    assert found["whole"] == found["broken"]
+
+
+def test_labels_that_do_not_come_end_it_and_a_damaged_file_is_fetched_again(
+    bucket: Bucket, data: Path, tmp_path: Path
+) -> None:
+    uri = bucket.put(data / "mine", "mine")
+    config = AddConfig(format="coco", path=uri, role="mine")
+    with Store.create(tmp_path / "ws") as store:
+        bucket.script("mine/annotations.json", *[503] * 4)
+        with pytest.raises(RemoteError, match=f"{uri}/annotations.json: not read in 4 tries"):
+            pipeline.add(store, config)
+        assert pipeline.add(store, config).done == SIZES["mine"]
+        (labels,) = (tmp_path / "ws" / "remote").rglob("annotations.json")
+        labels.write_bytes(b"{")
+        assert pipeline.add(store, config).skipped == SIZES["mine"]
 
 
 def test_yolo_and_voc_and_labels_here_with_images_there(bucket: Bucket, data: Path, tmp_path: Path) -> None:
