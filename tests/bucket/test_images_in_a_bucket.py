@@ -25,6 +25,7 @@ from curator.detect.settings import DetectConfig
 from curator.diagnose.settings import DiagnoseConfig
 from curator.errors import FormatError
 from curator.example.dataset import write_dataset
+from curator.explain.settings import ExplainConfig
 from curator.query.settings import IndexConfig, QueryConfig
 from store.errors import RemoteError
 from store.records import Role
@@ -68,6 +69,8 @@ def story(workspace: Path, root: str) -> dict[str, list[str]]:
             assert added.failed == 0, added.failures
         assert pipeline.detect(store, DetectConfig(detector=DETECTOR, device="cpu")).failed == 0
         pipeline.diagnose(store, DiagnoseConfig(score_threshold=0.4))
+        explained = pipeline.explain(store, ExplainConfig(method="occlusion", device="cpu"))
+        assert explained.failed == 0, explained.failures
         assert pipeline.index(store, IndexConfig(device="cpu")).failed == 0
         pipeline.query(store, QueryConfig(budget=3, name="chosen", method="random", device="cpu"))
         out = workspace / "exported"
