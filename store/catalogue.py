@@ -25,6 +25,7 @@ from store.records import (
     Reader,
     Role,
 )
+from store.remote import gone, is_remote
 from store.runs import last_id
 from store.session import Database, chunks, put_by_key, table, upsert
 
@@ -86,9 +87,11 @@ def _known(connection: Connection, hashes: Sequence[str]) -> dict[str, str]:
 
 def _follow_moved_files(connection: Connection, images: Sequence[NewImage], known: dict[str, str]) -> None:
     """Point to the new place of a file that is gone from its old one."""
+    moved = {old for image in images if (old := known.get(image.sha256)) is not None and old != image.uri}
+    missing = gone(old for old in moved if is_remote(old))
+    missing |= {old for old in moved if not is_remote(old) and not Path(old).exists()}
     for image in images:
-        old = known.get(image.sha256)
-        if old is not None and old != image.uri and "://" not in old and not Path(old).exists():
+        if known.get(image.sha256) in missing:
             connection.execute(update(Image).where(Image.sha256 == image.sha256).values(uri=image.uri))
 
 

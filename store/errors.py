@@ -7,6 +7,7 @@ StoreError
 ├── ConflictError         what is changed was changed meanwhile              (exit code 1)
 ├── AccessError           a stage asks for what it may not see               (exit code 2)
 ├── ImageError            bytes that are no usable image                     (exit code 2)
+│   └── RemoteError       an object of a bucket that cannot be read          (exit code 2)
 └── CorruptionError       stored bytes do not match their hash or length     (exit code 1)
 """
 
@@ -49,6 +50,10 @@ class ImageError(StoreError):
     """The bytes cannot be decoded as an image, or break the size limits."""
 
     exit_code = 2
+
+
+class RemoteError(ImageError):
+    """An object or folder of a bucket is missing, may not be read, or did not come whole."""
 
 
 class CorruptionError(StoreError):

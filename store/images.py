@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -21,10 +22,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from store.appearance import Appearance, appearance
 from store.errors import CorruptionError, ImageError
+from store.image_cache import cached, keep
+from store.remote import fetch, is_remote
 
 PIXEL_LIMIT = 100_000_000
 """Largest image accepted by default: 100 megapixels (300 MB once decoded)."""
 
+FETCHERS = 16
+"""Threads that read from a bucket at a time."""
 _ORIENTATION_TAG = 0x0112
 _HIGH_DEPTH = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
@@ -35,14 +40,14 @@ class ImageProbe:
 
     Attributes:
         sha256: of the file's bytes, hex. phash: 64-bit perceptual hash of the upright image, 16 hex digits.
-        appearance: what it is compared by.
+        appearance: what it is compared by; None where the workspace holds it already.
         width, height: pixels after the EXIF orientation is applied.
         raw_width, raw_height: pixels as encoded. orientation: EXIF value 1 to 8.
     """
 
     sha256: str
     phash: str
-    appearance: Appearance
+    appearance: Appearance | None
     width: int
     height: int
     raw_width: int
@@ -54,24 +59,36 @@ def read_bytes(uri: str, *, sha256: str | None = None) -> bytes:
     """Read a whole file.
 
     Raises:
-        ImageError: missing or unreadable file.
+        ImageError: missing or unreadable file; of an object, after the tries of `store.remote`.
         CorruptionError: the bytes' hash is not `sha256`.
     """
+    if is_remote(uri):
+        return _fetched(uri, sha256)
     try:
-        if "://" in uri and not uri.startswith("file://"):
-            import fsspec
-
-            with fsspec.open(uri, "rb") as stream:
-                data: bytes = stream.read()
-        else:
-            data = Path(uri.removeprefix("file://")).read_bytes()
-    except (OSError, ValueError, ImportError) as error:
+        data = Path(uri.removeprefix("file://")).read_bytes()
+    except (OSError, ValueError) as error:
         raise ImageError(f"{uri}: expected a readable image file ({_reason(error)})") from error
     if sha256 is not None and (actual := hashlib.sha256(data).hexdigest()) != sha256:
         raise CorruptionError(
             f"{uri}: the file changed since it was added (sha256 {actual[:12]}, recorded {sha256[:12]}); "
             "restore it or add it again"
         )
+    return data
+
+
+def readers(uris: Iterable[str], local: int) -> int:
+    """Threads to read with: `local`, or more where files come over a network and threads wait for answers."""
+    return max(local, FETCHERS) if any(is_remote(uri) for uri in uris) else local
+
+
+def _fetched(uri: str, sha256: str | None) -> bytes:
+    """An object's bytes, from the local cache where they are there and the hash is known."""
+    if sha256 is None:
+        return fetch(uri)
+    data = cached(sha256)
+    if data is None:
+        data = fetch(uri, sha256=sha256)
+        keep(sha256, data)
     return data
 
 
@@ -99,9 +116,12 @@ def probe(path: Path | str, *, limit: int = PIXEL_LIMIT) -> ImageProbe:
     Raises:
         ImageError: missing file, undecodable bytes, or an image outside the size limits.
     """
-    uri = str(path)
-    data = read_bytes(uri)
-    upright, raw_size, orientation = _decode(data, uri, limit)
+    return probe_bytes(read_bytes(str(path)), where=str(path), limit=limit)
+
+
+def probe_bytes(data: bytes, *, where: str = "image", limit: int = PIXEL_LIMIT) -> ImageProbe:
+    """As `probe`, of a file's bytes."""
+    upright, raw_size, orientation = _decode(data, where, limit)
     return ImageProbe(
         sha256=hashlib.sha256(data).hexdigest(),
         phash=perceptual_hash(upright),

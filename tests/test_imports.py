@@ -26,7 +26,7 @@ ROOMS = [
 ]
 LEVEL = {**dict.fromkeys(GROUND, 0), **{room: i for i, peers in enumerate(ROOMS, 1) for room in peers}}
 OPEN = {"report", "pipeline", "cli", "review"}  # besides run*.py: they may use the Store and jobs
-NOUNS = ("store.records", "store.images", "store.blobs", "store.errors", "store.keys")
+NOUNS = ("store.records", "store.images", "store.blobs", "store.errors", "store.keys", "store.image_cache")
 
 
 def imported(path: Path, module: str, *, top: bool = False) -> Iterator[str]:

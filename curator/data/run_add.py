@@ -1,9 +1,9 @@
 """`curator add`: bring a data set's images and labels into the workspace.
 
-In: files in a format of `curator.registry.FORMATS`. Out: images (by URI and sha256, never copied),
-memberships, annotation versions. Items stream through in batches; a batch is probed by a few threads and
-stored in one transaction. Adding again changes nothing; a corrected file gives the images concerned a new
-annotation version.
+In: files in a format of `curator.registry.FORMATS`, here or in a bucket (`run_mirror`). Out: images (by URI
+and sha256, never copied), memberships, annotation versions. Items stream through in batches; a batch is
+probed by a few threads and stored in one transaction. Adding again changes nothing; a corrected file gives
+the images concerned a new annotation version.
 
 An image counts as labelled when no object can be missing from its labels. A broken object that may show in
 the picture (no finite box, a negative size, a class that the data set does not name) makes them incomplete:
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
@@ -33,6 +33,7 @@ from curator.data.formats.base import Broken, LabelledImage, Source
 from curator.data.formats.placement import place
 from curator.data.run_changes import Returned
 from curator.data.run_equals import NAMED, EqualTally, Seen, name_equals
+from curator.data.run_mirror import THREADS, Mirror
 from curator.data.run_returned import Exported, repeated
 from curator.data.settings import AddConfig
 from curator.errors import ConfigError, FormatError
@@ -41,7 +42,7 @@ from curator.progress import progress
 from curator.registry import FORMATS
 from store.blas import one_blas_thread
 from store.errors import ImageError
-from store.images import ImageProbe, probe
+from store.images import ImageProbe
 from store.keys import content_key
 from store.records import ItemStatus, NewImage
 
@@ -54,10 +55,11 @@ STAGE_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """A readable image with its labels in the one frame."""
+    """A readable image with its labels in the one frame, and where it lies."""
 
     image: LabelledImage
     probe: ImageProbe
+    uri: str
 
 
 @dataclass(slots=True)
@@ -93,30 +95,44 @@ def add(store: Store, config: AddConfig) -> StageResult:
         FormatError: no data set of this format at `config.path`.
         ConfigError: a setting that the format does not take.
     """
-    source = _open(store, config)
-    dataset = config.dataset or dataset_name(config.path)
+    mirror = Mirror(store.path)
+    try:
+        return _add(store, config, mirror)
+    except FormatError as error:
+        raise FormatError(mirror.said(str(error))) from error
+    finally:
+        mirror.close()
+
+
+def _add(store: Store, config: AddConfig, mirror: Mirror) -> StageResult:
+    source, folder = _open(store, config, mirror)
+    dataset = config.dataset or dataset_name(folder)
     tally, failures, left = _Tally(), [], source.count
+    workers = max(config.workers, THREADS) if mirror.used else config.workers
     with (
         recorded_run(store, STAGE, config) as (run_id, counts),
         Seen() as seen,
         Returned() as returned,
-        ThreadPoolExecutor(config.workers) as threads,
+        ThreadPoolExecutor(workers) as threads,
         progress(f"add {dataset}", source.count) as advance,
         one_blas_thread(),  # its products are small, and the threads have the cores
     ):
         counts.update(done=0, skipped=0, failed=0)
-        tally.notes += [*source.notes[:NAMED], *_twins(source.categories, store)]
+        notes = [*mirror.notes, *map(mirror.said, source.notes[:NAMED])]
+        tally.notes += [*notes, *_twins(source.categories, store)]
         exported = Exported(store)
         store.put_categories(source.categories)
         for batch in _batches(_part(source.items, *config.part_bounds), config.batch_size):
             located, passed_over = exported.located(batch, config.role)
             tally.passed_over += passed_over
-            ready = list(threads.map(_probe, located))
+            held = _held(store, mirror, located)
+            ready = list(threads.map(lambda item: _probe(item, mirror, held), located))  # noqa: B023
             with store.transaction():
                 failures += _store_batch(
                     *(store, run_id, config, dataset, source.listed, ready),
                     *(seen, exported, returned, tally, counts),
                 )
+            mirror.remember({r.image.path: r.probe for r in ready if isinstance(r, _Ready)})
             counts["failed"] = len(failures)
             step = len(batch) if left is None else min(len(batch), left)  # broken rows are no images
             left = None if left is None else left - step
@@ -149,8 +165,9 @@ def _twins(names: Sequence[str], store: Store) -> list[str]:
     ]
 
 
-def _open(store: Store, config: AddConfig) -> Source:
-    """Open the data set. A format class lists in `takes` which settings of its own it is made with."""
+def _open(store: Store, config: AddConfig, mirror: Mirror) -> tuple[Source, Path]:
+    """Open the data set; returns it and where its names lie. A format class lists in `takes` which settings
+    of its own it is made with, in `reads` which files it opens."""
     factory = FORMATS.load(config.format)
     takes: tuple[str, ...] = getattr(factory, "takes", ())
     given: dict[str, object] = {"background": config.background, "every": config.every}
@@ -160,13 +177,15 @@ def _open(store: Store, config: AddConfig) -> Source:
             raise ConfigError(f"{name}: the format {config.format} has no such setting; leave it out")
     if "frames" in takes:
         given["frames"] = store.path / "frames"
+    reads: tuple[str, ...] | None = getattr(factory, "reads", None)
+    folder = mirror.local(config.path, reads)
     source: Source = factory(**given).open(
-        config.path.resolve(),
-        images=config.images.resolve() if config.images else None,
+        folder,
+        images=mirror.local(config.images, reads) if config.images else None,
         classes=config.classes or None,
         split=config.split,
     )
-    return source
+    return source, folder
 
 
 def dataset_name(path: Path) -> str:
@@ -208,17 +227,28 @@ def _batches(items: Iterable[LabelledImage | Broken], size: int) -> Iterator[lis
         yield batch
 
 
-def _probe(item: LabelledImage | Broken) -> _Ready | Broken:
+def _held(store: Store, mirror: Mirror, batch: Sequence[LabelledImage | Broken]) -> dict[Path, ImageProbe]:
+    """Images of a bucket that were read before, are unchanged there, and are in the workspace."""
+    known = {i.path: p for i in batch if isinstance(i, LabelledImage) and (p := mirror.known(i.path))}
+    stored = store.ids_by_sha256([found.sha256 for found in known.values()]) if known else {}
+    return {path: found for path, found in known.items() if found.sha256 in stored}
+
+
+def _probe(
+    item: LabelledImage | Broken, mirror: Mirror, held: Mapping[Path, ImageProbe]
+) -> _Ready | Broken:
     """Read, hash and measure the image; bring its labels to stored-image pixels. Runs in a thread."""
     if isinstance(item, Broken):
-        return item
+        return replace(item, reason=mirror.said(item.reason))
     if not item.path.is_file():
-        return Broken(name=item.name, reason=f"missing image: {item.path}; --images names the folder")
+        where = mirror.uri(item.path)
+        return Broken(name=item.name, reason=f"missing image: {where}; --images names the folder")
     try:
-        found = probe(item.path)
-        return _Ready(place(item, (found.width, found.height), found.orientation), found)
+        found = held.get(item.path) or mirror.probe(item.path)
+        placed = place(item, (found.width, found.height), found.orientation)
+        return _Ready(placed, found, mirror.uri(item.path))
     except (ImageError, FormatError) as error:
-        return Broken(name=item.name, reason=str(error))
+        return Broken(name=item.name, reason=mirror.said(str(error)))
 
 
 def _store_batch(
@@ -304,7 +334,7 @@ def _new_image(item: _Ready, config: AddConfig, dataset: str) -> NewImage:
     if config.group_pattern and (match := re.search(config.group_pattern, image.name)):
         group = match.group(1) if match.re.groups else match.group(0)
     return NewImage(
-        uri=str(image.path.absolute()),
+        uri=item.uri,
         sha256=item.probe.sha256,
         phash=item.probe.phash,
         appearance=item.probe.appearance,

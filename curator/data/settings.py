@@ -20,19 +20,24 @@ class AddConfig(StageConfig):
     """`curator add`.
 
     Attributes:
+        path, images: a path, or the URI of a bucket's folder (`store.remote`).
         group_pattern: found in an image's name; without a group in it, the whole match is the group key.
         part: parts that do not overlap share no image, whatever the order of reading.
     """
 
     format: str = required(f"{', '.join(WRITTEN)}; {READ_ONLY}.", argument=True)
-    path: Path = required(
-        "Its folder or, where the format has one, its file (JSON, XML, data.yaml, video).", argument=True
+    path: str | Path = required(
+        "Its folder or, where the format has one, its file (JSON, XML, data.yaml, video). coco, yolo, voc "
+        "and images: also s3://, gs:// or az://BUCKET/FOLDER.",
+        argument=True,
     )
     role: Literal["train", "mine", "pool", "holdout"] = required(
         "train, mine (failures are mined here), pool (samples are sought here) "
         "or holdout (verify alone reads it)."
     )
-    images: Path | None = option(None, "Folder of the image files, where it is not found.")
+    images: str | Path | None = option(
+        None, "Folder of the image files, where it is not found; may lie in a bucket."
+    )
     classes: tuple[str, ...] = option(
         (), "Class names, joined by commas; yolo: by class id.", joined=True
     )

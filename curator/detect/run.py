@@ -25,7 +25,7 @@ from curator.jobs.base import Done, Executor
 from curator.jobs.stage import StageResult, recorded_run, run_items
 from curator.tensors import image_tensor
 from store.errors import StoreError
-from store.images import read_pixels
+from store.images import read_pixels, readers
 from store.keys import content_key
 from store.records import ROLES, DetectionSet, ImageRecord, ModelRecord, Role
 
@@ -85,7 +85,7 @@ class DetectWork:
     def process(self, state: Detector, batch: Sequence[ImageRecord]) -> list[Answer | Exception]:
         """Decode and detect; an unreadable image or a broken answer gives its error."""
         results: list[Answer | Exception] = []
-        with ThreadPoolExecutor(DECODERS, "decode") as pool:
+        with ThreadPoolExecutor(readers((i.uri for i in batch), DECODERS), "decode") as pool:
             decoded = [pool.submit(_decode, item) for item in batch]
             for start in range(0, len(decoded), self.chunk):
                 images = [future.result() for future in decoded[start : start + self.chunk]]

@@ -27,26 +27,13 @@ from pathlib import Path
 from typing import Any
 
 from curator.errors import InputError
+from store.image_cache import cache_folder
 
 TIMEOUT = 300.0
 """Seconds for importing the package and reading one file."""
 ARCHITECTURE = "ultralytics"
 """In the metadata of what is written."""
 _REFUSED = "curator: refused: "
-
-
-def cache_folder() -> Path:
-    """Where converted files lie: $CURATOR_CACHE, or the platform's folder for caches."""
-    chosen = os.environ.get("CURATOR_CACHE")
-    if chosen:
-        return Path(chosen) / "ultralytics"
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "curator" / "ultralytics"
 
 
 def converted(path: Path, *, trust: bool) -> Path:
@@ -59,7 +46,7 @@ def converted(path: Path, *, trust: bool) -> Path:
         raise InputError(f"ultralytics: expected a file, found none at {path}")
     with path.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    out = cache_folder() / f"{digest}.safetensors"
+    out = cache_folder("ultralytics") / f"{digest}.safetensors"
     if out.is_file():
         return out
     if not trust:

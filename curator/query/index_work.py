@@ -318,7 +318,7 @@ def _densities(item: IndexItem) -> NDArray[np.float32]:
 
 
 def _read(batch: Sequence[IndexItem]) -> list[Any]:
-    from store.images import read_pixels
+    from store.images import read_pixels, readers
 
     def one(item: IndexItem) -> Any:
         try:
@@ -326,5 +326,5 @@ def _read(batch: Sequence[IndexItem]) -> list[Any]:
         except Exception as error:
             return error
 
-    with ThreadPoolExecutor(max_workers=4) as threads:
+    with ThreadPoolExecutor(max_workers=readers((item.uri for item in batch), 4)) as threads:
         return list(threads.map(one, batch))

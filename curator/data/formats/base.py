@@ -97,6 +97,10 @@ class Format(Protocol):
 
     Its class is called without arguments, or with those settings of `curator add` that it lists in `takes`, a
     tuple of names: "background", "every", "frames" (a folder of the workspace for files that it makes).
+
+    `reads`, a tuple of suffixes in lower case, lists the files that `open` and its items look into. With it a
+    data set may lie in a bucket: those files are fetched, of all others the names alone are there (as empty
+    files). A format that opens images has no `reads` and takes local folders only.
     """
 
     def open(

@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from curator.data.formats.base import Broken, LabelledImage, OutputImage, Source
 from curator.data.formats.checking import class_names, rounded
@@ -35,6 +35,8 @@ FILE = "annotations.json"
 
 class CocoFormat:
     """Reads and writes COCO JSON; writes `annotations.json` and `images/`."""
+
+    reads: ClassVar[tuple[str, ...]] = (".json",)
 
     def open(
         self,

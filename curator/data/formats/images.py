@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from curator.data.formats.base import LabelledImage, OutputImage, Source
 from curator.data.formats.files import Writer
@@ -16,6 +16,8 @@ from store.records import NewAnnotation
 
 class ImagesFormat:
     """Reads and writes plain folders of images."""
+
+    reads: ClassVar[tuple[str, ...]] = ()
 
     def open(
         self,

@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from xml.etree import ElementTree as WriteTree
 from xml.etree.ElementTree import Element
 
@@ -41,6 +41,8 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 class VocFormat:
     """Reads and writes VOC folders; writes `JPEGImages/`, `Annotations/` and `ImageSets/Main/train.txt`."""
+
+    reads: ClassVar[tuple[str, ...]] = (".xml", ".txt")
 
     def open(
         self,

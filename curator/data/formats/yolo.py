@@ -52,6 +52,7 @@ class YoloFormat:
     """Reads and writes YOLO data sets; writes `data.yaml`, `images/train/` and `labels/train/`."""
 
     takes: ClassVar[tuple[str, ...]] = ("background",)
+    reads: ClassVar[tuple[str, ...]] = (".yaml", ".yml", ".txt")
 
     def __init__(self, *, background: bool | None = None) -> None:
         """Make a reader and writer.
