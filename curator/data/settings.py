@@ -69,6 +69,10 @@ class AddConfig(StageConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("path", "images"):  # what is no URI is a path, however it was given
+            place = getattr(self, name)
+            if isinstance(place, str) and "://" not in place:
+                object.__setattr__(self, name, Path(place))
         spacing = r"(?=.*[1-9])(\d{1,9}f|\d{1,9}(\.\d{1,9})?s)"
         require(
             self.every is None or re.fullmatch(spacing, self.every) is not None,

@@ -84,6 +84,10 @@ def read_plan(path: Path, *, workspace: Path | None = None) -> LoopPlan:
     return LoopPlan(workspace, tuple(steps))
 
 
+PLACES = (Path, Path | None, str | Path, str | Path | None)
+"""Types of settings that are paths, those that may be URIs too: in a file they begin at its folder."""
+
+
 def _config(
     stage: str, entry: Mapping[str, Any], names: Mapping[str, str], here: Path, where: str
 ) -> StageConfig:
@@ -94,7 +98,7 @@ def _config(
     paths: dict[str, Any] = {
         name: here / value
         for name, value in ((f.name, getattr(result, f.name)) for f in dataclasses.fields(result))
-        if isinstance(value, Path) and hints[name] in (Path, Path | None)
+        if isinstance(value, Path) and hints[name] in PLACES
     }
     return dataclasses.replace(result, **paths)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from curator.data.settings import AddConfig
 from curator.errors import ConfigError
 from curator.pipeline.loop import read_plan
 
@@ -77,3 +78,24 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_the_command_lines_workspace_wins(tmp_path: Path) -> None:
     path = write(tmp_path, 'workspace = "ws"\n[query]\n')
     assert read_plan(path, workspace=tmp_path / "other").workspace == tmp_path / "other"
+
+
+def test_a_data_set_begins_at_the_file_and_a_bucket_where_it_is(tmp_path: Path) -> None:
+    text = """
+        [[add]]
+        format = "coco"
+        path = "data/train"
+        images = "../pictures"
+        role = "train"
+
+        [[add]]
+        format = "coco"
+        path = "s3://bucket/mine"
+        role = "mine"
+        """
+    train, mine = (step.config for step in read_plan(write(tmp_path, text)).steps)
+    assert isinstance(train, AddConfig)
+    assert isinstance(mine, AddConfig)
+    assert train.path == tmp_path / "data" / "train"
+    assert Path(train.images or "").resolve() == (tmp_path.parent / "pictures").resolve()
+    assert mine.path == "s3://bucket/mine"
