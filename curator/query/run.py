@@ -230,6 +230,8 @@ def _select(
     hits = (*kept, *(replace(hit, rank=hit.rank + len(kept)) for hit in as_hits(choice, why)))
     holds = covered(store, index.space, asking, found, named, mined, config.seed)
     warnings = [*choice.warnings, *_notes(asking)]
+    if any(own.ids for own in FailureSelector.parse(config.failures).alternatives):
+        warnings.append("failures: those named by id ask for all of their kind, class and cause, the model's unit")
     if refining is not None:
         warnings += refining.warnings
     elif not (config.like or config.text) and (said := store.feedback(config.name)):

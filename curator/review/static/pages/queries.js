@@ -152,7 +152,7 @@ export function Ask({ failures = "", primary = false }) {
     title="Ask…"
     submit="Ask the pool"
     primary=${primary}
-    note="Failures: KIND[:CAUSE][,class=NAME], joined by ';'. Empty: all of them."
+    note="Failures: KIND[:CAUSE][,class=NAME], joined by ';'. Empty: all of them. id=N asks for all of that failure's kind, class and cause."
     fields=${(/** @type {any} */ choices) => [
       { name: "failures", label: "Failures", value: failures, of: choices.failures, hint: "all" },
       { name: "budget", label: "Images", value: 40, kind: "number", most: 100000 },
