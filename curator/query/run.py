@@ -231,7 +231,7 @@ def _select(
     holds = covered(store, index.space, asking, found, named, mined, config.seed)
     warnings = [*choice.warnings, *_notes(asking)]
     if any(own.ids for own in FailureSelector.parse(config.failures).alternatives):
-        warnings.append("failures: those named by id ask for all of their kind, class and cause, the model's unit")
+        warnings.append("failures named by id ask for all failures of their kind, class and cause")
     if refining is not None:
         warnings += refining.warnings
     elif not (config.like or config.text) and (said := store.feedback(config.name)):
