@@ -111,7 +111,7 @@ def test_quick_start(run: Run, tmp_path: Path) -> None:
         "coco data/": "coco shown/",
         "--samples 8": "--samples 4 --segments 30 --successes 2",
         "--budget 20": "--budget 1 --attempts 16 --batch-size 2",
-        "--seeds 0,1,2 --budget 50": "--seeds 0 --budget 2 --steps 1 --batch-size 2",
+        "--steps 60 --budget 50": "--budget 2 --steps 1 --batch-size 2",
     }
     for line in lines_of("quickstart.md", small):
         run(line)
