@@ -2,9 +2,9 @@
 
 In: rendered scenes, pixels only. Out: a saved `ExemplarInpaintPipeline`.
 
-The scenes are drawn from the example's pool distribution with a renderer seed of their own, so that no image
-of a demo or benchmark is among them; unlike in a pool, where the planted gaps are rare, six scenes in seven
-show one, since an inpainter cannot paint what it never saw. No label, mask or box of the renderer is used.
+The scenes have a renderer seed of their own, so that no image of a demo or benchmark is among them, and none
+shows a planted gap: whatever a sample shows of one comes from its exemplar alone, as it must where the pool
+holds nothing of what is missing. No label, mask or box of the renderer is used.
 """
 
 from __future__ import annotations
@@ -23,15 +23,10 @@ RENDERER_SEED = 740_011
 
 
 def training_scenes(count: int, *, seed: int = RENDERER_SEED) -> list[NDArray[np.uint8]]:
-    """Render `count` unlabelled scenes (192, 192, 3), each gap and the clean scene in turn."""
-    from curator.example.gaps import GAPS
+    """Render `count` unlabelled scenes (192, 192, 3) without any gap."""
     from curator.example.scene import SceneParams, render_scene
 
-    kinds = (*GAPS, None)
-    return [
-        render_scene(SceneParams(role="pool", index=i, seed=seed, gap=kinds[i % len(kinds)])).pixels
-        for i in range(count)
-    ]
+    return [render_scene(SceneParams(role="pool", index=i, seed=seed, gap=None)).pixels for i in range(count)]
 
 
 def train_example_inpainter(
