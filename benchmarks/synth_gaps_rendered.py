@@ -148,7 +148,8 @@ def report(trials: list[tuple[int, Trial]]) -> dict[str, Any]:
     """Print and return the tables and the claims."""
     rows, gaps = table(trials), by_gap(trials)
     for row in rows:
-        print(f"{row['arm']:<11}{row['figure']:<11}{row['mean']:6.3f} [{row['low']:.3f}, {row['high']:.3f}]")
+        low, high = (row[k] if row[k] is not None else float("nan") for k in ("low", "high"))
+        print(f"{row['arm']:<11}{row['figure']:<11}{row['mean']:6.3f} [{low:.3f}, {high:.3f}]")
     for gap, own in gaps.items():
         print(f"{gap:<10} " + "  ".join(f"{arm} {own[arm]:.3f}" for arm in ARMS if arm in own))
 

@@ -244,6 +244,7 @@ RECIPES = Registry(
         "culprit": "curator.synthesize.recipes.culprit:CulpritRecipe",
         "lookalike": "curator.synthesize.recipes.lookalike:LookalikeRecipe",
         "appearance": "curator.synthesize.recipes.appearance:AppearanceRecipe",
+        "context": "curator.synthesize.recipes.context:ContextRecipe",
         "removal": "curator.synthesize.recipes.removal:RemovalRecipe",
     },
 )

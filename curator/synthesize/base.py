@@ -29,6 +29,20 @@ class Scene:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """Where what was pasted comes from.
+
+    Attributes:
+        image: (3, h, w) the failing image. mask: (h, w) bool, the pixels that were taken. object: the failed
+            object is among them, with its label.
+    """
+
+    image: Tensor
+    mask: Tensor
+    object: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SamplePlan:
     """What a recipe wants painted: where, from which exemplar, and what the result's labels are.
 
@@ -43,6 +57,7 @@ class SamplePlan:
         prompt: what is painted.
         negative_prompt: what must not be.
         rendered: (3, H, W) the sample itself, from a recipe that needs no inpainter.
+        home: where what was pasted comes from; None where nothing was.
         details: for people; "fit", where the recipe compares places: how well its place suits, so that of
             several scenes the one is painted on where it is largest.
     """
@@ -63,6 +78,7 @@ class SamplePlan:
     composed: Tensor | None = None
     made: tuple[int, ...] = ()
     rendered: Tensor | None = None
+    home: Home | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +92,7 @@ class Exemplar:
         box: the failed object's or the false detection's box, stored-image pixels.
         blamed: (H, W) bool, the culprit's segments; None where nothing was explained.
         polygon: rings of the failed object's outline, stored-image pixels; None where the data set has none.
+        neighbours: the other labelled objects of the image.
     """
 
     image_id: int
@@ -87,6 +104,7 @@ class Exemplar:
     box: BoxTuple
     blamed: Tensor | None = None
     polygon: tuple[tuple[float, ...], ...] | None = None
+    neighbours: tuple[NewAnnotation, ...] = ()
 
 
 class Recipe(Protocol):

@@ -24,7 +24,7 @@ from curator.synthesize.base import Recipe
 from curator.synthesize.settings import SynthesizeConfig
 from curator.synthesize.work import Failure, SceneImage, SynthesisItem
 from store.keys import content_key
-from store.records import ImageRecord, NewAnnotation, Outcome
+from store.records import Annotation, ImageRecord, NewAnnotation, Outcome
 
 if TYPE_CHECKING:
     from store.store import Store
@@ -133,6 +133,11 @@ def mined_failures(store: Store, config: SynthesizeConfig, current: Current) -> 
     masks = _masks(store, outcomes, images, current)
     labels = store.annotations(sorted(images), reader="synthesize")
     outlines = {a.id: a.polygon for found in labels.values() for a in found.annotations}
+
+    def neighbours(o: Outcome) -> tuple[NewAnnotation, ...]:
+        known = labels[o.image_id].annotations if o.image_id in labels else ()
+        return tuple(_new(a) for a in known if a.id != o.annotation_id)
+
     nothing: tuple[bytes | None, str] = (None, "")
     return [
         Failure(
@@ -142,6 +147,8 @@ def mined_failures(store: Store, config: SynthesizeConfig, current: Current) -> 
             blamed=masks.get(cast(int, o.id), nothing)[0],
             blamed_key=masks.get(cast(int, o.id), nothing)[1],
             polygon=outlines.get(o.annotation_id) if o.annotation_id is not None else None,
+            neighbours=neighbours(o),
+            labels_key=labels[o.image_id].key if o.image_id in labels else "",
         )
         for o in outcomes
     ]
@@ -204,17 +211,14 @@ def labelled(store: Store, ids: Collection[int]) -> list[SceneImage]:
                 scenes.append(
                     SceneImage(
                         image,
-                        tuple(
-                            NewAnnotation(
-                                category=a.category,
-                                box=a.box,
-                                crowd=a.crowd,
-                                difficult=a.difficult,
-                                polygon=a.polygon,
-                            )
-                            for a in found.annotations
-                        ),
+                        tuple(_new(a) for a in found.annotations),
                         found.key,
                     )
                 )
     return scenes
+
+
+def _new(a: Annotation) -> NewAnnotation:
+    return NewAnnotation(
+        category=a.category, box=a.box, crowd=a.crowd, difficult=a.difficult, polygon=a.polygon
+    )

@@ -24,6 +24,7 @@ from curator.synthesize.context import Context
 from curator.synthesize.gate.base import Found, Look, added_checks
 from curator.synthesize.gate.calibrate import Gate, evidence_of
 from curator.synthesize.gate.judge import Judge
+from curator.synthesize.gate.looks import windowed
 from curator.synthesize.painting import load_inpainter, paint
 from curator.synthesize.settings import SynthesizeConfig
 from curator.tensors import image_pixels, image_tensor, resolve_device
@@ -42,7 +43,12 @@ SCORE_FLOOR = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A failure as the worker needs it; `blamed` holds the culprit's mask, one bit per pixel."""
+    """A failure as the worker needs it.
+
+    Attributes:
+        blamed: the culprit's mask, one bit per pixel. neighbours: the other labelled objects of its image, of
+            the labels with the key `labels_key`.
+    """
 
     outcome: Outcome
     group: str
@@ -50,6 +56,8 @@ class Failure:
     blamed: bytes | None
     blamed_key: str
     polygon: tuple[tuple[float, ...], ...] | None = None
+    neighbours: tuple[NewAnnotation, ...] = ()
+    labels_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +214,7 @@ class SynthesisWork:
             box=failure.outcome.box,
             blamed=blamed,
             polygon=failure.polygon,
+            neighbours=failure.neighbours,
         )
         recipe: Recipe = RECIPES.load(item.recipe)()
         seed = int(content_key(self.seed, item.number)[:8], 16)
@@ -264,7 +273,7 @@ def config_key(
         fingerprints,
         class_map,
         strength,
-        sorted((f.outcome.key, f.group, f.blamed_key, f.polygon) for f in failures),
+        sorted((f.outcome.key, f.group, f.blamed_key, f.polygon, f.labels_key) for f in failures),
         sorted((scene.image.sha256, scene.version) for scene in scenes),
         sorted((scene.image.sha256, scene.version) for scene in judging),
     )
@@ -289,7 +298,22 @@ def look_at(plan: SamplePlan, sample: torch.Tensor, found: Found, outcome: Outco
         category=outcome.category,
         before=plan.scene.image if plan.scene.image.shape == sample.shape else None,
         start=plan.composed if generated else None,
+        home=_at_home(plan, outcome),
     )
+
+
+def _at_home(plan: SamplePlan, outcome: Outcome) -> Look | None:
+    """The look at what was pasted where it was."""
+    if plan.home is None or not bool(plan.home.mask.any()):
+        return None
+    look = Look(
+        image=plan.home.image,
+        mask=plan.home.mask.numpy(),
+        made=((outcome.category, outcome.box),) if plan.home.object else (),
+        kind=outcome.kind,
+        category=outcome.category,
+    )
+    return windowed(look)
 
 
 def _judged(plan: SamplePlan, category: str) -> tuple[int, ...]:

@@ -31,7 +31,7 @@ from curator.synthesize.gate.base import (
     judged,
 )
 from curator.synthesize.gate.judge import Judge
-from curator.synthesize.gate.looks import mirrored, mislabelled, spoilt
+from curator.synthesize.gate.looks import mirrored, mislabelled, scaled, spoilt
 from curator.synthesize.gate.shares import joint_bounds
 from curator.synthesize.gate.statistics import describe
 from store.records import Verdict
@@ -42,6 +42,10 @@ FAULTS = 2
 """Spoilt looks per untouched one."""
 MISLABELLED = 2
 """Times that each wrong box of an object is drawn."""
+SCALES = (0.7, 1.4)
+"""Of a look that is scaled: the range in which recipes scale what they paste."""
+SLACK = 0.9
+"""Share of the untouched looks whose measure falls by no more than the slack when they are scaled."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,8 @@ class Gate:
         )
 
     def facts(self) -> dict[str, Any]:
-        """What is shown and stored with the run: per check its bound, from how many looks, and the share of
-        them that it refuses."""
+        """What is shown and stored with the run: per check its bound, from how many looks, the share of them
+        that it refuses, and by how much what was pasted may be worse than at home."""
 
         def plain(value: float) -> float | None:
             return None if math.isnan(value) else round(value, 4)
@@ -71,6 +75,7 @@ class Gate:
                 "classes": {c: plain(v) for c, v in bound.classes.items()},
                 "real": bound.real,
                 "refused": round(bound.refused, 4),
+                "slack": plain(bound.slack),
             }
             for name, bound in self.bounds.items()
         }
@@ -81,7 +86,13 @@ class Gate:
             f"{name}/{key}": values for name, one in self.learnt.items() for key, values in one.arrays.items()
         }
         bounds = {
-            n: {"value": b.value, "classes": dict(b.classes), "real": b.real, "refused": b.refused}
+            n: {
+                "value": b.value,
+                "classes": dict(b.classes),
+                "real": b.real,
+                "refused": b.refused,
+                "slack": b.slack,
+            }
             for n, b in self.bounds.items()
         }
         buffer = io.BytesIO()
@@ -112,6 +123,9 @@ def evidence_of(looks: Sequence[Look], judge: Judge) -> list[Evidence]:
     vectors = judge.vectors(places)
     parts, made = vectors[: len(looks)], vectors[len(looks) : len(looks) + sum(counts)]
     begun = dict(zip(starts, vectors[len(looks) + sum(counts) :], strict=True))
+    numbers = [i for i, look in enumerate(looks) if look.home is not None]
+    known = evidence_of([look.home for look in looks if look.home is not None], judge) if numbers else []
+    homes = dict(zip(numbers, known, strict=True))
     split = np.split(made, np.cumsum(counts)[:-1]) if looks else []
     return [
         Evidence(
@@ -120,6 +134,7 @@ def evidence_of(looks: Sequence[Look], judge: Judge) -> list[Evidence]:
             part=parts[i],
             made=split[i],
             start=begun.get(i),
+            home=homes.get(i),
         )
         for i, look in enumerate(looks)
     ]
@@ -127,12 +142,14 @@ def evidence_of(looks: Sequence[Look], judge: Judge) -> list[Evidence]:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """An untouched look, and what is learnt by it: faulty versions, wrong boxes, and its mirror image."""
+    """An untouched look, and what is learnt by it: faulty versions, wrong boxes, its mirror image, and the
+    mirror image at another size."""
 
     real: Evidence
     faulty: tuple[Evidence, ...]
     wrong: tuple[Evidence, ...]
     mirrored: tuple[Evidence, ...]
+    scaled: tuple[Evidence, ...] = ()
 
 
 def lessons(looks: Sequence[Look], judge: Judge, seed: int) -> list[Lesson]:
@@ -147,9 +164,15 @@ def lessons(looks: Sequence[Look], judge: Judge, seed: int) -> list[Lesson]:
             for look in chunk
         ]
         turned = [[mirrored(look)] if look.made else [] for look in chunk]
+        zoomed = [[scaled(mirrored(look), float(rng.uniform(*SCALES)))] for look in chunk]
         parts = [
             _regrouped(measure([one for own in group for one in own], judge), group)
-            for measure, group in ((evidence_of, faulty), (labels_of, wrong), (labels_of, turned))
+            for measure, group in (
+                (evidence_of, faulty),
+                (labels_of, wrong),
+                (labels_of, turned),
+                (evidence_of, zoomed),
+            )
         ]
         real = evidence_of(chunk, judge)
         found += [Lesson(*one) for one in zip(real, *parts, strict=True)]
@@ -186,6 +209,7 @@ def settled(
     learnt = {check.name: _learnt(check, [*always, *own], seed) for check in checks}
     joint = [check for check in checks if check.joint]
     goodness = np.full((len(joint), len(own)), np.nan)
+    moved = np.full((len(joint), len(own)), np.nan)
     for number in range(FOLDS):
         inside = np.flatnonzero(fold == number)
         rest = [*always, *(lesson for lesson, k in zip(own, fold, strict=True) if k != number)]
@@ -193,8 +217,15 @@ def settled(
             sign, known = (1 if check.least else -1), _learnt(check, rest, seed)
             for i in inside:
                 goodness[row, i] = sign * check.value(held[i], known)
+                for other in own[int(i)].scaled if check.at_home else ():
+                    moved[row, i] = sign * check.value(other, known)
     bounds = {c.name: c.bound(held, learnt[c.name]) for c in checks if not c.joint}
     bounds |= joint_bounds(joint, goodness, [e.look.category for e in held], refused)
+    for row, check in enumerate(joint):
+        worse = (goodness - moved)[row]
+        if not np.isnan(worse).all():
+            slack = max(float(np.nanquantile(worse, SLACK)), 0.0)
+            bounds[check.name] = replace(bounds[check.name], slack=slack)
     for among in checks_among():
         bounds[among.name] = among.bound(held)
         learnt[among.name] = Learnt()

@@ -42,7 +42,7 @@ _PLACES = (
 )
 """Parts of a crop that are looked at: the whole, and where in it something lies, so that half an object is
 told from a whole one."""
-VERSION = 2
+VERSION = 3
 """Of the gate: of what is looked at, learnt and bounded. It enters the judge's fingerprint and so the keys of
 samples: verdicts of another version are not taken for this one's."""
 

@@ -22,6 +22,7 @@ class LabelCheck(Plain):
 
     name = "label"
     of_labels = True
+    at_home = True
 
     def learn(self, real: Sequence[Evidence], spoilt: Sequence[Evidence], *, seed: int) -> Learnt:
         """See `Check`; the spoilt looks are not needed."""

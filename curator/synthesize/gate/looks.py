@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional as F
 
 from curator.boxes import intersection
 from curator.inpaint.masks import Mask, bounds, main_part, standing_out, superpixels
@@ -151,6 +152,30 @@ def mirrored(look: Look) -> Look:
         made=turned(look.made),
         kept=turned(look.kept),
         found=[(name, score, (width - b[2], b[1], width - b[0], b[3])) for name, score, b in look.found],
+    )
+
+
+def scaled(look: Look, factor: float) -> Look:
+    """The look at another size, mask and labels too; at least a pixel of the mask is left."""
+    height, width = (max(round(side * factor), 4) for side in look.mask.shape)
+    across, along = width / look.mask.shape[1], height / look.mask.shape[0]
+    image = F.interpolate(look.image[None], (height, width), mode="bilinear", antialias=True)[0].clamp(0, 1)
+    rows = np.minimum((np.arange(height) / along).astype(int), look.mask.shape[0] - 1)
+    columns = np.minimum((np.arange(width) / across).astype(int), look.mask.shape[1] - 1)
+    mask = look.mask[rows][:, columns]
+    if not mask.any():
+        return look
+
+    def at_scale(box: BoxTuple) -> BoxTuple:
+        return box[0] * across, box[1] * along, box[2] * across, box[3] * along
+
+    return replace(
+        look,
+        image=image,
+        mask=mask,
+        made=tuple((name, at_scale(box)) for name, box in look.made),
+        kept=tuple((name, at_scale(box)) for name, box in look.kept),
+        found=[(name, score, at_scale(box)) for name, score, box in look.found],
     )
 
 

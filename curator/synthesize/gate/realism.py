@@ -23,6 +23,7 @@ class RealismCheck(Plain):
 
     name = "realism"
     least = False
+    at_home = True
 
     def learn(self, real: Sequence[Evidence], spoilt: Sequence[Evidence], *, seed: int) -> Learnt:
         """See `Check`."""

@@ -24,6 +24,7 @@ class WholeCheck(Plain):
 
     name = "whole"
     of_labels = True
+    at_home = True
 
     def learn(self, real: Sequence[Evidence], spoilt: Sequence[Evidence], *, seed: int) -> Learnt:
         """See `Check`. Of the spoilt looks those count that still have a label: it does not hold."""

@@ -108,6 +108,7 @@ class CulpritRecipe:
             pasted,
             seed,
             details,
+            cutout=cutout,
             behind=chosen,
             # A text model asked for nothing in particular would put a second, unlabelled object there.
             negative_prompt=exemplar.category,

@@ -69,6 +69,7 @@ class LookalikeRecipe:
                 "category": exemplar.category,
                 "fit": round(-distance, 1),
             },
+            cutout=cutout,
             negative_prompt=exemplar.category,
         )
 

@@ -76,6 +76,7 @@ class ObjectRecipe:
                 "fit": round(fit, 3),
                 "overlap": round(overlap, 3),
             },
+            cutout=cutout,
             label=label,
             prompt=f"a photo of a {exemplar.category}",
         )

@@ -20,8 +20,9 @@ from torch.nn import functional as F
 from curator.errors import StageError
 from curator.inpaint.exemplar import UNKNOWN
 from curator.inpaint.masks import Mask, bounds
-from curator.synthesize.base import Exemplar, SamplePlan, Scene
-from curator.synthesize.compose import Pasted
+from curator.synthesize.base import Exemplar, Home, SamplePlan, Scene
+from curator.synthesize.compose import RIM, Pasted
+from curator.synthesize.cutout import Cutout
 from curator.synthesize.surroundings import Surroundings, unlikeness
 from store.records import BoxTuple, NewAnnotation
 
@@ -75,6 +76,7 @@ def make_plan(
     seed: int,
     details: dict[str, Any],
     *,
+    cutout: Cutout,
     behind: int | None = None,
     label: NewAnnotation | None = None,
     prompt: str | None = None,
@@ -83,6 +85,7 @@ def make_plan(
     """The plan of a recipe that pasted something.
 
     Args:
+        cutout: what was pasted.
         behind: number of the scene's object that the thing was brought in relation to: it counts as made.
         label: of the thing itself; None: it gets none.
     """
@@ -110,7 +113,17 @@ def make_plan(
         details={**details, **pasted.details},
         composed=pasted.image,
         made=tuple(sorted(made)),
+        home=home_of(cutout, exemplar.image, label is not None),
     )
+
+
+def home_of(cutout: Cutout, image: Tensor, labelled: bool) -> Home:
+    """The pixels of its image (3, h, w) that a cut-out took, and a rim as wide as that of the hole."""
+    x1, y1, x2, y2 = cutout.window
+    mask = np.zeros(tuple(image.shape[1:]), bool)
+    mask[y1:y2, x1:x2] = cutout.alpha.numpy() > 1 / 512
+    grown = ndimage.binary_dilation(mask, iterations=RIM)
+    return Home(image=image, mask=torch.from_numpy(grown), object=labelled)
 
 
 def shown(pasted: Pasted) -> Tensor:
