@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from curator.boxes import clip
 from curator.errors import StageError
 from curator.inpaint.masks import Mask, bounds
-from curator.synthesize.cutout import Cutout
+from curator.synthesize.cutout import FEATHER, Cutout
 from curator.synthesize.photometry import (
     blur,
     blurred,
@@ -89,12 +89,16 @@ def paste(
     mirrored: bool = False,
     rng: np.random.Generator,
     match: bool = True,
+    bands: bool = False,
 ) -> Pasted:
     """Put `cutout`, taken from `source` (3, h, w), into `scene` (3, H, W).
 
     Args:
         centre: (x, y) in the scene of the centre of the cut-out's extent. scale: of its pixels.
         match: light, sharpness and noise are matched; else the thing stays as it is.
+        bands: a wide soft edge mixes coarse structure alone, and grain and edges change over within a pixel
+            or two (a multiresolution spline of two bands: Burt & Adelson, ACM TOG 1983): a mixture of two
+            grains is smoother than either, and shows.
     Raises:
         StageError: less than `FEWEST` pixels a side of the thing would be seen.
     """
@@ -123,8 +127,8 @@ def paste(
     if match:
         pixels, matched = _matched(pixels, alpha[0], source, cutout, scene, thing.numpy(), rng)
         details |= matched
-    share = layer[b:d, a:c]
-    canvas[:, b:d, a:c] += share * (pixels[:, f:h, e:g] - canvas[:, b:d, a:c])
+    blend = _two_bands if bands else torch.lerp
+    canvas[:, b:d, a:c] = blend(canvas[:, b:d, a:c], pixels[:, f:h, e:g], layer[b:d, a:c])
     changed = layer > 1 / 512  # below: not a step of 8 bits
     hole = torch.from_numpy(ndimage.binary_dilation(changed.numpy(), iterations=RIM))
     image = torch.where(changed, canvas.clamp(0, 1), scene)
@@ -139,6 +143,22 @@ def paste(
         known = known * np.tile(factor, 2) + [left, top, left, top]
         box = _box(clip(known, scene.shape[2], scene.shape[1]))
     return Pasted(image=image, hole=hole, thing=thing, extent=extent, box=box, details=details)
+
+
+def _two_bands(scene: Tensor, pixels: Tensor, alpha: Tensor) -> Tensor:
+    """Mix two pictures (3, h, w): what is coarser than the edge of `alpha` (h, w) is wide, by it, the rest
+    where it passes one half."""
+    edge = float(((alpha > 0) & (alpha < 1)).sum()) / max(float(((alpha > 0.5).sum() ** 0.5) * 4), 1.0)
+    sigma = max(edge / 4, 1.0)
+
+    def coarse(picture: Tensor) -> Tensor:
+        return torch.from_numpy(ndimage.gaussian_filter(picture.numpy(), (0, sigma, sigma), mode="nearest"))
+
+    low, high = coarse(scene), coarse(pixels)
+    hard = torch.from_numpy(
+        ndimage.gaussian_filter((alpha.numpy() >= 0.5).astype(np.float32), FEATHER, mode="nearest")
+    )
+    return torch.lerp(low, high, alpha) + torch.lerp(scene - low, pixels - high, hard)
 
 
 def light_between(source: Tensor, thing: Mask, scene: Tensor, place: Mask) -> tuple[Array, float]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from curator.inpaint.masks import Mask
 from curator.synthesize.gate.base import Bound, Evidence, Learnt, Plain
+from curator.synthesize.gate.looks import corners
 from curator.tensors import image_pixels, image_tensor
 
 QUALITY = 75
@@ -24,9 +25,18 @@ class ChangedCheck(Plain):
     joint = False
 
     def value(self, evidence: Evidence, learnt: Learnt) -> float:
-        """Mean absolute difference between scene and sample over the hole, in [0, 1]."""
+        """Mean absolute difference between scene and sample, in [0, 1], over the hole, or over the objects
+        made where that is more: surroundings that came along may be like those that were there."""
         look = evidence.look
-        return float("nan") if look.before is None else difference(look.image, look.before, look.mask)
+        if look.before is None:
+            return float("nan")
+        parts = [look.mask]
+        for _, box in look.made:
+            x1, y1, x2, y2 = corners(box, look.mask.shape[1], look.mask.shape[0])
+            inside = np.zeros_like(look.mask)
+            inside[y1:y2, x1:x2] = look.mask[y1:y2, x1:x2]
+            parts += [inside] if inside.any() else []
+        return max(difference(look.image, look.before, part) for part in parts)
 
     def bound(self, real: Sequence[Evidence], learnt: Learnt) -> Bound:
         """What saving untouched pictures as JPEG changes in them, in `SHARE` of cases."""

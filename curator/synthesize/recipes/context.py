@@ -8,8 +8,9 @@ al., CVPR 2009; what pasted objects need of it: Dvornik, Mairal & Schmid, ECCV 2
 
     what    the object's box, grown on each side by `AROUND` of it, and up to `MOST_AROUND` where what is
             blamed lies there; the edge fades out
-    where   as `object`: size, contact with the ground and depth by `standing`, the place that looks most like
-            one where its class stands; of no labelled object more than `COVERED` is hidden
+    where   size, contact with the ground and depth by `standing`; of these places the one of which the
+            surroundings are most like those of the part, so that its edge hardly shows; of no labelled object
+            more than `COVERED` is hidden
     light   as it was: the part brings its own
     labels  the object's, and those of its neighbours of which most came along
 """
@@ -28,10 +29,10 @@ from curator.errors import StageError
 from curator.inpaint.masks import bounds
 from curator.synthesize.base import Exemplar, SamplePlan, Scene
 from curator.synthesize.compose import paste
-from curator.synthesize.context import Context
 from curator.synthesize.cutout import Cutout
 from curator.synthesize.recipes.placing import box_tuple, centre, make_plan, refuse, whole
 from curator.synthesize.recipes.standing import standing_places
+from curator.synthesize.surroundings import Surroundings, unlikeness
 from store.records import NewAnnotation
 
 AROUND, MOST_AROUND = 0.35, 0.7
@@ -63,12 +64,14 @@ class ContextRecipe:
         places = standing_places(exemplar, scene, own, mirrored, rng)
         scales = np.sqrt(area(places) / area(own))
         parts = _moved(window, own, places, scales, mirrored)
-        places, scales = places[free := _free(parts, scene)], scales[free]
-        if not len(places):
+        free = _free(parts, scene)
+        if not free.any():
             raise StageError(
                 f"scene {scene.image_id}: no place that is free enough for what is around the object"
             )
-        chosen, fit = (scene.context or Context()).best(exemplar, scene, places)
+        places, scales, parts = places[free], scales[free], parts[free]
+        apart = unlikeness(exemplar.image, window, Surroundings(scene.image), parts)
+        chosen = int(apart.argmin())
         place, scale = places[chosen : chosen + 1], scales[chosen : chosen + 1]
         try:
             pasted = paste(
@@ -80,6 +83,7 @@ class ContextRecipe:
                 mirrored=mirrored,
                 rng=rng,
                 match=False,
+                bands=True,
             )
         except StageError as error:
             raise refuse(scene, error) from error
@@ -104,7 +108,7 @@ class ContextRecipe:
                 "source": "surroundings",
                 "object_box": list(label.box),
                 "mirrored": mirrored,
-                "fit": round(fit, 3),
+                "fit": round(-float(apart[chosen]), 1),
                 "neighbours": len(neighbours),
             },
             cutout=cutout,
