@@ -276,7 +276,9 @@ def main() -> None:
     }
     for size in sizes:
         for kind in ("ivfpq", "hnsw") if size <= 1_000_000 else ("ivfpq",):
-            row = measure(options.folder, values[:size], kind, queries, () if options.only else SHARES)
+            row = measure(
+                options.folder, values[:size], kind, queries, () if options.only else SHARES
+            )
             result["sizes"].append(row)
             _print(row)
     if not options.only:

@@ -231,7 +231,9 @@ def refined(episode: Episode) -> Answer:
         said = Said(feedback=tuple(feedback), labelled={})
         learned = taught(episode.half.mined, offered, said, [episode.asked])
         found = FailurePredictor.fit(learned, episode.asked)
-        again = replace(found, slope=scorer.model.slope, shift=scorer.model.shift, factor=scorer.model.factor)
+        again = replace(
+            found, slope=scorer.model.slope, shift=scorer.model.shift, factor=scorer.model.factor
+        )
         scores = images.sums(again.probabilities(pool))
         scores[first] = -np.inf
         rest = np.argsort(-scores, kind="stable")

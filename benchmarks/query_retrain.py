@@ -209,7 +209,9 @@ def values(rows: list[dict[str, Any]], method: str, mode: str, figure: str) -> l
     return [math.nan if r[figure] is None else float(r[figure]) for r in own]
 
 
-def report(rows: list[dict[str, Any]], methods: list[str], judged: str, modes: list[str]) -> dict[str, Any]:
+def report(
+    rows: list[dict[str, Any]], methods: list[str], judged: str, modes: list[str]
+) -> dict[str, Any]:
     """Means per method and mode, and the judged method's differences from the others."""
     table, claims = {}, []
     for mode in modes:

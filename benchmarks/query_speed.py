@@ -66,10 +66,9 @@ def repeat(store: Store, space: str, images: int) -> None:
     config = IndexConfig(device="cpu")
     work = index_work(config, current.model, shape)
     made_for = current.model.fingerprint
-    with recorded_run(store, "index", config, models=[made_for], config_key=space, scope=made_for) as (
-        run_id,
-        _,
-    ):
+    with recorded_run(
+        store, "index", config, models=[made_for], config_key=space, scope=made_for
+    ) as (run_id, _):
         for start in range(len(pool), images, BATCH):
             numbers = range(start, min(start + BATCH, images))
             hashes = [hashlib.sha256(f"repeated {n}".encode()).hexdigest() for n in numbers]

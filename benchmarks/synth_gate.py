@@ -20,6 +20,11 @@ A planted sample whose picture differs from the untouched one by less than two g
 out. Judged, as the issue asks: at least 95% of the planted ones refused while at most 20% of the untouched
 ones are, each kind at least 80%. Area under the ROC of every check alone too.
 
+Since version 3 the gate asks of what a recipe pasted no more than it measures where the thing was (its home).
+A planted sample therefore has the untouched object as its home, with its own label: its bounds are the laxer
+ones that a pasted object gets. Untouched ones have none: the bounds alone refuse them. "without homes": the
+same for planted ones that have none.
+
 The rule, written before any split but vehicles 0 was read with this gate: what the gate learns and by which
 model (a class head and a `whole` head instead of one whitened classifier per class, cells instead of halves,
 two draws of each wrong box, equal weights of the checks, five folds, the wish counted on objects) was chosen
@@ -243,12 +248,14 @@ def diagnosed(store: Store, experiment: Experiment, folder: Path) -> None:
 def measure(gate: Gate, judge: Judge, looks: dict[str, list[Look]]) -> dict[str, Any]:
     """Refused shares per kind, and the areas under the ROC."""
     values: dict[str, dict[str, list[float]]] = {}
-    refused, by, seconds = {}, {}, 0.0
+    refused, alone, by, seconds = {}, {}, {}, 0.0
     for kind, own in looks.items():
         began = time.process_time()
         evidence = evidence_of(own, judge)
         verdicts = [gate.judge(e) for e in evidence]
         seconds += time.process_time() - began
+        bare = [gate.judge(replace(e, home=None)) for e in evidence]
+        alone[kind] = float(np.mean([not all(v.accepted for v in one) for one in bare]))
         refused[kind] = float(np.mean([not all(v.accepted for v in one) for one in verdicts]))
         by[kind] = {
             name: round(
@@ -274,6 +281,7 @@ def measure(gate: Gate, judge: Judge, looks: dict[str, list[Look]]) -> dict[str,
         "planted": {
             "looks": total,
             "refused": round(sum(refused[k] * len(looks[k]) for k in bad) / total, 3),
+            "without homes": round(sum(alone[k] * len(looks[k]) for k in bad) / total, 3),
             "kinds": {k: {"looks": len(looks[k]), "refused": round(refused[k], 3)} for k in bad},
         },
         "CPU seconds per look": round(seconds / (total + len(looks["real"])), 3),
@@ -321,7 +329,7 @@ def main() -> None:
         for look in whole_looks(image, labels, rng):
             looks["real"].append(look)
             for kind in rng.permutation(list(PLANTED))[:4]:
-                made = PLANTED[str(kind)](look, rng, classes)
+                made = replace(PLANTED[str(kind)](look, rng, classes), home=look)
                 changed = float((made.image - image).abs().mean(0).numpy()[made.mask].mean())
                 if changed > 2 / 255 or kind == "label":
                     looks[str(kind)].append(made)

@@ -17,7 +17,9 @@ def review(
     host: Annotated[
         str, typer.Option(help="Address to listen at; where other machines reach it, a warning says so.")
     ] = "127.0.0.1",
-    open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+    open_page: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the page in a browser.")
+    ] = True,
     author: Annotated[
         str | None, typer.Option(help="Name that changes are recorded under; default: yours on this machine.")
     ] = None,

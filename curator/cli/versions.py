@@ -27,7 +27,9 @@ def versions(
             "added images the same encoder."
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to make; it must not exist, or be empty.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to make; it must not exist, or be empty.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the data sets that were exported; compare two of them, or write one again.

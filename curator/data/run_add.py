@@ -137,7 +137,9 @@ def _add(store: Store, config: AddConfig, mirror: Mirror) -> StageResult:
             step = len(batch) if left is None else min(len(batch), left)  # broken rows are no images
             left = None if left is None else left - step
             advance(step)
-        changed = returned.summary(store, exported.recognised, source.categories, source.listed is not None)
+        changed = returned.summary(
+            store, exported.recognised, source.categories, source.listed is not None
+        )
     summary = {
         "dataset": dataset,
         "role": config.role,
@@ -232,7 +234,9 @@ def _held(store: Store, mirror: Mirror, batch: Sequence[LabelledImage | Broken])
     return {path: found for path, found in known.items() if found.sha256 in stored}
 
 
-def _probe(item: LabelledImage | Broken, mirror: Mirror, held: Mapping[Path, ImageProbe]) -> _Ready | Broken:
+def _probe(
+    item: LabelledImage | Broken, mirror: Mirror, held: Mapping[Path, ImageProbe]
+) -> _Ready | Broken:
     """Read, hash and measure the image; bring its labels to stored-image pixels. Runs in a thread."""
     if isinstance(item, Broken):
         return replace(item, reason=mirror.said(item.reason))

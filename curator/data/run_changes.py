@@ -96,7 +96,9 @@ class _Changes:
         self.before, self.after = Counter[str](), Counter[str]()
         self.farthest = 0.0
 
-    def image(self, sent: Sequence[NewAnnotation], back: tuple[bool, Sequence[NewAnnotation] | None]) -> None:
+    def image(
+        self, sent: Sequence[NewAnnotation], back: tuple[bool, Sequence[NewAnnotation] | None]
+    ) -> None:
         came, labels = back
         if not came:
             self.counts["not_returned"] += 1

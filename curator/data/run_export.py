@@ -140,7 +140,9 @@ def export(store: Store, config: ExportConfig, *, annotator: PreAnnotator | None
     return StageResult(stage=STAGE, run_id=run_id, failures=told.left_out, summary=summary, **counts)
 
 
-def _key(store: Store, format: str, encoding: Encoding, categories: list[str], additions: Additions) -> str:
+def _key(
+    store: Store, format: str, encoding: Encoding, categories: list[str], additions: Additions
+) -> str:
     """Hash of everything that the files depend on; the training set streams through."""
     digest = hashlib.sha256()
     encoded = [encoding.kind, encoding.quality]

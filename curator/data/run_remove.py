@@ -111,3 +111,4 @@ def _called(store: Store, file: Path) -> tuple[list[int], int]:
         )
     total = sum(len(names) for names in wanted.values())
     return [ids[0] for ids in found.values()], total - len(found)
+

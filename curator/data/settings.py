@@ -38,7 +38,9 @@ class AddConfig(StageConfig):
     images: str | Path | None = option(
         None, "Folder of the image files, where it is not found; may lie in a bucket."
     )
-    classes: tuple[str, ...] = option((), "Class names, joined by commas; yolo: by class id.", joined=True)
+    classes: tuple[str, ...] = option(
+        (), "Class names, joined by commas; yolo: by class id.", joined=True
+    )
     split: str | None = option(None, "Part of the data set, e.g. train, valid; default: all.")
     dataset: str | None = option(None, "Name in the workspace; default: the folder's.")
     group_pattern: str | None = option(
@@ -46,7 +48,9 @@ class AddConfig(StageConfig):
         "Regular expression on image names; its first group names what belongs together, such as a video.",
     )
     reviewed: bool = option(False, "Boxes still marked as pre-annotations were checked by a human.")
-    part: str | None = option(None, "FROM-TO in percent: the images whose names hash into it, e.g. 0-35.")
+    part: str | None = option(
+        None, "FROM-TO in percent: the images whose names hash into it, e.g. 0-35."
+    )
     background: bool | None = option(
         None,
         "yolo: images without a label file hold no objects, or wait for labels; default: the data set tells.",

@@ -88,7 +88,9 @@ def predict_each(
         if len(images) == 1:
             return [error]
         return [predict_each(detector, [image], score_threshold=score_threshold)[0] for image in images]
-    return [_answer(detector, image, one, score_threshold) for image, one in zip(images, found, strict=True)]
+    return [
+        _answer(detector, image, one, score_threshold) for image, one in zip(images, found, strict=True)
+    ]
 
 
 def predict_all(detector: Detector, images: Sequence[Tensor], *, score_threshold: float) -> list[Answer]:

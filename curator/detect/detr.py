@@ -101,8 +101,8 @@ class DetrDetector:
         self.fixed_candidates = fixed
         self._projections, self._projected = _projections(network)
         count = len(self._projections)
-        self.levels: tuple[str, ...] = (
-            ("backbone",) if count == 1 else tuple(f"level{number}" for number in range(count))
+        self.levels: tuple[str, ...] = ("backbone",) if count == 1 else tuple(
+            f"level{number}" for number in range(count)
         )
         self.device = torch.device("cpu")
         description = {"frame": str(frame), "classes": list(self.classes), "limit": limit}

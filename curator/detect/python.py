@@ -55,7 +55,9 @@ def named(spec: Spec, what: str) -> Any:
     """
     module_name, colon, name = spec.name.partition(":")
     if not colon or not module_name or not name:
-        raise RegistryError(f"{spec.scheme}: expected {spec.scheme}:package.module:{what}, got {spec.text!r}")
+        raise RegistryError(
+            f"{spec.scheme}: expected {spec.scheme}:package.module:{what}, got {spec.text!r}"
+        )
     try:
         return getattr(importlib.import_module(module_name), name)
     except ModuleNotFoundError as error:

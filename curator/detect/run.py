@@ -145,10 +145,9 @@ def detect(store: Store, config: DetectConfig, *, executor: Executor | None = No
         batch_size=CHUNKS * config.batch_size,
         nonce="" if versioned else secrets.token_hex(16),
     )
-    with recorded_run(store, STAGE, config, models=(detector.fingerprint,), config_key=work.config_key) as (
-        run_id,
-        counts,
-    ):
+    with recorded_run(
+        store, STAGE, config, models=(detector.fingerprint,), config_key=work.config_key
+    ) as (run_id, counts):
         model_id = store.put_model(config.detector, detector.fingerprint, detector.classes)
         left = Counter(dropped_boxes=0, clipped_boxes=0)
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from store.store import Store
 
 
+
 def diagnose(store: Store, config: DiagnoseConfig, *, executor: Executor | None = None) -> StageResult:
     """Diagnose the annotated images whose role is mine.
 

@@ -1,8 +1,8 @@
 """Builds `Current` from the Store; the one place that says which model, class map and explanation count.
 
-the model      of the current diagnosis, not the newest that ran
-the class map  what a command names, else the diagnosis' where it diagnosed a detector of these classes
-explained by   the newest explain run of this model that was not `--aside`: its configuration
+    the model      of the current diagnosis, not the newest that ran
+    the class map  what a command names, else the diagnosis' where it diagnosed a detector of these classes
+    explained by   the newest explain run of this model that was not `--aside`: its configuration
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def find_current(store: Store) -> Current | None:
     attributions = (
         {}
         if explained is None
-        else {found.outcome_id: found for found in store.attribution_keys(config_key=explained.config_key)}
+        else {
+            found.outcome_id: found for found in store.attribution_keys(config_key=explained.config_key)
+        }
     )
     return Current(
         model=model,

@@ -296,7 +296,9 @@ class _Listed:
     failures: list[int]
 
 
-def _listed(store: Store, current: Current, facts: Mapping[str, Any], verdicts: Sequence[Verdict]) -> _Listed:
+def _listed(
+    store: Store, current: Current, facts: Mapping[str, Any], verdicts: Sequence[Verdict]
+) -> _Listed:
     found = _read(store, facts)
     by_image: dict[int, list[Suspect]] = {}
     for own in found:

@@ -41,7 +41,9 @@ class ExplainConfig(StageConfig):
     )
     precision: Literal["auto", "fp32", "bf16"] = option("auto", "auto, fp32 or bf16.")
     successes: int = option(20, "True positives per class explained beside the failures.")
-    aside: bool = option(False, "Only look: later stages keep the explanations that they use.", result=False)
+    aside: bool = option(
+        False, "Only look: later stages keep the explanations that they use.", result=False
+    )
     batch_size: int = option(
         0, "Masked images per forward pass; 0: as many as free memory allows.", result=False
     )

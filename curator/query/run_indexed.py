@@ -74,7 +74,9 @@ def indexed(store: Store, embedder: str, current: Current, pool: Sequence[int]) 
         items = list(index_items(store, current, culprits(store, current), mine))
         keys = [work.key(item) for item in items]
         done = store.done_keys(INDEX, keys)
-        with_outcomes = [key for item, key in zip(items, keys, strict=True) if item.outcomes and key in done]
+        with_outcomes = [
+            key for item, key in zip(items, keys, strict=True) if item.outcomes and key in done
+        ]
         # What a pool image offers depends on no diagnosis: its rows say all.
         others = sorted({*pool} - {*mine})
         stored, first, _ = store.box_ranges(name, image_ids=others)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from store.store import Store
 
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refinement:
     """What a refined query starts from.

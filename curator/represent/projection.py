@@ -68,7 +68,9 @@ class Projection:
 
     def arrays(self, view: str) -> dict[str, NDArray[Any]]:
         """What is stored of it."""
-        return {f"{view}/{name}": getattr(self, name) for name in ("mean", "scale", "matrix", "deviation")}
+        return {
+            f"{view}/{name}": getattr(self, name) for name in ("mean", "scale", "matrix", "deviation")
+        }
 
     @classmethod
     def stored(cls, arrays: Mapping[str, NDArray[Any]], view: str) -> Projection:

@@ -134,7 +134,10 @@ def _summary(
 ) -> dict[str, Any]:
     accepted = [sample for sample in used if sample.passed]
     reasons = Counter(
-        f"{v.check}: {v.reason}" for s in used for v in s.verdicts if v.check != PERSON and not v.accepted
+        f"{v.check}: {v.reason}"
+        for s in used
+        for v in s.verdicts
+        if v.check != PERSON and not v.accepted
     )
     bare = sum(failure.blamed is None for failure in failures)
     notes = []

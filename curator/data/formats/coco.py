@@ -107,7 +107,9 @@ class CocoFormat:
         return tuple(rounded(annotation) for annotation in annotations)
 
 
-def _open(path: Path, images: Path | None, classes: Sequence[str] | None, folder: str | None) -> Source:
+def _open(
+    path: Path, images: Path | None, classes: Sequence[str] | None, folder: str | None
+) -> Source:
     """One file.
 
     Args:

@@ -239,7 +239,9 @@ class CocoTables:
 
 def _difference(ids: list[str], versions: list[LabelledImage]) -> str | None:
     """Why the labels of one image under several ids cannot be taken."""
-    labels = [{(a.category, a.crowd, a.box) for a in version.annotations or ()} for version in versions]
+    labels = [
+        {(a.category, a.crowd, a.box) for a in version.annotations or ()} for version in versions
+    ]
     if all(found == labels[0] for found in labels):
         return None
     return (

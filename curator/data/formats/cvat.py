@@ -250,7 +250,9 @@ def _image(element: Element, path: Path, name: str, labels: Labels) -> LabelledI
 def _object(shape: Element, category: str, notes: list[str]) -> NewAnnotation:
     box, polygon = _geometry(shape, category, notes)
     attributes = {
-        name: attribute_value(a.text or "") for a in shape.iterfind("attribute") if (name := a.get("name"))
+        name: attribute_value(a.text or "")
+        for a in shape.iterfind("attribute")
+        if (name := a.get("name"))
     }
     marks = {name: attributes.pop(name, False) is True for name in _MARKS}
     return NewAnnotation(
@@ -313,7 +315,9 @@ def _xml(item: OutputImage, number: int) -> str:
 
 
 def _box(annotation: NewAnnotation, source: str) -> str:
-    corners = " ".join(f'{name}="{value!r}"' for name, value in zip(_CORNERS, annotation.box, strict=True))
+    corners = " ".join(
+        f'{name}="{value!r}"' for name, value in zip(_CORNERS, annotation.box, strict=True)
+    )
     inner = "".join(
         f"<attribute name={quoteattr(name)}>{escape(attribute_text(value))}</attribute>"
         for name, value in _attributes(annotation).items()

@@ -63,7 +63,9 @@ def array_elements(
         raise FormatError(f"{path}: expected a readable JSON file ({error.strerror})") from error
 
 
-def _elements(path: Path, source: _Bytes, arrays: set[str], start: str) -> Iterator[tuple[str, Any]]:
+def _elements(
+    path: Path, source: _Bytes, arrays: set[str], start: str
+) -> Iterator[tuple[str, Any]]:
     """Build the elements from the parser's events; `stack` holds the open containers of one element."""
     stack: list[Any] = []
     names: list[str] = []  # the key under which each open container belongs
