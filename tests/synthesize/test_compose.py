@@ -173,3 +173,36 @@ def test_what_would_hardly_be_seen_is_refused() -> None:
     for centre, scale in (((107, 40), 1.0), ((300, 40), 1.0), ((50, 40), 0.1)):
         with pytest.raises(StageError):
             paste(image, image, cutout, centre=centre, scale=scale, rng=np.random.default_rng(0))
+
+
+def test_two_bands_keep_the_grain_where_a_wide_edge_mixes() -> None:
+    rng = np.random.default_rng(0)
+    scene, source = (
+        torch.from_numpy(rng.normal(level, 0.05, (3, 80, 80)).astype(np.float32)) for level in (0.4, 0.6)
+    )
+    alpha = torch.clamp((40 - (torch.arange(80) - 40).abs().float()) / 20 - 0.5, 0, 1)[None, :].expand(80, 80)
+    cutout = Cutout(
+        pixels=source,
+        alpha=alpha.contiguous(),
+        window=(0, 0, 80, 80),
+        extent=(0.0, 0.0, 80.0, 80.0),
+        box=(0.0, 0.0, 80.0, 80.0),
+        quality=0.0,
+        source="box",
+    )
+    found = {
+        bands: paste(
+            scene, source, cutout, centre=(40, 40), scale=1.0, rng=rng, match=False, bands=bands
+        ).image[0]
+        for bands in (False, True)
+    }
+    edge = (alpha > 0.3) & (alpha < 0.7)
+
+    def grain(image: torch.Tensor) -> float:
+        return float((image[:, 1:] - image[:, :-1])[edge[:, 1:]].std())
+
+    whole = grain(scene[0])
+    assert grain(found[False]) < 0.85 * whole
+    assert grain(found[True]) > 0.92 * whole
+    middle = found[True][:, 38:42].mean()
+    assert abs(float(middle) - 0.6) < 0.02  # coarse structure follows the alpha all the same

@@ -21,7 +21,7 @@ from curator.synthesize.gate.detector import DeceivesCheck, DetectorCheck, Extra
 from curator.synthesize.gate.duplicate import DuplicateCheck
 from curator.synthesize.gate.judge import Judge
 from curator.synthesize.gate.kept import KeptCheck
-from curator.synthesize.gate.looks import doubled, draw_mask, half, mislabelled, spoilt, untouched
+from curator.synthesize.gate.looks import doubled, draw_mask, half, mislabelled, scaled, spoilt, untouched
 from curator.synthesize.gate.shares import joint_bounds
 from curator.synthesize.gate.spoil import FAULTS, spoil
 from curator.synthesize.gate.statistics import NAMES, describe
@@ -396,3 +396,62 @@ def test_no_critic_of_parts_judges_a_whole_picture(gate: Gate, judge: Judge) -> 
     look = dataclasses.replace(_one(), mask=np.ones(tuple(_one().image.shape[1:]), bool))
     verdicts = {v.check: v for v in gate.judge(evidence_of([look], judge)[0])}
     assert verdicts["realism"].reason == "nothing to judge here"
+
+
+def test_what_was_pasted_need_be_no_better_than_where_it_comes_from() -> None:
+    """The bound gives way to the measure at home, less the slack; it never becomes stricter."""
+    look = _one()
+    weights, nothing = np.array([[1.0], [-1.0]]), np.zeros(2)
+    learnt = Learnt({"classes": np.array(["cup", "plate"]), "weights": weights, "intercepts": nothing})
+    check, bound = CHECKS.load("label")(), Bound(1.0, slack=0.2)
+
+    def accepted(own: float, home: float | None, limit: Bound = bound) -> bool:
+        there = None if home is None else _evidence(look, made=np.array([[home]]))
+        return judged(check, _evidence(look, made=np.array([[own]]), home=there), learnt, limit).accepted
+
+    value = check.value(_evidence(look, made=np.array([[0.3]])), learnt)
+    assert value < 1
+    assert not accepted(0.3, None)
+    assert accepted(0.3, 0.3)
+    assert accepted(0.25, 0.3)  # within the slack
+    assert not accepted(0.0, 0.3)
+    assert not accepted(0.3, 5.0)
+    assert accepted(2.0, 5.0)  # as good as untouched ones is good enough
+    assert not accepted(0.3, 0.3, Bound(1.0))  # of a check that does not ask how it was at home
+
+
+def test_an_untouched_picture_elsewhere_passes_and_a_spoilt_one_does_not(gate: Gate, judge: Judge) -> None:
+    rng = np.random.default_rng(6)
+    fresh = [look for look in _looks(range(400, 420)) if look.made]
+    copies = [dataclasses.replace(look, home=look) for look in fresh]
+    found = [gate.judge(e) for e in evidence_of(copies, judge)]
+    joint = ("realism", "label", "whole")
+    assert all(v.accepted for one in found for v in one if v.check in joint)
+    bad = [dataclasses.replace(spoilt(look, fresh, rng), home=look) for look in fresh]
+    refused = [not all(v.accepted for v in gate.judge(e)) for e in evidence_of(bad, judge)]
+    assert np.mean(refused) >= 0.85
+    assert all(gate.bounds[name].slack >= 0 for name in joint)
+    assert all(np.isnan(gate.bounds[name].slack) for name in ("detector", "extra", "changed", "kept"))
+
+
+@pytest.mark.parametrize("factor", [0.7, 1.4])
+def test_a_scaled_look_shows_the_same_part_and_boxes(factor: float) -> None:
+    look = _one()
+    other = scaled(look, factor)
+    assert np.allclose(np.asarray(other.part) / factor, look.part, atol=2)
+    assert np.allclose(np.asarray(other.made[0][1]) / factor, look.made[0][1], atol=1.5)
+    assert other.image.shape[1:] == other.mask.shape
+    inside = [float(one.image[:, torch.from_numpy(one.mask.copy())].mean()) for one in (look, other)]
+    assert abs(inside[0] - inside[1]) < 0.03
+
+
+def test_surroundings_like_those_that_were_there_do_not_hide_a_new_object() -> None:
+    look = _one()
+    before = look.image.clone()
+    x1, y1, x2, y2 = (int(v) for v in look.made[0][1])
+    before[:, y1:y2, x1:x2] = look.image.mean()  # no object yet; all around it as it is now
+    wide = dataclasses.replace(look, before=before, mask=np.ones_like(look.mask))
+    value = ChangedCheck().value(_evidence(wide), Learnt())
+    assert value == pytest.approx(
+        float((look.image - before).abs().mean(0)[y1:y2, x1:x2].mean()), rel=0.15
+    )

@@ -36,7 +36,7 @@ MakeImage = Callable[..., torch.Tensor]
 
 
 def test_the_registry_knows_the_recipes() -> None:
-    names = {"object", "culprit", "lookalike", "appearance", "removal"}
+    names = {"object", "context", "culprit", "lookalike", "appearance", "removal"}
     assert {RECIPES.load(name)().name for name in names} == names
 
 
@@ -283,7 +283,9 @@ def test_a_plan_in_a_modal_scene_shrinks_the_box_behind_the_culprit(
     assert shrunk
 
 
-@pytest.mark.parametrize(("name", "kind"), [("object", "FN"), ("culprit", "FN"), ("lookalike", "FP")])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("object", "FN"), ("context", "FN"), ("culprit", "FN"), ("lookalike", "FP")]
+)
 def test_plans_are_deterministic_and_seeds_matter(
     scene: Scene, name: str, kind: str, failing: MakeExemplar
 ) -> None:
@@ -338,7 +340,7 @@ def test_appearance_takes_colours_from_the_failure(
     assert float(plan.rendered[:, y1:y2, x1:x2].mean()) < 0.6 * float(scene.image[:, y1:y2, x1:x2].mean())
 
 
-@pytest.mark.parametrize("name", ["culprit", "object", "lookalike", "appearance", "removal"])
+@pytest.mark.parametrize("name", ["culprit", "object", "context", "lookalike", "appearance", "removal"])
 @pytest.mark.parametrize("strength", [1.0, 0.6, 0.0])
 def test_pixels_outside_the_mask_come_back_bit_identical(
     name: str,
@@ -351,6 +353,7 @@ def test_pixels_outside_the_mask_come_back_bit_identical(
     exemplar = {
         "culprit": failing(),
         "object": failing(blamed=False),
+        "context": failing(),
         "lookalike": failing("FP"),
         "appearance": dataclasses.replace(failing(), image=textured(5) * 0.3),
         "removal": failing(),
