@@ -416,6 +416,7 @@ def test_what_was_pasted_need_be_no_better_than_where_it_comes_from() -> None:
     assert accepted(0.25, 0.3)  # within the slack
     assert not accepted(0.0, 0.3)
     assert not accepted(0.3, 5.0)
+    assert not accepted(0.45, 0.55)  # what passes at home must pass here, slack or not
     assert accepted(2.0, 5.0)  # as good as untouched ones is good enough
     assert not accepted(0.3, 0.3, Bound(1.0))  # of a check that does not ask how it was at home
 

@@ -214,14 +214,14 @@ def judged(check: Check, evidence: Evidence, learnt: Learnt, bound: Bound) -> Ve
     The bound refuses a share of the user's own untouched objects, the hardest ones: those that are dark,
     hidden or unlike others. These are what the detector misses and what is pasted, so that a bound alone
     would refuse just the samples that are needed. Of a thing that a camera took and a person labelled, a
-    check can only ask that it be no worse than where it was: the bound gives way to the measure there, less
-    the slack.
+    check can only ask that it be no worse than where it was: of what the bound would refuse at home, the
+    bound is the measure there, less the slack.
     """
     value, limit = check.value(evidence, learnt), bound.of(evidence.look.category)
     if evidence.home is not None and not math.isnan(bound.slack):
         there = check.value(evidence.home, learnt)
-        if not math.isnan(there):
-            limit = min(limit, there - bound.slack) if check.least else max(limit, there + bound.slack)
+        if not math.isnan(there) and (there < limit if check.least else there > limit):
+            limit = there - bound.slack if check.least else there + bound.slack
     if math.isnan(value) or math.isnan(limit):
         why = "nothing to judge here" if math.isnan(value) else "too few untouched pictures for a bound"
         return verdict(check.name, True, 0.0, 0.0, why, "")

@@ -9,8 +9,9 @@ al., CVPR 2009; what pasted objects need of it: Dvornik, Mairal & Schmid, ECCV 2
     what    the object's box, grown on each side by `AROUND` of it, and up to `MOST_AROUND` where what is
             blamed lies there; the edge fades out
     where   size, contact with the ground and depth by `standing`; of these places the one of which the
-            surroundings are most like those of the part, so that its edge hardly shows; of no labelled object
-            more than `COVERED` is hidden
+            surroundings are most like those of the part, so that its edge hardly shows (at least as like as
+            those of three in four pairs of objects of a class in two of the user's pictures); of no labelled
+            object more than `COVERED` is hidden
     light   as it was: the part brings its own
     labels  the object's, and those of its neighbours of which most came along
 """
@@ -72,6 +73,8 @@ class ContextRecipe:
         places, scales, parts = places[free], scales[free], parts[free]
         apart = unlikeness(exemplar.image, window, Surroundings(scene.image), parts)
         chosen = int(apart.argmin())
+        if apart[chosen] > (scene.context.unlike if scene.context else np.inf):
+            raise StageError(f"scene {scene.image_id}: no place has surroundings like those of the object")
         place, scale = places[chosen : chosen + 1], scales[chosen : chosen + 1]
         try:
             pasted = paste(
