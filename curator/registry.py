@@ -279,6 +279,7 @@ CHECKS = Registry(
         "whole": "curator.synthesize.gate.whole:WholeCheck",
         "detector": "curator.synthesize.gate.detector:DetectorCheck",
         "extra": "curator.synthesize.gate.detector:ExtraCheck",
+        "missed": "curator.synthesize.gate.detector:MissedCheck",
         "deceives": "curator.synthesize.gate.detector:DeceivesCheck",
         "kept": "curator.synthesize.gate.kept:KeptCheck",
         "near-duplicate": "curator.synthesize.gate.duplicate:DuplicateCheck",

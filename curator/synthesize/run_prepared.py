@@ -74,7 +74,9 @@ def prepared(store: Store, config: SynthesizeConfig, *, train: bool = False) -> 
         _train(store, config)
     inpainter = load_inpainter(spec, config.steps, config.device)
     fingerprints = (model.fingerprint, inpainter.fingerprint, judge.fingerprint)
-    key = config_key(config, fingerprints, class_map, failures, scenes, mined, strength)
+    key = config_key(
+        config, fingerprints, class_map, failures, scenes, mined, strength, current.criteria.score
+    )
     blob = learnt_context(store, config, key, scenes, mined)
     work = SynthesisWork(
         config_key=key,
@@ -83,6 +85,7 @@ def prepared(store: Store, config: SynthesizeConfig, *, train: bool = False) -> 
         inpainter=spec,
         strength=strength,
         judge=config.judge,
+        threshold=current.criteria.score,
         steps=config.steps,
         seed=config.seed,
         batch_size=config.batch_size,

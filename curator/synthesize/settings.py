@@ -33,8 +33,9 @@ class SynthesizeConfig(StageConfig):
         60.0, "Minutes that --inpainter train spends at most, earlier runs included.", result=False
     )
     recipes: tuple[str, ...] = option(
-        ("object", "culprit", "lookalike", "appearance"),
-        "object, culprit, lookalike, appearance or removal; may be repeated; default: all but removal.",
+        ("object", "context", "culprit", "lookalike", "appearance"),
+        "object, context, culprit, lookalike, appearance or removal; may be repeated; default: all but "
+        "removal.",
         flag="recipe",
     )
     judge: str = option(
@@ -51,7 +52,7 @@ class SynthesizeConfig(StageConfig):
     failures: str = option("", "Which failures to answer, e.g. FN:miss,class=Car; empty: all.")
     name: str = option("synthesis", "Name of the batch of samples.")
     detector: str | None = option(None, "Detector spec; default: the diagnosed one.")
-    attempts: int = option(3, "Plans tried per wanted sample at most.")
+    attempts: int = option(6, "Plans tried per wanted sample at most.")
     scenes: int = option(
         8,
         "Scenes drawn per plan; object takes the one with the place that looks most like one for its class, "

@@ -105,6 +105,7 @@ class SynthesisWork:
         fingerprint: of the detector. config_key: digest of all that the plans depend on (`config_key`).
         class_map: detector class -> data-set class.
         modal: see `convention.is_modal`. judge: spec of the gate's embedder.
+        threshold: score from which on a detection counts, as the diagnosis had it.
         gate: `Gate.to_bytes`; b"" where nothing is worked off. context: `Context.to_bytes`.
     """
 
@@ -119,6 +120,7 @@ class SynthesisWork:
     class_map: dict[str, str]
     modal: bool = False
     judge: str = "pixels:"
+    threshold: float = 0.5
     gate: bytes = b""
     context: bytes = b""
 
@@ -177,7 +179,9 @@ class SynthesisWork:
             try:
                 if isinstance(detections, Exception):
                     raise detections
-                look = look_at(plans[i], samples[i], detections, batch[i].failure.outcome, self.strength)
+                look = look_at(
+                    plans[i], samples[i], detections, batch[i].failure.outcome, self.strength, self.threshold
+                )
                 results[i] = Painted(
                     png=encode_png(image_pixels(samples[i])),
                     scene_image_id=plans[i].scene.image_id,
@@ -254,6 +258,7 @@ def config_key(
     scenes: Sequence[SceneImage],
     judging: Sequence[SceneImage],
     strength: float,
+    threshold: float,
 ) -> str:
     """Digest of all that changes the plans, what is painted and how it is judged, but how many plans are
     worked off.
@@ -273,13 +278,21 @@ def config_key(
         fingerprints,
         class_map,
         strength,
+        threshold,
         sorted((f.outcome.key, f.group, f.blamed_key, f.polygon, f.labels_key) for f in failures),
         sorted((scene.image.sha256, scene.version) for scene in scenes),
         sorted((scene.image.sha256, scene.version) for scene in judging),
     )
 
 
-def look_at(plan: SamplePlan, sample: torch.Tensor, found: Found, outcome: Outcome, strength: float) -> Look:
+def look_at(
+    plan: SamplePlan,
+    sample: torch.Tensor,
+    found: Found,
+    outcome: Outcome,
+    strength: float,
+    threshold: float = float("nan"),
+) -> Look:
     """What the gate sees of a sample: of its labels the one object that was painted. Objects that are covered
     in part and left as they were are not judged; nor are more than one, since bounds are those of single
     objects.
@@ -299,6 +312,8 @@ def look_at(plan: SamplePlan, sample: torch.Tensor, found: Found, outcome: Outco
         before=plan.scene.image if plan.scene.image.shape == sample.shape else None,
         start=plan.composed if generated else None,
         home=_at_home(plan, outcome),
+        touched=tuple(label for i, label in zip(numbers, labels, strict=True) if i in plan.made),
+        threshold=threshold,
     )
 
 

@@ -17,7 +17,7 @@ from curator.synthesize.gate import additive, linear
 from curator.synthesize.gate.base import ALONE, AMONG, Bound, Evidence, Learnt, Look, judged
 from curator.synthesize.gate.calibrate import Gate, calibrate, evidence_of, labels_of
 from curator.synthesize.gate.changed import ChangedCheck
-from curator.synthesize.gate.detector import DeceivesCheck, DetectorCheck, ExtraCheck
+from curator.synthesize.gate.detector import DeceivesCheck, DetectorCheck, ExtraCheck, MissedCheck
 from curator.synthesize.gate.duplicate import DuplicateCheck
 from curator.synthesize.gate.judge import Judge
 from curator.synthesize.gate.kept import KeptCheck
@@ -456,3 +456,25 @@ def test_surroundings_like_those_that_were_there_do_not_hide_a_new_object() -> N
     assert value == pytest.approx(
         float((look.image - before).abs().mean(0)[y1:y2, x1:x2].mean()), rel=0.15
     )
+
+
+def test_a_sample_in_which_the_failure_is_gone_is_refused() -> None:
+    """The detector must still miss one of the objects that were touched, by the diagnosis's threshold."""
+    box, other = (10.0, 10.0, 30.0, 30.0), (40.0, 40.0, 60.0, 60.0)
+    check = MissedCheck()
+    bound = check.bound([], Learnt())
+
+    def accepted(*found: tuple[str, float, tuple[float, float, float, float]], kind: str = "FN") -> bool:
+        look = dataclasses.replace(
+            _one(), found=list(found), touched=(("cup", box), ("cup", other)), threshold=0.5, kind=kind
+        )
+        return judged(check, _evidence(look), Learnt(), bound).accepted
+
+    assert accepted()
+    assert accepted(("cup", 0.9, box))  # the other one is missed
+    assert not accepted(("cup", 0.9, box), ("cup", 0.5, other))
+    assert accepted(("cup", 0.9, box), ("cup", 0.49, other))
+    assert accepted(("cup", 0.9, box), ("plate", 0.9, other))
+    assert accepted(("cup", 0.9, box), ("cup", 0.9, other), kind="FP")  # `deceives` judges look-alikes
+    untouched_look = _evidence(dataclasses.replace(_one(), found=[("cup", 0.9, box)]))
+    assert judged(check, untouched_look, Learnt(), bound).accepted

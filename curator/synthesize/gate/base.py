@@ -21,7 +21,7 @@ from curator.inpaint.masks import Mask, bounds
 from curator.registry import CHECKS
 from store.records import BoxTuple, Verdict
 
-ALONE = ("changed", "realism", "label", "whole", "detector", "extra", "deceives", "kept")
+ALONE = ("changed", "realism", "label", "whole", "detector", "extra", "missed", "deceives", "kept")
 """Checks of a sample by itself, in this order; the workers' part of the gate."""
 AMONG = ("near-duplicate",)
 """Checks of a sample among those accepted before it, in the order of plans; the driver's part."""
@@ -49,6 +49,8 @@ class Look:
         category: class that the failure concerns; "" for untouched background.
         before: (3, H, W), the picture before it was painted; None for an untouched one.
         start: (3, H, W), the composition that a generator started from; None where none repainted one.
+        touched: labels of all objects that were painted or changed, those in part too.
+        threshold: score from which on the detector's answer counts; NaN for an untouched look.
         home: the untouched picture that what was pasted comes from, as a look at it there; None where
             nothing was pasted.
     """
@@ -63,6 +65,8 @@ class Look:
     before: Tensor | None = None
     start: Tensor | None = None
     home: Look | None = None
+    touched: tuple[Label, ...] = ()
+    threshold: float = float("nan")
 
     @property
     def part(self) -> BoxTuple:

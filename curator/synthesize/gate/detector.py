@@ -3,6 +3,8 @@
 detector   it finds the labelled objects as well as it finds untouched ones (which may be hardly at all: where
            the detector misses objects of a class, this check says little, and the judge of `label` decides)
 extra      it finds nothing in the painted part that has no label
+missed     it misses an object that was painted or changed, as it missed the exemplar: where it finds all of
+           them, what made it fail is not in the picture, and the sample teaches it little
 deceives   it does mistake a look-alike, so that a sample without a label there teaches it something
 """
 
@@ -67,6 +69,33 @@ class ExtraCheck(Plain):
     def words(self, evidence: Evidence, learnt: Learnt) -> tuple[str, str]:
         """See `Check`."""
         return "no object without a label", "the detector finds an object without a label in the painted part"
+
+
+class MissedCheck(Plain):
+    """Refuses a sample in which the failure is gone: the detector finds every object that was touched."""
+
+    name = "missed"
+    joint = False
+    least = False
+
+    def value(self, evidence: Evidence, learnt: Learnt) -> float:
+        """The best score at a label, of the label with the lowest, less the score from which on it counts."""
+        look = evidence.look
+        if look.kind == "FP" or not look.touched:
+            return float("nan")
+        return min(best_score(look.found, name, box, OVERLAP) for name, box in look.touched) - look.threshold
+
+    def bound(self, real: Sequence[Evidence], learnt: Learnt) -> Bound:
+        """Just below the threshold: nothing to be read off."""
+        return Bound(-1e-9, {}, 0, 0.0)
+
+    def words(self, evidence: Evidence, learnt: Learnt) -> tuple[str, str]:
+        """See `Check`."""
+        name = evidence.look.category
+        return (
+            f"the detector misses the {name} here too",
+            f"the detector finds the {name}: the failure is gone",
+        )
 
 
 class DeceivesCheck(Plain):
