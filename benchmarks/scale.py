@@ -23,6 +23,10 @@ look-up       milliseconds an image to look 64 up by their hashes (`store.hash_t
               hashes of a picture.
 candidates    of an image, as it is and mirrored; `judge`: milliseconds to judge one by `store.likeness`.
 leaks         seconds for `Store.leaks` of 64 pool images, asked for the second time.
+state         seconds for `Store.catalogue_state`, which a query's key holds.
+draw          seconds for `query --method random` of 100 images once it has its failures: the pool's ids, and
+              leaks asked about the images alone that would be taken; `all leaks`: about the whole pool, which
+              every query did before.
 again         `detect` and `index` given again where all is done (`scale_again.py`): microseconds an image,
               and bytes an image by which the process grew at most; `index` after `detect`, in its process.
 labels        milliseconds for `Store.annotations` of 100 images drawn anywhere.
@@ -43,10 +47,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from curator.query.run_choice import draw
+from curator.query.run_pool import may_answer
+from curator.query.settings import QueryConfig
 from store import hash_table, lookalikes
 from store.appearance import HASHES, Appearance
 from store.duplicates import popcount
@@ -56,7 +64,17 @@ from store.session import table
 from store.store import Store
 
 BATCH, BATCHES, LABELS, PIECE = 64, 3, 100, 2000
-KEPT = ("add s", "look-up ms", "scan ms", "leaks s", "labels ms", "first read s")
+KEPT = (
+    "add s",
+    "look-up ms",
+    "scan ms",
+    "leaks s",
+    "state s",
+    "draw s",
+    "all leaks s",
+    "labels ms",
+    "first read s",
+)
 AN_IMAGE = ("detect again us", "index again us")  # the whole: these times the images
 
 
@@ -150,7 +168,10 @@ def measure(folder: Path, count: int, radius: int) -> dict[str, Any]:
         pool = [int(i) for i in range(3, count, max(1, count // BATCH))][:BATCH]
         store.leaks(pool)
         row["leaks s"] = _seconds(lambda: store.leaks(pool))
+        row["state s"] = _seconds(store.catalogue_state)
+        row["draw s"] = _seconds(lambda: drawn(store))
         row["peak bytes"] = round((_peak() - before) / count)
+        row["all leaks s"] = _seconds(lambda: store.leaks(store.image_ids(role="pool")))
         known = store._lookalikes._known
         last = hashes[-BATCH:]
         row["look-up ms"] = 1e3 * _median([lambda: list(known.table.near(last))] * 3) / BATCH
@@ -163,6 +184,13 @@ def measure(folder: Path, count: int, radius: int) -> dict[str, Any]:
         row["first read s"] = _seconds(store._lookalikes._refresh)
     row["resident bytes"] = round((known.table.nbytes + 17 * len(known)) / count)
     return {name: round(v, 4) if isinstance(v, float) else v for name, v in row.items()}
+
+
+def drawn(store: Store) -> int:
+    """Images that chance chooses, as `query --method random` does."""
+    current: Any = SimpleNamespace(explained_by=None, digest="")
+    config = QueryConfig(name="chance", method="random", budget=100)
+    return len(draw(store, config, "", [], current, may_answer(store, "", (), beside=())).hits)
 
 
 def again(folder: Path, count: int) -> None:

@@ -6,6 +6,7 @@ bytes, wherever their files lie.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -192,6 +193,9 @@ def put_categories(database: Database, names: Sequence[str]) -> None:
             put_by_key(connection, Category, [{"name": name} for name in names], key="name")
 
 
+_PAGE = 5000  # rows read at a time
+
+
 # ---------------------------------------------------------------- reading
 
 
@@ -217,6 +221,24 @@ def hashes_of(database: Database, ids: Sequence[int]) -> list[str]:
         return [
             row[1] for part in chunks(wanted) for row in connection.execute(query.where(Image.id.in_(part)))
         ]
+
+
+def state(database: Database) -> str:
+    """Digest of what decides which images are which and which must not mix: of every membership the role, the
+    image's content and its group, and how many images are described for comparison. One pass, flat memory."""
+    digest = hashlib.sha256()
+    query = (
+        select(Member.role, Image.id, Image.sha256, Member.group_key)
+        .join(Image, Image.id == Member.image_id)
+        .order_by(Member.image_id, Member.role, Member.group_key)
+        .execution_options(yield_per=_PAGE)
+    )
+    with database.reading() as connection:
+        described = connection.execute(select(func.count()).select_from(table(AppearanceRow))).scalar_one()
+        digest.update(str(described).encode())
+        for part in connection.execute(query).partitions():
+            digest.update("".join(f"{r}\0{i}\0{s}\0{g}\n" for r, i, s, g in part).encode())
+    return digest.hexdigest()
 
 
 def has_role(role: Role, dataset: str | None = None) -> ColumnElement[bool]:

@@ -227,6 +227,10 @@ class Store(StoredFindings, StoredBoxes, StoredProducts, StoredRemovals):
         """The sha256 of images, by id; ids that the workspace does not hold are passed over."""
         return catalogue.hashes_of(self._database, ids)
 
+    def catalogue_state(self) -> str:
+        """Digest of all memberships: it changes when an image comes, goes, or takes another role or group."""
+        return catalogue.state(self._database)
+
     def put_categories(self, names: Sequence[str]) -> None:
         """Create the categories that are missing, in this order: exports number classes by it."""
         catalogue.put_categories(self._database, names)

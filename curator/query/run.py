@@ -8,10 +8,12 @@ Pool annotations are never read; the pool is scored in pieces, so memory hardly 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from curator.diagnose.current import Current
 from curator.diagnose.run_current import read_current
@@ -36,13 +38,14 @@ from curator.query.settings import QueryConfig
 from curator.query.wording import failed
 from store.errors import NotFoundError
 from store.keys import content_key
-from store.records import Hit, ItemStatus, Leak, Outcome, Selection
+from store.records import Hit, ItemStatus, Outcome, Selection
 
 if TYPE_CHECKING:
     from store.store import Store
 
 STAGE = "query"
-STAGE_VERSION = 6  # 6: what was added to the training set is refused; reasons in the data set's words
+# 6: what was added to the training set is refused; 7: the catalogue's state in the key
+STAGE_VERSION = 7
 DEFAULT = "predictor"
 IDLE = 0.05  # expected failures below which a chosen image is hardly worth its place
 NOT_INDEXED = "have no vectors (run: curator index)"
@@ -86,7 +89,6 @@ def query(
         pool = [image for image in pool if image not in judged]
         if not pool:
             raise InputError("query: every pool image that may answer was judged or labelled already")
-    leaks = store.leaks(pool)
     key = content_key(
         STAGE,
         STAGE_VERSION,
@@ -94,10 +96,9 @@ def query(
         current.digest,
         None if index is None else index.state,
         sorted(outcome.key for outcome in failures),
-        _sha256(store, pool),
-        _sha256(store, list(leaks)),
+        store.catalogue_state(),
+        hashlib.sha256(np.asarray(pool, np.int64).tobytes()).hexdigest(),
         store.near_threshold,
-        _sha256(store, store.image_ids(role="train")),
         picture if found is None else found.state,
         *([] if arm_of is None else [{VERIFICATION: arm_of.verification}]),
     )
@@ -109,7 +110,7 @@ def query(
         counts.update(done=0, skipped=int(selection is not None), failed=0)
         if selection is None:
             make = draw if index is None else partial(_select, index=index, refining=found)
-            selection = make(store, config, key, failures, current, pool, leaks=leaks)
+            selection = make(store, config, key, failures, current, pool)
             selection = replace(selection, config={**selection.config, **told})
             with store.transaction():
                 store.put_selection(run_id, selection)
@@ -158,10 +159,6 @@ def _failures(config: QueryConfig, current: Current) -> list[Outcome]:
     return failures
 
 
-def _sha256(store: Store, ids: Sequence[int]) -> str:
-    return content_key(sorted(store.hashes_of(ids))) if ids else ""
-
-
 def _stored(store: Store, name: str, key: str) -> Selection | None:
     try:
         selection = store.selection(name)
@@ -196,11 +193,10 @@ def _select(
     pool: Sequence[int],
     *,
     index: IndexState,
-    leaks: Mapping[int, Leak],
     refining: Refinement | None = None,
 ) -> Selection:
     mined = read_mined(store, current, index)
-    learned, refusals = mined, refused(store, leaks, config.without)
+    learned, refusals = mined, refused(store, config.without)
     kept: tuple[Hit, ...] = ()
     if refining is not None:
         learned = refined(store, config, current, index, mined, refining, asked_for(failures, current))

@@ -1,6 +1,6 @@
 """What a selection may hold and how its gains add up: refusals, turns, chance.
 
-In: leaks, the training set, images that are not wanted; scores. Out: what `curator.query.selection` takes.
+In: the training set, images that are not wanted; scores. Out: what `curator.query.selection` takes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from curator.query.run_answers import Answered, Question
 from curator.query.run_indexed import IndexState
 from curator.query.selection import Answers, Refusals, choose, nearer_to
 from curator.query.settings import QueryConfig
-from store.records import Hit, Leak, Outcome, Selection
+from store.records import Hit, Outcome, Selection
 
 if TYPE_CHECKING:
     from store.store import Store
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 BLIND = "random"  # the method that needs no vectors
 
 
-def refused(store: Store, leaks: Mapping[int, Leak], without: Sequence[str] = ()) -> list[Refusals]:
-    """What is never selected: leaks, and what the training set or a selection that is named has already."""
+def refused(store: Store, without: Sequence[str] = ()) -> list[Refusals]:
+    """What is never selected: leaks, and what the training set or a selection that is named has already; each
+    asked about the images alone that would be taken."""
     train = store.image_ids(role="train")
     chosen = sorted({i for name in without for i in store.selection(name).image_ids})
 
@@ -42,7 +43,7 @@ def refused(store: Store, leaks: Mapping[int, Leak], without: Sequence[str] = ()
         return refuse
 
     return [
-        lambda ids: {i: leaks[i] for i in ids if i in leaks},
+        store.leaks,
         known(train, "the training set has it already"),
         *([known(chosen, f"{' or '.join(without)} has it already")] if chosen else []),
     ]
@@ -103,8 +104,6 @@ def draw(
     failures: Sequence[Outcome],
     current: Current,
     pool: Sequence[int],
-    *,
-    leaks: Mapping[int, Leak],
 ) -> Selection:
     """Images by chance; it needs no vectors, so that every detector has this rival."""
     ids = np.array(sorted(pool), np.int64)
@@ -112,7 +111,7 @@ def draw(
     choice = choose(
         Answers(groups=(BLIND,), image_ids=ids, expected=1.0 / (1 + rank[:, None])),
         budget=config.budget,
-        refusals=refused(store, leaks, config.without),
+        refusals=refused(store, config.without),
         duplicates=store.near_duplicates,
     )
     hits = tuple(

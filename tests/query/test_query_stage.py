@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from curator.query.run_indexed import read_mined
 from curator.query.run_questions import questions
 from curator.query.run_retrieval import retrieve
 from curator.query.run_rows import built, index_folder
+from curator.query.selection import Answers, choose
 from curator.query.settings import IndexConfig, QueryConfig
 from store.records import ROLES
 from store.store import Store
@@ -153,6 +155,27 @@ def test_leaks_are_refused_a_dry_pool_is_told_and_bad_selectors_are_refused(inde
             pipeline.query(store, QueryConfig(failures="FN,class=no-such-class"))
         with pytest.raises(InputError, match="object"):
             pipeline.query(store, QueryConfig(view="sideways"))
+
+
+def test_leaks_are_refused_as_if_all_of_the_pool_had_been_compared(indexed: Path) -> None:
+    """Only what would be taken is compared; the whole pool, compared beforehand, gives the same hits."""
+    with Store.open(indexed) as store:
+        pool = store.image_ids(role="pool")
+        known, asked = store.leaks(pool), []
+
+        def beforehand(ids: Sequence[int]) -> Mapping[int, object]:
+            return {i: known[i] for i in ids if i in known}
+
+        def counted(ids: Sequence[int]) -> Mapping[int, object]:
+            asked.extend(ids)
+            return store.leaks(ids)
+
+        values = np.random.default_rng(0).random((len(pool), 2))
+        given = Answers(groups=("a", "b"), image_ids=np.array(pool), expected=values)
+        for budget in (1, 5, len(pool)):
+            now = choose(given, budget=budget, refusals=[counted])
+            assert now == choose(given, budget=budget, refusals=[beforehand])
+        assert set(known) <= set(asked)
 
 
 def test_what_gets_into_the_holdout_later_is_not_selected_again(indexed: Path, tmp_path: Path) -> None:

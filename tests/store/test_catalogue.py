@@ -211,3 +211,27 @@ def test_old_numpy_counts_bits_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     assert popcount(values).tolist() == expected
     monkeypatch.delattr(np, "bitwise_count", raising=False)
     assert popcount(values).tolist() == expected
+
+
+def test_the_catalogue_s_state_tells_what_came_went_or_took_another_role(
+    store: Store, run: int, build: Any
+) -> None:
+    seen = [store.catalogue_state()]
+
+    def changed() -> bool:
+        seen.append(store.catalogue_state())
+        return seen[-1] not in seen[:-1]
+
+    store.add_images(run, [build.image(1, "pool"), build.image(2, "pool")])
+    assert changed()
+    store.add_images(run, [build.image(1, "pool"), build.image(2, "pool")])
+    assert not changed()  # nothing new
+    store.add_images(run, [build.image(1, "train")])
+    assert changed()
+    store.add_images(run, [build.image(3, "holdout")])
+    assert changed()
+    store.add_images(run, [build.image(4, "holdout", group_key="video")])
+    assert changed()
+    store.add_images(run, [build.image(2, "pool", group_key="video")])
+    assert changed()
+    assert store.leaks(store.image_ids(role="pool"))  # of the holdout's group
