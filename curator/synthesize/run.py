@@ -19,6 +19,7 @@ from curator.jobs.stage import StageResult, recorded_run, run_items
 from curator.synthesize.run_batch import Batch
 from curator.synthesize.run_gate import calibrated
 from curator.synthesize.run_prepared import prepared
+from curator.synthesize.run_retrieve import retrieve_first
 from curator.synthesize.settings import SynthesizeConfig
 from curator.synthesize.work import STAGE, Failure, context_of
 from store.records import PERSON, Sample
@@ -99,6 +100,7 @@ def synthesize(store: Store, config: SynthesizeConfig, *, executor: Executor | N
             f"{len(batch.unreadable)} scenes could not be read and were passed over; the first: "
             f"{min(batch.unreadable)}"
         )
+    summary["notes"] += retrieve_first(store, config.selection)
     told = {
         "explained_by": ready.current.explained_by,
         "inpainter": spec,
